@@ -1,0 +1,418 @@
+//! A run of records of one partition, as flat columns that a guest receives without further copying.
+//! A value is never parsed here.
+
+use std::ops::Range;
+
+use crate::budget::Permit;
+use crate::offset::{Offset, OffsetRange, TopicPartition};
+
+/// `n` byte strings in one buffer, in Arrow's layout: entry `i` is `data[offsets[i]..offsets[i + 1]]`, and bit
+/// `i` of `validity`, least significant first, says whether it is present. An empty `validity` says all are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VarBytes {
+    /// `n + 1` positions in `data`.
+    pub offsets: Vec<u32>,
+    /// The entries, one behind the other.
+    pub data: Vec<u8>,
+    /// One bit per entry, or nothing.
+    pub validity: Vec<u8>,
+}
+
+impl Default for VarBytes {
+    fn default() -> Self {
+        Self { offsets: vec![0], data: Vec::new(), validity: Vec::new() }
+    }
+}
+
+impl VarBytes {
+    /// How many entries there are, absent ones included.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there is no entry at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Entry `i`, or `None` where it is absent.
+    pub fn get(&self, i: usize) -> Option<&[u8]> {
+        let present = self.validity.is_empty() || self.validity[i / 8] >> (i % 8) & 1 == 1;
+        present.then(|| &self.data[self.offsets[i] as usize..self.offsets[i + 1] as usize])
+    }
+
+    /// All entries in order.
+    pub fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// Adds an entry.
+    pub fn push(&mut self, entry: Option<&[u8]>) {
+        let i = self.len();
+        if entry.is_none() && self.validity.is_empty() {
+            self.validity = all_present(i);
+        }
+        if let Some(bytes) = entry {
+            self.data.extend_from_slice(bytes);
+        }
+        self.offsets.push(u32::try_from(self.data.len()).expect("a batch is cut long before 4 GiB"));
+        if !self.validity.is_empty() {
+            push_bit(&mut self.validity, i, entry.is_some());
+        }
+    }
+
+    fn slice(&self, rows: Range<usize>) -> Self {
+        let mut part = Self::default();
+        rows.for_each(|i| part.push(self.get(i)));
+        part
+    }
+}
+
+impl<'a> FromIterator<Option<&'a [u8]>> for VarBytes {
+    fn from_iter<I: IntoIterator<Item = Option<&'a [u8]>>>(entries: I) -> Self {
+        let mut all = Self::default();
+        entries.into_iter().for_each(|entry| all.push(entry));
+        all
+    }
+}
+
+fn all_present(n: usize) -> Vec<u8> {
+    let mut bits = vec![0xff; n / 8];
+    if !n.is_multiple_of(8) {
+        bits.push((1 << (n % 8)) - 1);
+    }
+    bits
+}
+
+fn push_bit(bits: &mut Vec<u8>, i: usize, set: bool) {
+    if i.is_multiple_of(8) {
+        bits.push(0);
+    }
+    let last = bits.len() - 1;
+    bits[last] |= u8::from(set) << (i % 8);
+}
+
+/// The headers of `n` entries: entry `i` has the headers `starts[i]..starts[i + 1]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// `n + 1` positions in `names` and `values`.
+    pub starts: Vec<u32>,
+    /// UTF-8.
+    pub names: VarBytes,
+    /// A value may be absent.
+    pub values: VarBytes,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self { starts: vec![0], names: VarBytes::default(), values: VarBytes::default() }
+    }
+}
+
+impl Headers {
+    /// The headers of entry `i`, in order. A name that is not UTF-8 never gets here.
+    pub fn get(&self, i: usize) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        let rows = self.starts[i] as usize..self.starts[i + 1] as usize;
+        rows.map(|h| {
+            let name = self.names.get(h).unwrap_or_default();
+            (std::str::from_utf8(name).unwrap_or_default(), self.values.get(h))
+        })
+    }
+
+    /// Adds an entry with its headers.
+    pub fn push(&mut self, headers: &[(&str, Option<&[u8]>)]) {
+        for (name, value) in headers {
+            self.names.push(Some(name.as_bytes()));
+            self.values.push(*value);
+        }
+        self.starts.push(self.names.len() as u32);
+    }
+
+    fn slice(&self, rows: Range<usize>) -> Self {
+        let mut part = Self::default();
+        for i in rows {
+            let headers: Vec<_> = self.get(i).collect();
+            part.push(&headers);
+        }
+        part
+    }
+}
+
+/// One record as a source hands it over; bytes only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordRef<'a> {
+    /// Absent and empty differ.
+    pub key: Option<&'a [u8]>,
+    /// Absent: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Names and values, in order.
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// Milliseconds since 1970-01-01T00:00:00Z; -1 where the source has none.
+    pub timestamp_ms: i64,
+}
+
+/// What a source found at an offset and could not cut into a record: a ragged CSV row, a broken block. It never
+/// reaches a transform; it becomes a dead letter of stage `source`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The offset it takes up.
+    pub offset: Offset,
+    /// The bytes as they were found.
+    pub bytes: Vec<u8>,
+    /// Stable and short, such as `ragged-row`.
+    pub code: &'static str,
+    /// What is wrong, for people.
+    pub message: String,
+}
+
+/// A non-empty run of one partition, in order.
+///
+/// `range` goes from where the batch before ended to the position behind this one, so that the ranges of
+/// successive batches touch, holes included. Per readable record there is one entry in each column.
+#[derive(Debug)]
+pub struct Batch {
+    at: TopicPartition,
+    range: OffsetRange,
+    offsets: Vec<i64>,
+    values: VarBytes,
+    keys: VarBytes,
+    headers: Headers,
+    timestamps: Vec<i64>,
+    unreadable: Vec<Unreadable>,
+    permit: Permit,
+}
+
+impl Batch {
+    /// The partition all records come from.
+    pub fn at(&self) -> &TopicPartition {
+        &self.at
+    }
+
+    /// The offsets it covers.
+    pub fn range(&self) -> OffsetRange {
+        self.range
+    }
+
+    /// How many records a transform will see.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether a transform has nothing to do: what is here is unreadable.
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// All that has to be accounted for: readable or not.
+    pub fn n_records(&self) -> usize {
+        self.offsets.len() + self.unreadable.len()
+    }
+
+    /// The offset of each record, ascending.
+    pub fn offsets(&self) -> &[i64] {
+        &self.offsets
+    }
+
+    /// The values.
+    pub fn values(&self) -> &VarBytes {
+        &self.values
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &VarBytes {
+        &self.keys
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z, -1 where there is none.
+    pub fn timestamps(&self) -> &[i64] {
+        &self.timestamps
+    }
+
+    /// What could not be cut into records, in order.
+    pub fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
+    }
+
+    /// The share of the byte budget that this batch holds until all its rows are handed over.
+    pub fn permit(&self) -> Permit {
+        self.permit.clone()
+    }
+
+    /// The records `rows` alone, as a batch to try a transform on. What is unreadable stays behind.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let offset = |i: usize, end| self.offsets.get(i).map_or(end, |&o| Offset::new(o));
+        let start = if rows.start == 0 { self.range.start } else { offset(rows.start, self.range.end) };
+        let range = OffsetRange::new(start, offset(rows.end, self.range.end));
+        Self { unreadable: Vec::new(), ..self.part(rows, range) }
+    }
+
+    /// Cuts the batch in two where offset `at` begins; a half without any offset is `None`.
+    pub fn split(self, at: Offset) -> (Option<Self>, Option<Self>) {
+        if at <= self.range.start {
+            return (None, Some(self));
+        }
+        if at >= self.range.end {
+            return (Some(self), None);
+        }
+        let row = self.offsets.partition_point(|&o| o < at.get());
+        let front = self.part(0..row, OffsetRange::new(self.range.start, at));
+        let back = self.part(row..self.len(), OffsetRange::new(at, self.range.end));
+        (Some(front), Some(back))
+    }
+
+    fn part(&self, rows: Range<usize>, range: OffsetRange) -> Self {
+        Self {
+            at: self.at.clone(),
+            range,
+            offsets: self.offsets[rows.clone()].to_vec(),
+            values: self.values.slice(rows.clone()),
+            keys: self.keys.slice(rows.clone()),
+            headers: self.headers.slice(rows.clone()),
+            timestamps: self.timestamps[rows].to_vec(),
+            unreadable: self.unreadable.iter().filter(|u| range.contains(u.offset)).cloned().collect(),
+            permit: self.permit.clone(),
+        }
+    }
+}
+
+/// Collects the records of one partition until the batch is full.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    at: TopicPartition,
+    start: Offset,
+    next: Offset,
+    offsets: Vec<i64>,
+    values: VarBytes,
+    keys: VarBytes,
+    headers: Headers,
+    timestamps: Vec<i64>,
+    unreadable: Vec<Unreadable>,
+    bytes: usize,
+}
+
+impl BatchBuilder {
+    /// A batch that begins where the one before ended.
+    pub fn new(at: TopicPartition, start: Offset) -> Self {
+        Self {
+            at,
+            start,
+            next: start,
+            offsets: Vec::new(),
+            values: VarBytes::default(),
+            keys: VarBytes::default(),
+            headers: Headers::default(),
+            timestamps: Vec::new(),
+            unreadable: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds the record at `offset`, which is at or behind [`Self::next`].
+    pub fn push(&mut self, offset: Offset, record: RecordRef<'_>) {
+        debug_assert!(offset >= self.next, "records come in order");
+        self.offsets.push(offset.get());
+        self.values.push(record.value);
+        self.keys.push(record.key);
+        self.headers.push(record.headers);
+        self.timestamps.push(record.timestamp_ms);
+        self.bytes += RECORD_OVERHEAD + record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
+        self.next = offset.next();
+    }
+
+    /// Adds what could not be cut into a record.
+    pub fn push_unreadable(&mut self, found: Unreadable) {
+        debug_assert!(found.offset >= self.next, "records come in order");
+        self.bytes += RECORD_OVERHEAD + found.bytes.len();
+        self.next = found.offset.next();
+        self.unreadable.push(found);
+    }
+
+    /// The offset behind what was added last.
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// How many records were added, readable or not.
+    pub fn n_records(&self) -> usize {
+        self.offsets.len() + self.unreadable.len()
+    }
+
+    /// Bytes held, an estimate that counts columns too.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The batch up to `end` (at or behind [`Self::next`]); `None` if that covers no offset.
+    pub fn finish(self, end: Offset, permit: Permit) -> Option<Batch> {
+        let range = OffsetRange::new(self.start, end.max(self.next));
+        (!range.is_empty()).then_some(Batch {
+            at: self.at,
+            range,
+            offsets: self.offsets,
+            values: self.values,
+            keys: self.keys,
+            headers: self.headers,
+            timestamps: self.timestamps,
+            unreadable: self.unreadable,
+            permit,
+        })
+    }
+}
+
+/// Offsets, timestamp, and the positions of value, key and headers.
+const RECORD_OVERHEAD: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(n: i64) -> Batch {
+        let mut builder = BatchBuilder::new(TopicPartition::new("t", 0), Offset::new(10));
+        for i in 0..n {
+            let value = i.to_string();
+            let value = (i != 1).then_some(value.as_bytes());
+            builder.push(Offset::new(10 + 2 * i), RecordRef { value, ..Default::default() });
+        }
+        let end = builder.next();
+        builder.finish(end, Permit::free()).expect("not empty")
+    }
+
+    #[test]
+    fn absent_and_empty_entries_differ() {
+        let all: VarBytes = [Some(&b"a"[..]), None, Some(b"")].into_iter().collect();
+        assert_eq!(all.iter().collect::<Vec<_>>(), [Some(&b"a"[..]), None, Some(b"")]);
+        assert_eq!(all.validity, [0b101]);
+    }
+
+    #[test]
+    fn the_halves_of_a_split_touch_and_lose_nothing() {
+        for at in 9..18 {
+            let (front, back) = batch(4).split(Offset::new(at));
+            let halves: Vec<_> = front.into_iter().chain(back).collect();
+            assert_eq!(halves[0].range().start, Offset::new(10));
+            assert_eq!(halves.last().unwrap().range().end, Offset::new(17));
+            assert!(halves.windows(2).all(|w| w[0].range().end == w[1].range().start));
+            let offsets: Vec<_> = halves.iter().flat_map(|h| h.offsets().to_vec()).collect();
+            assert_eq!(offsets, [10, 12, 14, 16]);
+        }
+    }
+
+    #[test]
+    fn rows_tried_alone_keep_their_values_and_offsets() {
+        let part = batch(4).rows(1..3);
+        assert_eq!(part.offsets(), [12, 14]);
+        assert_eq!(part.values().iter().collect::<Vec<_>>(), [None, Some(&b"2"[..])]);
+        assert_eq!(part.range(), OffsetRange::new(Offset::new(12), Offset::new(16)));
+    }
+
+    #[test]
+    fn a_builder_without_offsets_makes_no_batch() {
+        let builder = BatchBuilder::new(TopicPartition::new("t", 0), Offset::new(3));
+        assert!(builder.finish(Offset::new(3), Permit::free()).is_none());
+    }
+}
