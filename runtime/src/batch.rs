@@ -61,7 +61,8 @@ impl VarBytes {
         }
     }
 
-    fn slice(&self, rows: Range<usize>) -> Self {
+    /// The entries `rows` alone.
+    pub fn slice(&self, rows: Range<usize>) -> Self {
         let mut part = Self::default();
         rows.for_each(|i| part.push(self.get(i)));
         part
@@ -128,7 +129,8 @@ impl Headers {
         self.starts.push(self.names.len() as u32);
     }
 
-    fn slice(&self, rows: Range<usize>) -> Self {
+    /// The headers of the entries `rows` alone.
+    pub fn slice(&self, rows: Range<usize>) -> Self {
         let mut part = Self::default();
         for i in rows {
             let headers: Vec<_> = self.get(i).collect();

@@ -118,8 +118,8 @@ pub struct Routed {
     pub fates: Vec<(Offset, Fate)>,
     /// The rows per route, dead letters last.
     pub parts: Vec<RoutePart>,
-    /// How many records were rejected or failed for which reason, each counted under its first.
-    pub reasons: BTreeMap<Arc<str>, u64>,
+    /// How many records were rejected for which reason, each counted under its first.
+    pub rejected: BTreeMap<Arc<str>, u64>,
     /// How many records went to which route.
     pub routes: BTreeMap<Arc<str>, u64>,
     /// Held until every sink has its rows.
@@ -174,11 +174,11 @@ pub fn route(
     }
     let fates = fates.finish(batch)?;
     let routes = count_routes(description, &pieces);
-    let (dead, reasons) = dead_letters(batch, &plan, description, &pieces);
+    let (dead, rejected) = dead_letters(batch, &plan, description, &pieces);
     let mut parts = route_parts(batch, description, pieces.outputs);
     parts.extend(dead);
     let (at, range, permit) = (batch.at().clone(), batch.range(), batch.permit());
-    Ok(Routed { at, range, plan, fates, parts, reasons, routes, permit })
+    Ok(Routed { at, range, plan, fates, parts, rejected, routes, permit })
 }
 
 /// One fate per record; a second, different one is remembered as a breach.
@@ -434,7 +434,7 @@ struct DeadLetter<'a> {
     log: Option<&'a str>,
 }
 
-/// The dead letters of a batch in offset order, and how often each reason came first.
+/// The dead letters of a batch in offset order, and how many records were rejected for which reason first.
 fn dead_letters(
     batch: &Batch,
     plan: &PlanRef,
@@ -457,12 +457,12 @@ fn dead_letters(
     });
     let mut all: Vec<_> = rejects.chain(failed).chain(unreadable).collect();
     all.sort_by_key(|dead| dead.offset);
-    let mut reasons = BTreeMap::new();
-    for dead in &all {
-        *reasons.entry(dead.code.clone()).or_default() += 1;
+    let mut rejected = BTreeMap::new();
+    for dead in all.iter().filter(|dead| dead.trap.is_none()) {
+        *rejected.entry(dead.code.clone()).or_default() += 1;
     }
     let part = (!all.is_empty()).then(|| dead_letter_rows(batch, plan, &all));
-    (part, reasons)
+    (part, rejected)
 }
 
 fn rejected<'a>(
