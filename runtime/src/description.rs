@@ -72,7 +72,7 @@ impl Field {
     pub fn to_arrow(&self) -> ArrowField {
         let field = ArrowField::new(&self.name, self.data_type.to_arrow(), self.nullable);
         match self.data_type {
-            DataType::Json => field.with_metadata([(JSON_MARK.to_owned(), "1".to_owned())].into()),
+            DataType::Json => field.with_metadata([(JSON_MARK.to_owned(), "1".to_owned())]),
             _ => field,
         }
     }
