@@ -1,0 +1,1 @@
+//! Which files a source has, and which they were. It never reads a record.
