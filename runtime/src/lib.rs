@@ -4,6 +4,7 @@ pub mod batch;
 pub mod budget;
 pub mod csv;
 pub mod description;
+pub mod digest;
 pub mod offset;
 /// Stands in for `route.rs` on this branch.
 pub mod route {

@@ -86,7 +86,9 @@ impl Rows {
                 format!("has text behind the closing quote at byte {at}; quote the whole name")
             }
             Scan::Unclosed => "opens a quote and never closes it".to_owned(),
-            Scan::Row { .. } | Scan::Partial => "is longer than a record may be; is this a CSV file?".to_owned(),
+            Scan::Row { .. } | Scan::Partial => {
+                "is longer than a record may be; is this a CSV file?".to_owned()
+            }
         };
         Err(OpenError::Header(problem))
     }
