@@ -37,15 +37,15 @@ impl<'a> ColumnBuilder<'a> {
     /// (`false`) in a column of another type. Text is taken as it stands, the rest without spaces around it.
     pub(super) fn push(&mut self, cell: &str) -> bool {
         let blank = cell.trim().is_empty();
-        let present = !(blank && self.field.nullable);
-        let pushed = match (blank, self.field.data_type) {
-            (true, data_type) if present && data_type != DataType::Utf8 => None,
-            (true, _) => Some(self.push_blank()),
-            (false, DataType::Utf8) => Some(self.push_bytes(cell.as_bytes())),
-            (false, _) => self.push_value(cell.trim()),
+        let absent = blank && self.field.nullable;
+        let fits = if absent {
+            self.push_blank();
+            true
+        } else {
+            self.push_value(if blank { "" } else { cell }).is_some()
         };
-        self.present.push(present);
-        pushed.is_some()
+        self.present.push(!absent);
+        fits
     }
 
     fn push_blank(&mut self) {
@@ -59,13 +59,8 @@ impl<'a> ColumnBuilder<'a> {
         }
     }
 
-    fn push_bytes(&mut self, bytes: &[u8]) {
-        if let TableValues::VarBytes(all) = &mut self.values {
-            all.push(Some(bytes));
-        }
-    }
-
-    fn push_value(&mut self, cell: &str) -> Option<()> {
+    fn push_value(&mut self, text: &str) -> Option<()> {
+        let cell = text.trim();
         let data_type = self.field.data_type;
         match &mut self.values {
             TableValues::Booleans(bits) => push_bit(bits, self.present.len(), boolean(cell)?),
@@ -78,8 +73,9 @@ impl<'a> ColumnBuilder<'a> {
                 let DataType::Decimal { precision, scale } = data_type else { return None };
                 all.extend(decimal(cell, precision, scale)?.to_le_bytes());
             }
+            TableValues::VarBytes(all) if data_type == DataType::Utf8 => all.push(Some(text.as_bytes())),
             TableValues::VarBytes(all) if data_type == DataType::Binary => {
-                all.push(Some(&BASE64_STANDARD.decode(cell).ok()?));
+                all.push(Some(&BASE64_STANDARD.decode(cell).ok().filter(|bytes| !bytes.is_empty())?));
             }
             TableValues::VarBytes(all) => {
                 serde_json::from_str::<&serde_json::value::RawValue>(cell).ok()?;
@@ -217,7 +213,7 @@ mod tests {
             DataType::Timestamp,
             &["2026-01-31", "2026-01-31T10:00:00", "2026-01-31T10:00:00.0000001Z"],
         );
-        check_refused(DataType::Binary, &["?", "_w=="]);
+        check_refused(DataType::Binary, &["?", "_w==", " "]);
         check_refused(DataType::Json, &["{", "1 2", "{a:1}"]);
     }
 
