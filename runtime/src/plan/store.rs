@@ -5,8 +5,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::Error;
 use super::files::{sync_dir, write_synced};
 use crate::sink::state::Nonce;
@@ -15,12 +13,6 @@ use crate::sink::state::Nonce;
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
-}
-
-/// `sha256:` and the digest in hexadecimal, as `sha256sum` prints it.
-pub fn digest(bytes: &[u8]) -> Arc<str> {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}").into()
 }
 
 impl Store {
@@ -33,7 +25,7 @@ impl Store {
 
     /// Keeps `bytes` durably and returns their digest. Keeping the same bytes again changes nothing.
     pub fn put(&self, bytes: &[u8]) -> Result<Arc<str>, Error> {
-        let digest = digest(bytes);
+        let digest: Arc<str> = crate::digest::of(bytes).into();
         let path = self.path(&digest);
         if path.exists() {
             return Ok(digest);
@@ -59,8 +51,8 @@ impl Store {
             }
             _ => io_error(&path.display().to_string(), e),
         })?;
-        let found = self::digest(&bytes);
-        if *found != *digest {
+        let found = crate::digest::of(&bytes);
+        if found != digest {
             let what = format!("{} holds the bytes of {found}", path.display());
             return Err(Error::Store { what });
         }

@@ -1,6 +1,9 @@
 //! Where records come from. A source cuts records into batches and says which partitions are ours; where to begin
 //! is told to it, it remembers nothing.
 
+pub mod files;
+pub mod format;
+
 use std::sync::Arc;
 
 use crate::batch::Batch;
