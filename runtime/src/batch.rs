@@ -56,12 +56,14 @@ impl VarBytes {
             self.data.extend_from_slice(bytes);
         }
         self.offsets.push(u32::try_from(self.data.len()).expect("a batch is cut long before 4 GiB"));
-        if !self.validity.is_empty() {
+        // The first entry of all finds no bits there yet.
+        if entry.is_none() || !self.validity.is_empty() {
             push_bit(&mut self.validity, i, entry.is_some());
         }
     }
 
-    fn slice(&self, rows: Range<usize>) -> Self {
+    /// The entries `rows` alone.
+    pub fn slice(&self, rows: Range<usize>) -> Self {
         let mut part = Self::default();
         rows.for_each(|i| part.push(self.get(i)));
         part
@@ -128,7 +130,8 @@ impl Headers {
         self.starts.push(self.names.len() as u32);
     }
 
-    fn slice(&self, rows: Range<usize>) -> Self {
+    /// The headers of the entries `rows` alone.
+    pub fn slice(&self, rows: Range<usize>) -> Self {
         let mut part = Self::default();
         for i in rows {
             let headers: Vec<_> = self.get(i).collect();
@@ -387,6 +390,13 @@ mod tests {
         let all: VarBytes = [Some(&b"a"[..]), None, Some(b"")].into_iter().collect();
         assert_eq!(all.iter().collect::<Vec<_>>(), [Some(&b"a"[..]), None, Some(b"")]);
         assert_eq!(all.validity, [0b101]);
+    }
+
+    #[test]
+    fn an_absent_first_entry_is_absent() {
+        let all: VarBytes = [None, Some(&b""[..]), None].into_iter().collect();
+        assert_eq!(all.iter().collect::<Vec<_>>(), [None, Some(&b""[..]), None]);
+        assert_eq!(all.validity, [0b010]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a transform says of itself: its routes, reasons, tables and settings, as checked by the sandbox.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType as ArrowType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
@@ -72,7 +73,7 @@ impl Field {
     pub fn to_arrow(&self) -> ArrowField {
         let field = ArrowField::new(&self.name, self.data_type.to_arrow(), self.nullable);
         match self.data_type {
-            DataType::Json => field.with_metadata([(JSON_MARK.to_owned(), "1".to_owned())].into()),
+            DataType::Json => field.with_metadata(HashMap::from([(JSON_MARK.to_owned(), "1".to_owned())])),
             _ => field,
         }
     }

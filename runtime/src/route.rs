@@ -118,8 +118,8 @@ pub struct Routed {
     pub fates: Vec<(Offset, Fate)>,
     /// The rows per route, dead letters last.
     pub parts: Vec<RoutePart>,
-    /// How many records were rejected or failed for which reason, each counted under its first.
-    pub reasons: BTreeMap<Arc<str>, u64>,
+    /// How many records were rejected for which reason, each counted under its first.
+    pub rejected: BTreeMap<Arc<str>, u64>,
     /// How many records went to which route.
     pub routes: BTreeMap<Arc<str>, u64>,
     /// Held until every sink has its rows.
@@ -152,4 +152,406 @@ pub struct NotConserved {
     at: TopicPartition,
     offset: i64,
     what: &'static str,
+}
+
+/// Joins what came out of the pieces of `batch` into rows per route and dead letters.
+///
+/// # Errors
+/// [`NotConserved`] where a record has no fate or two. The sandbox has checked the same for what a guest said;
+/// this checks the host, halving included.
+pub fn route(
+    batch: &Batch,
+    plan: PlanRef,
+    description: &Description,
+    pieces: Pieces,
+) -> Result<Routed, NotConserved> {
+    let mut fates = Fates::new(batch.len());
+    for (first, output) in &pieces.outputs {
+        fates.read(*first, output);
+    }
+    for failed in &pieces.failed {
+        fates.set(failed.row, Fate::Failed);
+    }
+    let fates = fates.finish(batch)?;
+    let routes = count_routes(description, &pieces);
+    let (dead, rejected) = dead_letters(batch, &plan, description, &pieces);
+    let mut parts = route_parts(batch, description, pieces.outputs);
+    parts.extend(dead);
+    let (at, range, permit) = (batch.at().clone(), batch.range(), batch.permit());
+    Ok(Routed { at, range, plan, fates, parts, rejected, routes, permit })
+}
+
+/// One fate per record; a second, different one is remembered as a breach.
+struct Fates {
+    of: Vec<Option<Fate>>,
+    twice: Option<u32>,
+}
+
+impl Fates {
+    fn new(records: usize) -> Self {
+        Self { of: vec![None; records], twice: None }
+    }
+
+    fn read(&mut self, first: u32, output: &Output) {
+        for rows in &output.routes {
+            rows.rows.iter().for_each(|row| self.set(first + row, Fate::Routed));
+        }
+        output.rejects.iter().for_each(|reject| self.set(first + reject.row, Fate::Rejected));
+        output.dropped.iter().for_each(|row| self.set(first + row, Fate::Dropped));
+    }
+
+    fn set(&mut self, row: u32, fate: Fate) {
+        match &mut self.of[row as usize] {
+            held @ None => *held = Some(fate),
+            Some(Fate::Routed) if fate == Fate::Routed => {}
+            Some(_) => self.twice = Some(row),
+        }
+    }
+
+    /// The offset and fate of every record, what is unreadable among them.
+    fn finish(self, batch: &Batch) -> Result<Vec<(Offset, Fate)>, NotConserved> {
+        let breach = |row: usize, what| {
+            Err(NotConserved { at: batch.at().clone(), offset: batch.offsets()[row], what })
+        };
+        if let Some(row) = self.twice {
+            return breach(row as usize, "has two fates");
+        }
+        if let Some(row) = self.of.iter().position(Option::is_none) {
+            return breach(row, "has no fate");
+        }
+        let readable = batch.offsets().iter().zip(self.of).filter_map(|(&o, f)| Some((Offset::new(o), f?)));
+        let unreadable = batch.unreadable().iter().map(|u| (u.offset, Fate::Rejected));
+        let mut all: Vec<_> = readable.chain(unreadable).collect();
+        if !batch.unreadable().is_empty() {
+            all.sort_by_key(|(offset, _)| *offset);
+        }
+        Ok(all)
+    }
+}
+
+fn count_routes(description: &Description, pieces: &Pieces) -> BTreeMap<Arc<str>, u64> {
+    let mut counts: BTreeMap<Arc<str>, u64> =
+        description.routes.iter().map(|route| (route.name.clone(), 0)).collect();
+    for rows in pieces.outputs.iter().flat_map(|(_, output)| &output.routes) {
+        let distinct = rows.rows.chunk_by(|a, b| a == b).count() as u64;
+        *counts.entry(description.routes[rows.route].name.clone()).or_default() += distinct;
+    }
+    counts
+}
+
+/// The rows of all routes, one part per route and piece.
+fn route_parts(batch: &Batch, description: &Description, outputs: Vec<(u32, Output)>) -> Vec<RoutePart> {
+    let mut parts = Vec::new();
+    for (first, mut output) in outputs {
+        output.routes.sort_by_key(|rows| rows.route);
+        let mut numbers = Numbers::new(&output.routes);
+        for mut rows in output.routes.into_iter().filter(|rows| !rows.rows.is_empty()) {
+            let index = numbers.number(&rows.rows);
+            rows.rows.iter_mut().for_each(|row| *row += first);
+            let route = &description.routes[rows.route];
+            let content = match route.content {
+                RouteContent::Rows(_) => typed_rows(route.schema(), rows.columns, rows.rows.len()),
+                RouteContent::Records => record_rows(batch, &rows.rows),
+            };
+            parts.push(RoutePart {
+                route: route.name.clone(),
+                rows: content,
+                offsets: offsets_of(batch, &rows.rows),
+                index,
+                keys: rows.keys,
+                headers: rows.headers,
+                deletes: rows.deletes,
+            });
+        }
+    }
+    parts
+}
+
+fn typed_rows(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema, columns, &options)
+        .expect("the sandbox checked type, length and nullability of every column")
+}
+
+fn offsets_of(batch: &Batch, rows: &[u32]) -> ScalarBuffer<i64> {
+    rows.iter().map(|&row| batch.offsets()[row as usize]).collect()
+}
+
+/// Numbers the rows of each record over the routes, in the order declared.
+struct Numbers {
+    /// Rows so far per record; empty where only one route has rows, so that a record's rows stand together.
+    so_far: Vec<i32>,
+}
+
+impl Numbers {
+    fn new(routes: &[RouteRows]) -> Self {
+        let used = routes.iter().filter(|rows| !rows.rows.is_empty()).count();
+        let last = routes.iter().filter_map(|rows| rows.rows.last()).max();
+        let records = last.map_or(0, |row| *row as usize + 1);
+        Self { so_far: if used > 1 { vec![0; records] } else { Vec::new() } }
+    }
+
+    fn number(&mut self, rows: &[u32]) -> ScalarBuffer<i32> {
+        if self.so_far.is_empty() {
+            return rows.chunk_by(|a, b| a == b).flat_map(|same| 0..same.len() as i32).collect();
+        }
+        let next = |row: &u32| {
+            let so_far = &mut self.so_far[*row as usize];
+            *so_far += 1;
+            *so_far - 1
+        };
+        rows.iter().map(next).collect()
+    }
+}
+
+/// The columns of a route of records.
+///
+/// Bytes are kept exactly: `value` holds them where they are UTF-8, `value_bytes` where they are not, and at most
+/// one of the two is set; neither means a tombstone. So for `key`.
+pub fn records_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(&record_fields()));
+    SCHEMA.clone()
+}
+
+/// The columns of a dead letter: the record as it came, the stage it stopped at, and why.
+pub fn dead_letters_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let mut fields = record_fields();
+        fields.extend([
+            field("stage", DataType::Utf8, false),
+            field("reasons", DataType::Json, false),
+            field("trap", DataType::Utf8, true),
+            field("log", DataType::Utf8, true),
+            field("digest", DataType::Utf8, false),
+        ]);
+        schema_of(&fields)
+    });
+    SCHEMA.clone()
+}
+
+fn schema_of(fields: &[Field]) -> SchemaRef {
+    Arc::new(Schema::new(fields.iter().map(Field::to_arrow).collect::<Vec<_>>()))
+}
+
+fn record_fields() -> Vec<Field> {
+    vec![
+        field("key", DataType::Utf8, true),
+        field("key_bytes", DataType::Binary, true),
+        field("value", DataType::Utf8, true),
+        field("value_bytes", DataType::Binary, true),
+        field("headers", DataType::Json, true),
+        field("timestamp", DataType::Timestamp, true),
+    ]
+}
+
+fn field(name: &str, data_type: DataType, nullable: bool) -> Field {
+    Field { name: name.to_owned(), data_type, nullable, doc: String::new() }
+}
+
+fn record_rows(batch: &Batch, rows: &[u32]) -> RecordBatch {
+    let mut columns = RecordColumns::default();
+    rows.iter().for_each(|&row| columns.push(batch, row as usize));
+    RecordBatch::try_new(records_schema(), columns.finish()).expect("all columns have one entry per row")
+}
+
+/// Records as rows of [`records_schema`].
+#[derive(Default)]
+struct RecordColumns {
+    key: TextOrBytes,
+    value: TextOrBytes,
+    headers: StringBuilder,
+    timestamps: Vec<Option<i64>>,
+}
+
+impl RecordColumns {
+    fn push(&mut self, batch: &Batch, row: usize) {
+        self.key.push(batch.keys().get(row));
+        self.value.push(batch.values().get(row));
+        self.headers.append_option(headers_json(batch.headers(), row));
+        // Kafka has milliseconds; a number too large for microseconds is no time anybody means.
+        let micros = |ms: i64| ms.checked_mul(1000).filter(|_| ms >= 0);
+        self.timestamps.push(micros(batch.timestamps()[row]));
+    }
+
+    fn push_unreadable(&mut self, bytes: &[u8]) {
+        self.key.push(None);
+        self.value.push(Some(bytes));
+        self.headers.append_null();
+        self.timestamps.push(None);
+    }
+
+    fn finish(mut self) -> Vec<ArrayRef> {
+        let timestamps = TimestampMicrosecondArray::from(self.timestamps).with_timezone("UTC");
+        let (key, key_bytes) = self.key.finish();
+        let (value, value_bytes) = self.value.finish();
+        vec![key, key_bytes, value, value_bytes, Arc::new(self.headers.finish()), Arc::new(timestamps)]
+    }
+}
+
+/// Byte strings split into those that are text and those that are not.
+#[derive(Default)]
+struct TextOrBytes {
+    text: StringBuilder,
+    bytes: BinaryBuilder,
+}
+
+impl TextOrBytes {
+    fn push(&mut self, entry: Option<&[u8]>) {
+        let text = entry.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        self.text.append_option(text);
+        self.bytes.append_option(entry.filter(|_| text.is_none()));
+    }
+
+    fn finish(&mut self) -> (ArrayRef, ArrayRef) {
+        (Arc::new(self.text.finish()), Arc::new(self.bytes.finish()))
+    }
+}
+
+/// A record's headers as a JSON array of `{"name", "value"}`, or `"value_base64"` where a value is not UTF-8;
+/// nothing where it has none.
+fn headers_json(headers: &Headers, row: usize) -> Option<String> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    if headers.starts[row] == headers.starts[row + 1] {
+        return None;
+    }
+    let each = headers.get(row).map(|(name, value)| match value.map(|v| (v, std::str::from_utf8(v))) {
+        None => json!({ "name": name, "value": null }),
+        Some((_, Ok(text))) => json!({ "name": name, "value": text }),
+        Some((bytes, Err(_))) => json!({ "name": name, "value_base64": STANDARD.encode(bytes) }),
+    });
+    Some(serde_json::Value::Array(each.collect()).to_string())
+}
+
+/// One record that goes nowhere else, with the reasons.
+struct DeadLetter<'a> {
+    offset: i64,
+    row: Option<u32>,
+    bytes: &'a [u8],
+    stage: &'static str,
+    code: Arc<str>,
+    reasons: serde_json::Value,
+    trap: Option<&'a str>,
+    log: Option<&'a str>,
+}
+
+/// The dead letters of a batch in offset order, and how many records were rejected for which reason first.
+fn dead_letters(
+    batch: &Batch,
+    plan: &PlanRef,
+    description: &Description,
+    pieces: &Pieces,
+) -> (Option<RoutePart>, BTreeMap<Arc<str>, u64>) {
+    let rejects = pieces.outputs.iter().flat_map(|(first, output)| {
+        output.rejects.iter().map(move |reject| rejected(batch, description, first + reject.row, reject))
+    });
+    let failed = pieces.failed.iter().map(|failed| trapped(batch, failed));
+    let unreadable = batch.unreadable().iter().map(|found| DeadLetter {
+        offset: found.offset.get(),
+        row: None,
+        bytes: &found.bytes,
+        stage: "source",
+        code: found.code.into(),
+        reasons: json!([{ "code": found.code, "message": found.message }]),
+        trap: None,
+        log: None,
+    });
+    let mut all: Vec<_> = rejects.chain(failed).chain(unreadable).collect();
+    all.sort_by_key(|dead| dead.offset);
+    let mut rejected = BTreeMap::new();
+    for dead in all.iter().filter(|dead| dead.trap.is_none()) {
+        *rejected.entry(dead.code.clone()).or_default() += 1;
+    }
+    let part = (!all.is_empty()).then(|| dead_letter_rows(batch, plan, &all));
+    (part, rejected)
+}
+
+fn rejected<'a>(
+    batch: &'a Batch,
+    description: &Description,
+    row: u32,
+    reject: &Reject,
+) -> DeadLetter<'a> {
+    let each = reject.reasons.iter().map(|why| {
+        let reason = &description.reasons[why.reason];
+        json!({ "code": &*reason.code, "field": reason.field, "message": reason.message, "detail": why.detail })
+    });
+    DeadLetter {
+        offset: batch.offsets()[row as usize],
+        row: Some(row),
+        bytes: &[],
+        stage: "transform",
+        code: description.reasons[reject.reasons[0].reason].code.clone(),
+        reasons: each.collect(),
+        trap: None,
+        log: None,
+    }
+}
+
+fn trapped<'a>(batch: &Batch, failed: &'a Failed) -> DeadLetter<'a> {
+    DeadLetter {
+        offset: batch.offsets()[failed.row as usize],
+        row: Some(failed.row),
+        bytes: &[],
+        stage: "transform",
+        code: failed.code.into(),
+        reasons: json!([{ "code": failed.code, "message": failed.message }]),
+        trap: Some(&failed.message),
+        log: Some(&failed.log).filter(|log| !log.is_empty()).map(String::as_str),
+    }
+}
+
+fn dead_letter_rows(batch: &Batch, plan: &PlanRef, all: &[DeadLetter<'_>]) -> RoutePart {
+    let mut records = RecordColumns::default();
+    for dead in all {
+        match dead.row {
+            Some(row) => records.push(batch, row as usize),
+            None => records.push_unreadable(dead.bytes),
+        }
+    }
+    let mut columns = records.finish();
+    let text = |values: Vec<Option<String>>| Arc::new(StringArray::from(values)) as ArrayRef;
+    columns.extend([
+        text(all.iter().map(|dead| Some(dead.stage.to_owned())).collect()),
+        text(all.iter().map(|dead| Some(dead.reasons.to_string())).collect()),
+        text(all.iter().map(|dead| dead.trap.map(str::to_owned)).collect()),
+        text(all.iter().map(|dead| dead.log.map(str::to_owned)).collect()),
+        text(all.iter().map(|_| Some(plan.digest.to_string())).collect()),
+    ]);
+    RoutePart {
+        route: DEAD_LETTERS.into(),
+        rows: RecordBatch::try_new(dead_letters_schema(), columns).expect("one entry per dead letter"),
+        offsets: all.iter().map(|dead| dead.offset).collect(),
+        index: all.iter().map(|_| 0).collect(),
+        keys: None,
+        headers: None,
+        deletes: None,
+    }
+}
+
+/// A 128-bit hash of the record and row that something was made from; equal for equal coordinates in every
+/// process and version, so that sums of it can be compared by an audit.
+///
+/// It is the finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
+/// 2014), run over the coordinates with two different seeds. `seed` is [`partition_seed`].
+pub fn row_hash(seed: u64, offset: i64, index: i32) -> u128 {
+    let low = mix(mix(seed ^ offset as u64).wrapping_add(index as u64));
+    let high = mix(mix(!seed ^ offset as u64).wrapping_add(!(index as u64)));
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// What [`row_hash`] takes for a partition: its topic id and number, folded eight bytes at a time.
+pub fn partition_seed(topic_id: &str, partition: i32) -> u64 {
+    let fold = |seed: u64, bytes: &[u8]| {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        mix(seed ^ u64::from_le_bytes(word))
+    };
+    topic_id.as_bytes().chunks(8).fold(mix(partition as u64), fold)
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

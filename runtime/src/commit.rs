@@ -1,0 +1,258 @@
+//! When to commit which sink. A writer stages what it is given in offset order, commits when its policy says so,
+//! and never takes a lost answer for a yes or a no. It takes the time as an argument and owns no clock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::offset::{Offset, TopicPartition};
+use crate::sink::state::{Claim, Commit, Counters, Nonce, PlanRef, SinkState};
+use crate::sink::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
+
+/// When what is staged for a partition is committed: as soon as one of these is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Bytes as stored.
+    pub bytes: u64,
+    /// Rows over all targets.
+    pub rows: u64,
+    /// Since the first of them was staged.
+    pub age: Duration,
+    /// Since the last of them was staged.
+    pub idle: Duration,
+    /// Offsets without any row, so that a sink that gets few rows does not hold back where a restart begins.
+    pub offsets: u64,
+}
+
+/// Tells apart the times that a partition was claimed by this process, so that what belongs to an earlier one is
+/// recognised and dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+/// What a writer tells the pipeline.
+#[derive(Debug)]
+pub enum Report {
+    /// A claim ended.
+    Claimed {
+        /// The partition.
+        at: TopicPartition,
+        /// Its run.
+        run: RunId,
+        /// Where the sink stands.
+        state: Result<SinkState, Error>,
+    },
+    /// A commit is durable.
+    Committed {
+        /// The partition.
+        at: TopicPartition,
+        /// Its run.
+        run: RunId,
+        /// What was committed.
+        commit: Commit,
+    },
+    /// The sink cannot go on with this partition; what was staged is lost and must be read again.
+    Broken {
+        /// The partition.
+        at: TopicPartition,
+        /// Its run.
+        run: RunId,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// What a writer counted; the proof that a fault a test injected really happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// Commits that are durable.
+    pub commits: u64,
+    /// Claims and commits refused because somebody else owned the partition.
+    pub fenced: u64,
+    /// Commits whose answer was lost and then found out.
+    pub unknown_resolved: u64,
+}
+
+/// One sink and what is staged in it.
+pub struct Writer {
+    sink: Box<dyn Sink>,
+    policy: Policy,
+    nonce: Box<dyn FnMut() -> Nonce + Send>,
+    open: BTreeMap<TopicPartition, Open>,
+    stats: WriterStats,
+}
+
+/// A claimed partition.
+struct Open {
+    run: RunId,
+    /// Where the sink stands.
+    next: Offset,
+    pending: Option<Pending>,
+}
+
+/// What the next commit will cover.
+struct Pending {
+    end: Offset,
+    plan: PlanRef,
+    counters: Counters,
+    staged: Staged,
+    first: Duration,
+    last: Duration,
+}
+
+/// How often a commit whose answer was lost is asked for and tried again before the partition starts over. A claim
+/// then tells for certain.
+const RESOLVE_ATTEMPTS: usize = 3;
+
+impl Writer {
+    /// A writer for `sink`. `nonce` names commits: at random in the product, seeded in a simulation.
+    pub fn new(sink: Box<dyn Sink>, policy: Policy, nonce: impl FnMut() -> Nonce + Send + 'static) -> Self {
+        let (open, stats) = (BTreeMap::new(), WriterStats::default());
+        Self { sink, policy, nonce: Box::new(nonce), open, stats }
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> WriterStats {
+        self.stats
+    }
+
+    /// Takes a partition over. What was staged for it under an earlier run is forgotten first.
+    pub fn claim(&mut self, run: RunId, claim: &Claim) -> Report {
+        self.sink.release(&claim.at);
+        self.open.remove(&claim.at);
+        let state = self.sink.claim(claim);
+        match &state {
+            Ok(state) => {
+                self.open.insert(claim.at.clone(), Open { run, next: state.next, pending: None });
+            }
+            Err(error) => self.count_error(error),
+        }
+        Report::Claimed { at: claim.at.clone(), run, state }
+    }
+
+    /// Stages a batch; commits before it if another plan made it, and after it if that is due.
+    pub fn write(&mut self, run: RunId, batch: RoutedBatch, now: Duration) -> Vec<Report> {
+        let at = batch.at.clone();
+        let Some(open) = self.open.get(&at).filter(|open| open.run == run) else { return Vec::new() };
+        let mut reports = Vec::new();
+        if open.pending.as_ref().is_some_and(|pending| pending.plan != batch.plan) {
+            reports.extend(self.commit(&at));
+        }
+        if let Err(error) = self.stage(batch, now) {
+            reports.push(self.broken(&at, error));
+        } else if self.is_due(&at, now) {
+            reports.extend(self.commit(&at));
+        }
+        reports
+    }
+
+    fn stage(&mut self, batch: RoutedBatch, now: Duration) -> Result<(), Error> {
+        // A commit just before may have broken the partition; then there is nothing to stage for.
+        let Some(open) = self.open.get_mut(&batch.at) else { return Ok(()) };
+        let stands = open.pending.as_ref().map_or(open.next, |pending| pending.end);
+        assert_eq!(batch.range.start, stands, "batches of a partition touch");
+        let (range, plan, counters) = (batch.range, batch.plan.clone(), batch.counters.clone());
+        let staged = self.sink.write(batch)?;
+        let pending = open.pending.get_or_insert_with(|| Pending {
+            end: range.start,
+            plan,
+            counters: Counters::default(),
+            staged,
+            first: now,
+            last: now,
+        });
+        pending.end = range.end;
+        pending.counters.add(&counters);
+        pending.staged = staged;
+        pending.last = now;
+        Ok(())
+    }
+
+    fn is_due(&self, at: &TopicPartition, now: Duration) -> bool {
+        let Some(open) = self.open.get(at) else { return false };
+        let Some(pending) = &open.pending else { return false };
+        pending.staged.rows >= self.policy.rows
+            || pending.staged.bytes >= self.policy.bytes
+            || pending.end.since(open.next) >= self.policy.offsets && pending.staged.rows == 0
+            || self.due_at(pending) <= now
+    }
+
+    fn due_at(&self, pending: &Pending) -> Duration {
+        (pending.first + self.policy.age).min(pending.last + self.policy.idle)
+    }
+
+    /// When [`Self::tick`] has something to do next, if nothing more is written until then.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.open.values().filter_map(|open| open.pending.as_ref()).map(|p| self.due_at(p)).min()
+    }
+
+    /// Commits what has waited long enough.
+    pub fn tick(&mut self, now: Duration) -> Vec<Report> {
+        let due: Vec<_> = self.open.keys().filter(|at| self.is_due(at, now)).cloned().collect();
+        due.iter().filter_map(|at| self.commit(at)).collect()
+    }
+
+    /// Commits what is staged for a partition, however little.
+    pub fn flush(&mut self, run: RunId, at: &TopicPartition) -> Option<Report> {
+        self.open.get(at).filter(|open| open.run == run)?;
+        self.commit(at)
+    }
+
+    /// Forgets a partition; what was staged for it is gone.
+    pub fn release(&mut self, run: RunId, at: &TopicPartition) {
+        if self.open.get(at).is_some_and(|open| open.run == run) {
+            self.open.remove(at);
+            self.sink.release(at);
+        }
+    }
+
+    fn commit(&mut self, at: &TopicPartition) -> Option<Report> {
+        let open = self.open.get_mut(at)?;
+        let pending = open.pending.take()?;
+        let range = crate::offset::OffsetRange::new(open.next, pending.end);
+        let id = (self.nonce)();
+        let commit = Commit { id, range, plan: pending.plan, counters: pending.counters };
+        let run = open.run;
+        match self.commit_for_certain(at, &commit) {
+            Ok(()) => {
+                self.stats.commits += 1;
+                self.open.get_mut(at).expect("still open").next = range.end;
+                Some(Report::Committed { at: at.clone(), run, commit })
+            }
+            Err(error) => Some(self.broken(at, error)),
+        }
+    }
+
+    /// Commits, and where the answer is lost, asks until it is known; only the *same* commit is ever tried again.
+    fn commit_for_certain(&mut self, at: &TopicPartition, commit: &Commit) -> Result<(), Error> {
+        let mut lost = String::new();
+        for _ in 0..RESOLVE_ATTEMPTS {
+            match self.sink.commit(at, commit)? {
+                Committed::Done => return Ok(()),
+                Committed::Unknown(text) => lost = text,
+            }
+            let resolved = self.sink.resolve(at, commit)?;
+            self.stats.unknown_resolved += 1;
+            if resolved == Resolved::Committed {
+                return Ok(());
+            }
+        }
+        let text = format!("committing {} of {at}: no answer after {RESOLVE_ATTEMPTS} attempts: {lost}", commit.range);
+        Err(Error::Transient(Problem::new(text)))
+    }
+
+    fn broken(&mut self, at: &TopicPartition, error: Error) -> Report {
+        self.count_error(&error);
+        let open = self.open.remove(at).expect("only an open partition breaks");
+        self.sink.release(at);
+        Report::Broken { at: at.clone(), run: open.run, error }
+    }
+
+    fn count_error(&mut self, error: &Error) {
+        self.stats.fenced += u64::from(matches!(error, Error::Conflict(_)));
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("policy", &self.policy).field("stats", &self.stats).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,108 @@
+//! What goes where: routes and dead letters to the targets of sinks. Never knows what the transform declares.
+
+use std::collections::BTreeMap;
+
+use super::{
+    SinkConfig, SinkName, TargetName, TargetRef, diagnostic::Diagnostic, file::Targets, nearest,
+    resolve::Resolver,
+};
+
+impl Resolver<'_> {
+    pub(super) fn routes(&mut self, routes: BTreeMap<String, Targets>) -> BTreeMap<String, Vec<TargetRef>> {
+        let mut resolved = BTreeMap::new();
+        for (route, targets) in routes {
+            let bound = match targets {
+                Targets::One(none) if none == "none" => Vec::new(),
+                Targets::One(target) => self.target(&["routes", &route], &target).into_iter().collect(),
+                Targets::Several(targets) => self.targets(&route, &targets),
+            };
+            resolved.insert(route, bound);
+        }
+        resolved
+    }
+
+    fn targets(&mut self, route: &str, targets: &[String]) -> Vec<TargetRef> {
+        if targets.is_empty() {
+            let help = "to leave its rows out on purpose, write \"none\"".to_owned();
+            self.report(
+                &["routes", route],
+                format!("route `{route}` has an empty list of targets"),
+                Some(help),
+            );
+        }
+        let mut bound = Vec::new();
+        for (i, target) in targets.iter().enumerate() {
+            let place = ["routes", route, &i.to_string()];
+            if target == "none" {
+                let help = Some("\"none\" stands alone, without a list".to_owned());
+                self.report(&place, format!("\"none\" is not a target of route `{route}`"), help);
+            } else if targets[..i].contains(target) {
+                self.report(&place, format!("route `{route}` goes to `{target}` twice"), None);
+            } else {
+                bound.extend(self.target(&place, target));
+            }
+        }
+        bound
+    }
+
+    fn target(&mut self, place: &[&str], target: &str) -> Option<TargetRef> {
+        let target = TargetRef::parse(target);
+        match target {
+            Ok(target) => self.known(place, target),
+            Err(complaint) => {
+                self.complain(place, complaint);
+                None
+            }
+        }
+    }
+
+    fn known(&mut self, place: &[&str], target: TargetRef) -> Option<TargetRef> {
+        let sink = target.sink.as_str();
+        if self.sinks.iter().any(|known| known == sink) {
+            return Some(target);
+        }
+        let help = nearest::hint(sink, self.sinks.iter().map(String::as_str));
+        self.report(place, format!("unknown sink `{sink}` in `{target}`"), help);
+        None
+    }
+
+    pub(super) fn dead_letter(&mut self, to: &TargetRef, routes: &BTreeMap<String, Vec<TargetRef>>) {
+        let place = ["dead_letter", "to"];
+        self.known(&place, to.clone());
+        if let Some((route, _)) = routes.iter().find(|(_, targets)| targets.contains(to)) {
+            let message = format!("dead letters and route `{route}` both go to `{to}`");
+            self.report(
+                &place,
+                message,
+                Some("dead letters have columns of their own: give them a target of their own".to_owned()),
+            );
+        }
+    }
+
+    pub(super) fn warnings(
+        &self,
+        sinks: &BTreeMap<SinkName, SinkConfig>,
+        routes: &BTreeMap<String, Vec<TargetRef>>,
+        dead_letter: &TargetRef,
+    ) -> Vec<Diagnostic> {
+        let bound: Vec<_> = routes.values().flatten().chain([dead_letter]).collect();
+        let mut warnings = Vec::new();
+        for (name, SinkConfig::Files(sink)) in sinks {
+            if !bound.iter().any(|target| target.sink == *name) {
+                let place = self.document.key(&["sinks", name.as_str()]);
+                warnings.push(Diagnostic::warning(place, format!("no route goes to sink `{name}`")));
+                continue;
+            }
+            let targets = || bound.iter().filter(|bound| bound.sink == *name).map(|bound| &bound.target);
+            for target in sink.formats.keys().filter(|target| !targets().any(|bound| bound == *target)) {
+                let place = self.document.key(&["sinks", name.as_str(), "files", "targets", target.as_str()]);
+                let help = nearest::hint(target.as_str(), targets().map(TargetName::as_str));
+                warnings.push(
+                    Diagnostic::warning(place, format!("no route goes to `{name}.{target}`"))
+                        .maybe_help(help),
+                );
+            }
+        }
+        warnings
+    }
+}

@@ -1,0 +1,122 @@
+//! Holds the file against what the transform declares, once it is loaded. Never looks into a component itself.
+
+use super::{Diagnostic, Error, PipelineConfig, TableConfig, document::Document, nearest};
+
+/// A setting as the transform declares it.
+#[derive(Debug, Clone)]
+pub struct DeclaredSetting<'a> {
+    pub key: &'a str,
+    /// It has no default.
+    pub required: bool,
+    /// The values it may have; empty: any.
+    pub choices: Vec<&'a str>,
+}
+
+/// A reference table as the transform declares it.
+#[derive(Debug, Clone)]
+pub struct DeclaredTable<'a> {
+    pub name: &'a str,
+    pub required: bool,
+    pub columns: Vec<&'a str>,
+}
+
+impl PipelineConfig {
+    /// Every route that the transform declares is in `[routes]`, and no other.
+    pub fn check_routes(&self, declared: &[&str]) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for route in declared.iter().filter(|route| !self.routes.contains_key(**route)) {
+            let message = format!("route `{route}` of the transform is bound nowhere");
+            let help =
+                format!("add `{route} = \"sink.target\"`, or `{route} = \"none\"` to leave its rows out");
+            found.push(self.error(&["routes"], message).help(help));
+        }
+        for route in self.routes.keys().filter(|route| !declared.contains(&route.as_str())) {
+            found.push(self.undeclared(&["routes", route], "no route", declared.iter().copied()));
+        }
+        self.refuse(found)
+    }
+
+    /// Every required setting is given, every given one is declared, and has one of its choices.
+    pub fn check_settings(&self, declared: &[DeclaredSetting<'_>]) -> Result<(), Error> {
+        let given = &self.transform.settings;
+        let mut found = Vec::new();
+        for setting in declared.iter().filter(|setting| setting.required && !given.contains_key(setting.key))
+        {
+            let message = format!("the transform requires the setting `{}`", setting.key);
+            let help = format!("add `{} = \"...\"` to [transform.settings]", setting.key);
+            found.push(self.error(&["transform", "settings"], message).help(help));
+        }
+        for (key, value) in given {
+            let place = ["transform", "settings", key];
+            match declared.iter().find(|setting| setting.key == key) {
+                Some(setting) => found.extend(self.not_a_choice(&place, value, &setting.choices)),
+                None => found.push(self.undeclared(
+                    &place,
+                    "no setting",
+                    declared.iter().map(|setting| setting.key),
+                )),
+            }
+        }
+        self.refuse(found)
+    }
+
+    fn not_a_choice(&self, place: &[&str], value: &str, choices: &[&str]) -> Option<Diagnostic> {
+        if choices.is_empty() || choices.contains(&value) {
+            return None;
+        }
+        let key = place.last().expect("a setting has a name");
+        let help = nearest::hint(value, choices.iter().copied());
+        Some(self.error(place, format!("the setting `{key}` cannot be `{value}`")).maybe_help(help))
+    }
+
+    /// Every required table is given, every given one is declared, and so are its columns.
+    pub fn check_tables(&self, declared: &[DeclaredTable<'_>]) -> Result<(), Error> {
+        let given = &self.transform.tables;
+        let mut found = Vec::new();
+        for table in declared.iter().filter(|table| table.required && !given.contains_key(table.name)) {
+            let message = format!("the transform requires the table `{}`", table.name);
+            let help = format!("add [transform.tables.{}] with its `file`", table.name);
+            found.push(self.error(&["transform"], message).help(help));
+        }
+        for (name, table) in given {
+            match declared.iter().find(|known| known.name == name) {
+                Some(known) => found.extend(self.unasked_columns(name, table, &known.columns)),
+                None => {
+                    let names = declared.iter().map(|known| known.name);
+                    found.push(self.undeclared(&["transform", "tables", name], "no table", names));
+                }
+            }
+        }
+        self.refuse(found)
+    }
+
+    fn unasked_columns(&self, name: &str, table: &TableConfig, known: &[&str]) -> Vec<Diagnostic> {
+        let unasked = table.columns.keys().filter(|column| !known.contains(&column.as_str()));
+        let path = |column| ["transform", "tables", name, "columns", column];
+        let what = format!("a table `{name}` without the column");
+        unasked.map(|column| self.undeclared(&path(column), &what, known.iter().copied())).collect()
+    }
+
+    /// The last key of `path` is a name that the transform does not declare.
+    fn undeclared<'a>(
+        &self,
+        path: &[&str],
+        what: &str,
+        declared: impl IntoIterator<Item = &'a str>,
+    ) -> Diagnostic {
+        let name = path.last().expect("what is declared has a name");
+        let place = Document::parse(&self.text).ok().and_then(|document| document.key(path));
+        Diagnostic::error(place, format!("the transform has {what} `{name}`"))
+            .maybe_help(nearest::hint(name, declared))
+    }
+
+    /// At `path`, or at the table around it if the file does not have it.
+    fn error(&self, path: &[&str], message: String) -> Diagnostic {
+        let around = |document: Document<'_>| (1..=path.len()).rev().find_map(|n| document.place(&path[..n]));
+        Diagnostic::error(Document::parse(&self.text).ok().and_then(around), message)
+    }
+
+    fn refuse(&self, found: Vec<Diagnostic>) -> Result<(), Error> {
+        if found.is_empty() { Ok(()) } else { Err(Error::Refused(self.report(found))) }
+    }
+}

@@ -1,0 +1,312 @@
+//! The pipeline file as it is written: its keys, their defaults and what they mean. The reference is
+//! made from the comments here. Never resolves anything: names, paths and variables stay as they are.
+
+use std::{collections::BTreeMap, num::NonZeroU32, num::NonZeroU64, thread};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    names::{PipelineName, TargetRef, TopicName},
+    quantity::{ByteSize, Period},
+};
+
+/// What the whole file may hold.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) pipeline: Pipeline,
+    pub(super) source: Source,
+    pub(super) transform: Transform,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) sandbox: Sandbox,
+    /// Where the rows of each route of the transform go. Every route that the transform declares is
+    /// named here: with a target `"sink.target"`, with a list of targets, or with `"none"`, which
+    /// leaves its rows out on purpose.
+    pub(super) routes: BTreeMap<String, Targets>,
+    pub(super) dead_letter: DeadLetter,
+    /// The places that rows are written to. The name is how routes refer to a sink and how it
+    /// appears in metrics: 1 to 63 of a-z, 0-9, `-`, `_`. Each has one kind, such as
+    /// `[sinks.lake.files]`.
+    pub(super) sinks: BTreeMap<String, Sink>,
+}
+
+/// Who the pipeline is and where it remembers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Pipeline {
+    /// The name under which sinks remember positions. 1 to 63 of a-z, 0-9, `-`. Another name is
+    /// another pipeline, which begins at the start.
+    pub(super) name: PipelineName,
+    /// The directory for what the pipeline remembers itself: plans, positions of a file source,
+    /// compiled transforms, spooled rows. Relative to this file.
+    #[schemars(length(min = 1))]
+    pub(super) state: String,
+}
+
+/// Where records come from: one kind of source.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, extend("minProperties" = 1))]
+pub(super) struct Source {
+    pub(super) files: Option<Files>,
+}
+
+/// Records from a file or from all files of a directory.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Files {
+    /// A file or a directory, relative to this file. `${NAME}` is the environment variable NAME.
+    /// Files are moved in complete and never changed.
+    #[schemars(length(min = 1))]
+    pub(super) path: String,
+    /// How a file is cut into records: `csv` (a row, handed on as a JSON object), `jsonl` (a line)
+    /// or `raw` (the whole file). The default goes by the extension: `.csv` is `csv`; `.jsonl`,
+    /// `.ndjson` and `.json` are `jsonl`; anything else, also a directory, has no default.
+    pub(super) format: Option<SourceFormat>,
+    /// The topic that the transform and the provenance columns see. 1 to 249 of a-z, A-Z, 0-9, `.`,
+    /// `_`, `-`.
+    pub(super) topic: TopicName,
+}
+
+/// How a file is cut into records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum SourceFormat {
+    /// A row is a record, as a JSON object with a string for each column of the header.
+    Csv,
+    /// A line is a record.
+    Jsonl,
+    /// A file is a record.
+    Raw,
+}
+
+/// The rules: a WebAssembly component, what it is told and what it may look up. They are part of a
+/// plan.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Transform {
+    /// The component, relative to this file.
+    #[schemars(length(min = 1))]
+    pub(super) component: String,
+    /// What the transform is told. It declares the keys; a value is a string, an integer or a
+    /// boolean and reaches the transform as text. Environment variables are not put in, since
+    /// settings are written down with the plan.
+    #[serde(default)]
+    pub(super) settings: BTreeMap<String, Setting>,
+    /// The reference tables that the transform asks for, by the names that it gives them.
+    #[serde(default)]
+    pub(super) tables: BTreeMap<String, Table>,
+}
+
+/// A key that the transform declares; a required one must be here.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Setting {
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
+}
+
+/// A reference table: a CSV file with a header.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Table {
+    /// The CSV file, relative to this file.
+    #[schemars(length(min = 1))]
+    pub(super) file: String,
+    /// The one character between two fields. The default is found from the header: a comma, a
+    /// semicolon, a tab or `|`.
+    pub(super) delimiter: Option<char>,
+    /// For each column that the transform asks for, the name that it has in the header of the file,
+    /// such as `{ city = "City" }`. A column that is not named here is found by its own name, ignoring case,
+    /// spaces, `_` and `-`.
+    #[serde(default)]
+    pub(super) columns: BTreeMap<String, String>,
+}
+
+/// What a batch and an instance may cost. `memory`, `deadline`, `output_bytes` and
+/// `fuel_per_record` are part of a plan, since they can change what becomes of a record; the others
+/// may change freely.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Limits {
+    /// Size of the memory of one instance of the transform, at most 4 GiB.
+    pub memory: ByteSize,
+    /// Time that the transform may take for one batch.
+    pub deadline: Period,
+    /// Size of all that the transform may give back for one batch.
+    pub output_bytes: ByteSize,
+    /// Units of fuel (about one per WebAssembly instruction) for one record, when a failed batch is
+    /// tried record by record to find the guilty one. It makes that verdict the same on every machine.
+    pub fuel_per_record: NonZeroU64,
+    /// Records in one batch.
+    pub batch_records: NonZeroU32,
+    /// Size of one batch, at most 1 GiB and at most `in_flight_bytes`. A larger record is a batch by
+    /// itself.
+    pub batch_bytes: ByteSize,
+    /// Size per second of what one transform may write to its log; the rest is dropped and counted.
+    pub log_bytes_per_second: ByteSize,
+    /// Batches that are transformed at the same time, each by its own instance.
+    #[schemars(extend("default" = "available cores"))]
+    pub workers: NonZeroU32,
+    /// Size of all records between the source and the last sink. When it is used up, the source waits.
+    pub in_flight_bytes: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::mib(256),
+            deadline: Period::seconds(5),
+            output_bytes: ByteSize::mib(64),
+            fuel_per_record: const { NonZeroU64::new(100_000_000).expect("not 0") },
+            batch_records: const { NonZeroU32::new(4096).expect("not 0") },
+            batch_bytes: ByteSize::mib(1),
+            log_bytes_per_second: ByteSize::kib(16),
+            workers: available_cores(),
+            in_flight_bytes: ByteSize::mib(64),
+        }
+    }
+}
+
+fn available_cores() -> NonZeroU32 {
+    thread::available_parallelism().ok().and_then(|cores| cores.try_into().ok()).unwrap_or(NonZeroU32::MIN)
+}
+
+/// What the transform may import.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Sandbox {
+    /// `inert`: the WASI interfaces that toolchains link in by themselves, answered without effect.
+    /// `none`: a transform that imports anything is refused.
+    pub imports: Imports,
+}
+
+/// What a component may import.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Imports {
+    /// WASI interfaces, answered without effect.
+    #[default]
+    Inert,
+    /// Nothing.
+    None,
+}
+
+/// A route of the transform: a target, a list of targets, or `"none"`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Targets {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Where records go that the transform rejects or fails on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct DeadLetter {
+    /// One target, `"sink.target"`, that no route goes to.
+    pub to: TargetRef,
+    /// So many dead letters in a row in one partition stop the pipeline: then the rules are wrong and
+    /// not the records.
+    #[serde(default = "DeadLetter::stop_after_consecutive")]
+    pub stop_after_consecutive: NonZeroU64,
+}
+
+impl DeadLetter {
+    fn stop_after_consecutive() -> NonZeroU64 {
+        const { NonZeroU64::new(1000).expect("not 0") }
+    }
+}
+
+/// One sink, of one kind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, extend("minProperties" = 1))]
+pub(super) struct Sink {
+    pub(super) files: Option<FileSink>,
+}
+
+/// Rows into files. Each target is a directory below the sink's. A file appears when it is complete
+/// and never changes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct FileSink {
+    /// The directory, relative to this file. Either this or `url`. `${NAME}` is the environment
+    /// variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) path: Option<String>,
+    /// The directory as `file:///absolute/path`. Either this or `path`. `${NAME}` is the environment
+    /// variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) url: Option<String>,
+    /// `parquet` or `jsonl` (one JSON object per line).
+    #[serde(default)]
+    pub(super) format: FileFormat,
+    /// When a file is complete: as soon as one of these is reached, and at a clean stop.
+    #[serde(default)]
+    pub(super) roll: Roll,
+    /// Whether rows carry the columns `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and
+    /// `weir_plan`: from which record they come, by which plan. Without them an audit compares counts
+    /// only.
+    #[serde(default = "yes")]
+    pub(super) provenance: bool,
+    /// What differs for one target, by its name.
+    #[serde(default)]
+    pub(super) targets: BTreeMap<String, FileTarget>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One target of a file sink, where it differs from the others.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct FileTarget {
+    /// `parquet` or `jsonl`, instead of the sink's format.
+    pub(super) format: FileFormat,
+}
+
+/// How rows are written to a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum FileFormat {
+    /// Apache Parquet.
+    #[default]
+    Parquet,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+/// When a file is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Roll {
+    /// Size of the file.
+    pub bytes: ByteSize,
+    /// Rows in the file.
+    pub rows: NonZeroU64,
+    /// Time since the file's first row.
+    pub age: Period,
+    /// Time without a further row.
+    pub idle: Period,
+}
+
+impl Default for Roll {
+    fn default() -> Self {
+        Self {
+            bytes: ByteSize::mib(128),
+            rows: const { NonZeroU64::new(1_000_000).expect("not 0") },
+            age: Period::seconds(60),
+            idle: Period::seconds(10),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The pipeline file, parsed once into validated types. What is wrong with it is told with the line it stands
+//! on. Never opens what the file names: whether a component or a directory is there is for others to find out.
+
+mod bind;
+mod check;
+mod diagnostic;
+mod document;
+mod file;
+mod names;
+mod nearest;
+mod quantity;
+#[cfg(test)]
+mod reference;
+mod resolve;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{self, Path, PathBuf},
+};
+
+pub use check::{DeclaredSetting, DeclaredTable};
+pub use diagnostic::{Diagnostic, Report, Severity};
+pub use file::{DeadLetter, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat};
+pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
+pub use quantity::{ByteSize, Period};
+
+use document::Document;
+use resolve::Resolver;
+
+/// A whole pipeline file. Names are checked, every target's sink is defined, and paths are resolved
+/// against the directory of the file; nothing that the paths name has been looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineConfig {
+    pub name: PipelineName,
+    pub state: PathBuf,
+    pub source: SourceConfig,
+    pub transform: TransformConfig,
+    pub limits: Limits,
+    pub sandbox: Sandbox,
+    /// Where the rows of each route go; no target means "none", on purpose. Whether the transform
+    /// has these routes is not known before it is loaded: see [`PipelineConfig::check_routes`].
+    pub routes: BTreeMap<String, Vec<TargetRef>>,
+    pub dead_letter: DeadLetter,
+    pub sinks: BTreeMap<SinkName, SinkConfig>,
+    /// The file this was read from, as it was given.
+    pub file: PathBuf,
+    /// What the file says, to show its lines in later findings.
+    text: String,
+    warnings: Vec<Diagnostic>,
+}
+
+/// Where records come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceConfig {
+    Files(FilesSource),
+}
+
+/// Records from a file or from all files of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesSource {
+    pub path: PathBuf,
+    pub format: SourceFormat,
+    pub topic: TopicName,
+}
+
+/// The rules: a component, what it is told and what it may look up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransformConfig {
+    pub component: PathBuf,
+    /// Integers and booleans as text.
+    pub settings: BTreeMap<String, String>,
+    pub tables: BTreeMap<String, TableConfig>,
+}
+
+/// A reference table: a CSV file with a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableConfig {
+    pub file: PathBuf,
+    /// One ASCII byte. Absent: to be found from the header.
+    pub delimiter: Option<u8>,
+    /// The transform's name of a column to the name in the header of the file.
+    pub columns: BTreeMap<String, String>,
+}
+
+/// One sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkConfig {
+    Files(FilesSink),
+}
+
+/// Rows into files below a directory, in one directory per target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesSink {
+    pub path: PathBuf,
+    pub format: FileFormat,
+    pub roll: Roll,
+    pub provenance: bool,
+    /// Targets with a format of their own.
+    formats: BTreeMap<TargetName, FileFormat>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the pipeline file `{}`", file.display())]
+    Read { file: PathBuf, source: io::Error },
+    /// Errors in the file, all that were found at once.
+    #[error("{0}")]
+    Refused(Report),
+}
+
+impl PipelineConfig {
+    /// Reads a pipeline file. Relative paths in it become absolute, against the directory of the
+    /// file. `${NAME}` is taken from the environment of this process.
+    pub fn load(file: &Path) -> Result<Self, Error> {
+        let read = |source| Error::Read { file: file.to_owned(), source };
+        let text = fs::read_to_string(file).map_err(read)?;
+        let absolute = path::absolute(file).map_err(read)?;
+        Self::parse_below(&text, file, directory(&absolute), &|name| env::var(name).ok())
+    }
+
+    /// Parses `text` as if it stood in `file`, which is not opened; relative paths are resolved
+    /// against its directory. `env` tells the environment variables.
+    pub fn parse(text: &str, file: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        Self::parse_below(text, file, directory(file), env)
+    }
+
+    fn parse_below(
+        text: &str,
+        file: &Path,
+        base: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
+        let refused = |found| Error::Refused(Report::new(file.to_owned(), text, found));
+        let document = Document::parse(text).map_err(refused)?;
+        let found = schema::check(&document);
+        let written: file::File = match document.deserialize() {
+            Ok(written) => written,
+            Err(_) if !found.is_empty() => return Err(refused(found)),
+            Err(error) => return Err(refused(vec![error])),
+        };
+        let sinks = written.sinks.keys().cloned().collect();
+        Resolver { document: &document, text, file, base, env, sinks, found }
+            .resolve(written)
+            .map_err(refused)
+    }
+
+    /// What is allowed and still looks like a mistake.
+    pub fn warnings(&self) -> Report {
+        self.report(self.warnings.clone())
+    }
+
+    fn report(&self, found: Vec<Diagnostic>) -> Report {
+        Report::new(self.file.clone(), &self.text, found)
+    }
+}
+
+impl FilesSink {
+    /// How the rows of a target are written.
+    pub fn format_of(&self, target: &TargetName) -> FileFormat {
+        self.formats.get(target).copied().unwrap_or(self.format)
+    }
+}
+
+impl Error {
+    /// For a terminal: as `Display`, in colours if wanted.
+    pub fn render(&self, colour: bool) -> String {
+        match self {
+            Self::Read { .. } => self.to_string(),
+            Self::Refused(report) => report.render(colour),
+        }
+    }
+}
+
+fn directory(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
+}

@@ -1,0 +1,125 @@
+//! What is wrong in the light of what the transform declares.
+
+use expect_test::expect;
+
+use super::*;
+
+#[test]
+fn every_route_of_the_transform_is_bound_and_no_other() {
+    let config = small();
+    assert!(config.check_routes(&["usa"]).is_ok());
+    refused(
+        config.check_routes(&["usa", "alerts"]),
+        expect![[r#"
+            error: route `alerts` of the transform is bound nowhere
+              --> conf/customers.toml:15:1
+               |
+            15 | [routes]
+               | ^^^^^^^^
+               = help: add `alerts = "sink.target"`, or `alerts = "none"` to leave its rows out"#]],
+    );
+    refused(
+        config.check_routes(&["us"]),
+        expect![[r#"
+            error: route `us` of the transform is bound nowhere
+              --> conf/customers.toml:15:1
+               |
+            15 | [routes]
+               | ^^^^^^^^
+               = help: add `us = "sink.target"`, or `us = "none"` to leave its rows out
+
+            error: the transform has no route `usa`
+              --> conf/customers.toml:16:1
+               |
+            16 | usa = "lake.customers_usa"
+               | ^^^
+               = help: did you mean `us`?"#]],
+    );
+}
+
+#[test]
+fn settings_are_those_that_the_transform_declares() {
+    let config = parse(FULL).expect("the full file is right");
+    let setting =
+        |key, choices: &[&'static str]| DeclaredSetting { key, required: false, choices: choices.to_vec() };
+    let (oldest, strict) = (setting("oldest", &[]), setting("strict", &["true", "false"]));
+    let good = [setting("non_usa", &["other", "alerts", "drop"]), oldest.clone(), strict.clone()];
+    assert!(config.check_settings(&good).is_ok());
+    let bad_choice = [setting("non_usa", &["others", "drop"]), oldest.clone(), strict.clone()];
+    refused(
+        config.check_settings(&bad_choice),
+        expect![[r#"
+        error: the setting `non_usa` cannot be `other`
+          --> conf/customers.toml:14:11
+           |
+        14 | non_usa = "other"
+           |           ^^^^^^^
+           = help: did you mean `others`?"#]],
+    );
+    let region = DeclaredSetting { required: true, ..setting("region", &[]) };
+    refused(
+        config.check_settings(&[setting("non_us", &[]), oldest, strict, region.clone()]),
+        expect![[r#"
+            error: the transform requires the setting `region`
+              --> conf/customers.toml:13:1
+               |
+            13 | [transform.settings]
+               | ^^^^^^^^^^^^^^^^^^^^
+               = help: add `region = "..."` to [transform.settings]
+
+            error: the transform has no setting `non_usa`
+              --> conf/customers.toml:14:1
+               |
+            14 | non_usa = "other"
+               | ^^^^^^^
+               = help: did you mean `non_us`?"#]],
+    );
+    refused(
+        small().check_settings(&[region]),
+        expect![[r#"
+            error: the transform requires the setting `region`
+             --> conf/customers.toml:9:1
+              |
+            9 | [transform]
+              | ^^^^^^^^^^^
+              = help: add `region = "..."` to [transform.settings]"#]],
+    );
+}
+
+#[test]
+fn tables_are_those_that_the_transform_declares() {
+    let config = parse(FULL).expect("the full file is right");
+    let table =
+        |name, columns: &[&'static str]| DeclaredTable { name, required: true, columns: columns.to_vec() };
+    assert!(config.check_tables(&[table("us_cities", &["city"])]).is_ok());
+    refused(
+        config.check_tables(&[table("us_cities", &["town"])]),
+        expect![[r#"
+            error: the transform has a table `us_cities` without the column `city`
+              --> conf/customers.toml:21:13
+               |
+            21 | columns = { city = "City" }
+               |             ^^^^
+               = help: known here: `town`"#]],
+    );
+    refused(
+        config.check_tables(&[
+            table("cities_us", &[]),
+            DeclaredTable { required: false, ..table("us_city", &[]) },
+        ]),
+        expect![[r#"
+            error: the transform requires the table `cities_us`
+              --> conf/customers.toml:10:1
+               |
+            10 | [transform]
+               | ^^^^^^^^^^^
+               = help: add [transform.tables.cities_us] with its `file`
+
+            error: the transform has no table `us_cities`
+              --> conf/customers.toml:18:19
+               |
+            18 | [transform.tables.us_cities]
+               |                   ^^^^^^^^^
+               = help: did you mean `us_city`?"#]],
+    );
+}

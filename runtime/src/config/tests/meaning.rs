@@ -1,0 +1,185 @@
+//! What is wrong only in the light of the rest of the file or of the environment.
+
+use expect_test::expect;
+
+use super::*;
+
+#[test]
+fn a_target_in_an_unknown_sink_is_refused_with_the_nearest_name() {
+    check(
+        "lake.customers_usa",
+        "leak.customers_usa",
+        expect![[r#"
+        error: unknown sink `leak` in `leak.customers_usa`
+          --> conf/customers.toml:16:7
+           |
+        16 | usa = "leak.customers_usa"
+           |       ^^^^^^^^^^^^^^^^^^^^
+           = help: known here: `lake`"#]],
+    );
+    check(
+        "\"lake.customers_usa\"",
+        "[\"lake.customers_usa\", \"warehouse.usa\"]",
+        expect![[r#"
+        error: unknown sink `warehouse` in `warehouse.usa`
+          --> conf/customers.toml:16:30
+           |
+        16 | usa = ["lake.customers_usa", "warehouse.usa"]
+           |                              ^^^^^^^^^^^^^^^
+           = help: known here: `lake`"#]],
+    );
+    check(
+        "lake.dead_letters",
+        "lakes.dead_letters",
+        expect![[r#"
+        error: unknown sink `lakes` in `lakes.dead_letters`
+          --> conf/customers.toml:19:6
+           |
+        19 | to = "lakes.dead_letters"
+           |      ^^^^^^^^^^^^^^^^^^^^
+           = help: did you mean `lake`?"#]],
+    );
+}
+
+#[test]
+fn rows_go_to_a_target_once_and_nowhere_only_on_purpose() {
+    check(
+        "\"lake.customers_usa\"",
+        "[]",
+        expect![[r#"
+        error: route `usa` has an empty list of targets
+          --> conf/customers.toml:16:7
+           |
+        16 | usa = []
+           |       ^^
+           = help: to leave its rows out on purpose, write "none""#]],
+    );
+    check(
+        "\"lake.customers_usa\"",
+        "[\"none\", \"lake.a\"]",
+        expect![[r#"
+        error: "none" is not a target of route `usa`
+          --> conf/customers.toml:16:8
+           |
+        16 | usa = ["none", "lake.a"]
+           |        ^^^^^^
+           = help: "none" stands alone, without a list"#]],
+    );
+    check(
+        "\"lake.customers_usa\"",
+        "[\"lake.a\", \"lake.a\"]",
+        expect![[r#"
+        error: route `usa` goes to `lake.a` twice
+          --> conf/customers.toml:16:18
+           |
+        16 | usa = ["lake.a", "lake.a"]
+           |                  ^^^^^^^^"#]],
+    );
+    check(
+        "lake.dead_letters",
+        "lake.customers_usa",
+        expect![[r#"
+        error: dead letters and route `usa` both go to `lake.customers_usa`
+          --> conf/customers.toml:19:6
+           |
+        19 | to = "lake.customers_usa"
+           |      ^^^^^^^^^^^^^^^^^^^^
+           = help: dead letters have columns of their own: give them a target of their own"#]],
+    );
+    check(
+        "lake.dead_letters",
+        "none",
+        expect![[r#"
+            error: `to` in [dead_letter]: "none" is not a target
+              --> conf/customers.toml:19:6
+               |
+            19 | to = "none"
+               |      ^^^^^^
+               = help: only a route can be bound to "none""#]],
+    );
+}
+
+#[test]
+fn a_variable_stands_only_in_a_path_or_url_and_must_be_set() {
+    check(
+        "path = \"out\"",
+        "path = \"${LAKE}/out\"",
+        expect![[r#"
+        error: the environment variable `LAKE` is not set
+          --> conf/customers.toml:22:8
+           |
+        22 | path = "${LAKE}/out"
+           |        ^^^^^^^^^^^^^"#]],
+    );
+    check(
+        "path = \"out\"",
+        "path = \"${LAKE/out\"",
+        expect![[r#"
+        error: `${` has no `}` behind it
+          --> conf/customers.toml:22:8
+           |
+        22 | path = "${LAKE/out"
+           |        ^^^^^^^^^^^^"#]],
+    );
+    let text = SMALL.replace("[limits]", "[transform.settings]\ngreeting = \"${LAKE}\"\n[limits]");
+    assert_eq!(parse(&text).expect("a setting is left alone").transform.settings["greeting"], "${LAKE}");
+}
+
+#[test]
+fn the_value_of_a_variable_is_never_shown() {
+    let text = SMALL.replace("path = \"out\"", "url = \"s3://${SECRET}\"");
+    let result = PipelineConfig::parse(&text, Path::new("p.toml"), &|_| Some("hunter2".to_owned()));
+    let shown = result.expect_err("not a file URL").to_string();
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn the_format_of_a_source_goes_by_its_extension() {
+    for (path, expected) in [
+        ("a.csv", Some(SourceFormat::Csv)),
+        ("a.jsonl", Some(SourceFormat::Jsonl)),
+        ("a.ndjson", Some(SourceFormat::Jsonl)),
+        ("a.json", Some(SourceFormat::Jsonl)),
+        ("a.d", None),
+        ("csv", None),
+    ] {
+        let found = parse(&SMALL.replace("customers.csv", path)).ok();
+        let found = found.map(|config| match config.source {
+            SourceConfig::Files(files) => files.format,
+        });
+        assert_eq!(found, expected, "{path}");
+    }
+    check(
+        "customers.csv",
+        "incoming",
+        expect![[r#"
+        error: the format of `incoming` cannot be told from its name
+         --> conf/customers.toml:6:8
+          |
+        6 | path = "incoming"
+          |        ^^^^^^^^^^
+          = help: add `format`: "csv", "jsonl" or "raw""#]],
+    );
+}
+
+#[test]
+fn a_sink_that_no_route_goes_to_is_a_warning() {
+    let text = format!(
+        "{SMALL}targets.dead_leters = {{ format = \"jsonl\" }}\n\n[sinks.spare.files]\npath = \"spare\"\n"
+    );
+    let config = parse(&text).expect("a warning refuses nothing");
+    expect![[r#"
+        warning: no route goes to `lake.dead_leters`
+          --> conf/customers.toml:23:9
+           |
+        23 | targets.dead_leters = { format = "jsonl" }
+           |         ^^^^^^^^^^^
+           = help: did you mean `dead_letters`?
+
+        warning: no route goes to sink `spare`
+          --> conf/customers.toml:25:8
+           |
+        25 | [sinks.spare.files]
+           |        ^^^^^"#]]
+    .assert_eq(&config.warnings().to_string());
+}

@@ -1,0 +1,693 @@
+//! The loop: event, batch, call, route, write, commit. [`Core`] decides and does nothing; [`threads`] does and
+//! decides nothing. So the decisions run in a simulation as they run in the product.
+//!
+//! ```text
+//!  source ──batch──▶ workers (one instance each) ──▶ back into offset order ──▶ one writer per sink
+//!     ▲                                                                              │
+//!     └────────────────── resume at the least offset of all sinks ◀── claim, commit ─┘
+//! ```
+
+pub mod threads;
+mod track;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::commit::{Report, RunId};
+use crate::offset::{Offset, TopicPartition};
+use crate::plan::{Entry, History};
+use crate::route::{Fate, Routed};
+use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, TargetCounters};
+use crate::sink::{self, Part, RoutedBatch};
+use crate::source::{Assignment, SourceEvent};
+
+pub use track::Job;
+use track::{Phase, Track};
+
+/// Where the rows of the routes go.
+#[derive(Clone, Debug, Default)]
+pub struct Bindings {
+    /// Per sink, in the order of the pipeline file: its name, and which route goes to which target.
+    pub sinks: Vec<SinkBinding>,
+}
+
+/// The routes of one sink.
+#[derive(Clone, Debug)]
+pub struct SinkBinding {
+    /// The sink's name.
+    pub sink: Arc<str>,
+    /// Route and target; [`crate::route::DEAD_LETTERS`] is a route here.
+    pub routes: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// What a pipeline is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The pipeline's name.
+    pub pipeline: Arc<str>,
+    /// This process.
+    pub owner: Nonce,
+    /// Where rows go.
+    pub bindings: Bindings,
+    /// A partition stops when the transform failed on so many records in a row.
+    pub stop_after_consecutive: u64,
+    /// A sink that fails for a reason that may pass is tried again so often per partition without any commit in
+    /// between.
+    pub max_attempts: u32,
+}
+
+/// Why a partition stopped. It keeps its position: a later run goes on where it stood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Stop {
+    /// With the code first where there is one.
+    pub text: String,
+    /// What a person can do.
+    pub hint: Option<String>,
+    /// Whether something outside could not be reached, so that it may go well another time.
+    pub outside: bool,
+}
+
+impl Stop {
+    /// Stops for good, until somebody changes something.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), hint: None, outside: false }
+    }
+
+    /// Adds what a person can do.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// What happens to a pipeline.
+#[derive(Debug)]
+pub enum Event {
+    /// The source has something.
+    Source(SourceEvent),
+    /// A worker is through with a batch.
+    Transformed {
+        /// The partition.
+        at: TopicPartition,
+        /// Of which run.
+        run: RunId,
+        /// Of which job.
+        seq: u64,
+        /// What came out.
+        result: Result<Routed, Stop>,
+    },
+    /// A sink's writer has something.
+    Sink {
+        /// Which, by its place among the sinks.
+        sink: usize,
+        /// What.
+        report: Report,
+    },
+    /// This plan is the newest in the plan log now.
+    Plan(PlanRef),
+    /// Time has passed.
+    Tick,
+    /// Come to an end: finish what is under way, commit it, take in nothing more.
+    Stop,
+}
+
+/// What a pipeline wants done, in this order.
+#[derive(Debug)]
+pub enum Action {
+    /// Claim a partition in a sink.
+    Claim {
+        /// Which sink.
+        sink: usize,
+        /// The run.
+        run: RunId,
+        /// The claim.
+        claim: Claim,
+    },
+    /// Read a partition.
+    Read {
+        /// The run.
+        run: RunId,
+        /// The partition.
+        at: TopicPartition,
+        /// From here on.
+        from: Offset,
+    },
+    /// Read no more of a partition.
+    Forget {
+        /// The partition.
+        at: TopicPartition,
+        /// Whether every sink has all of it.
+        finished: bool,
+    },
+    /// Transform a batch.
+    Transform(Job),
+    /// Give rows to a sink.
+    Write {
+        /// Which sink.
+        sink: usize,
+        /// The run.
+        run: RunId,
+        /// The rows.
+        batch: RoutedBatch,
+        /// Given back once the sink has staged them.
+        permit: crate::budget::Permit,
+    },
+    /// Commit what a sink has staged for a partition.
+    Flush {
+        /// Which sink.
+        sink: usize,
+        /// The run.
+        run: RunId,
+        /// The partition.
+        at: TopicPartition,
+    },
+    /// Forget a partition in a sink.
+    Release {
+        /// Which sink.
+        sink: usize,
+        /// The run.
+        run: RunId,
+        /// The partition.
+        at: TopicPartition,
+    },
+    /// Append to the plan log, durably, before any later action.
+    Log(Entry),
+    /// A partition stopped; for the person who runs this.
+    Stopped {
+        /// The partition.
+        at: TopicPartition,
+        /// Why.
+        stop: Stop,
+    },
+}
+
+/// What became of the records of this process, and how often what happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records taken in that at least one sink did not have.
+    pub records: u64,
+    /// Per route, the records with a row on it.
+    pub routed: BTreeMap<Arc<str>, u64>,
+    /// Per reason, the records refused for it first; those at which the transform failed are not among them.
+    pub rejected: BTreeMap<Arc<str>, u64>,
+    /// Records left out on purpose.
+    pub dropped: u64,
+    /// Records at which the transform failed.
+    pub failed: u64,
+    /// Records with a row on some route.
+    pub n_routed: u64,
+    /// Records refused with a reason.
+    pub n_rejected: u64,
+    /// Records that a sink was not given because it had them.
+    pub skipped: u64,
+    /// Batches made again for a sink that lags, with a plan older than the newest.
+    pub replayed_older: u64,
+    /// Partitions that were lost to another owner.
+    pub lost: u64,
+    /// Partitions that began again after a sink failed.
+    pub restarted: u64,
+}
+
+impl Tally {
+    /// Whether every record has exactly one fate.
+    pub fn conserved(&self) -> bool {
+        self.records == self.n_routed + self.n_rejected + self.dropped + self.failed
+    }
+}
+
+/// The decisions of a pipeline.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    history: History,
+    newest: PlanRef,
+    tracks: BTreeMap<TopicPartition, Track>,
+    /// Partitions that wait to be claimed again, and how often they were.
+    waiting: BTreeMap<TopicPartition, (Duration, Assignment)>,
+    attempts: BTreeMap<TopicPartition, u32>,
+    stopped: BTreeSet<TopicPartition>,
+    next_run: u64,
+    exhausted: bool,
+    stopping: bool,
+    tally: Tally,
+    actions: VecDeque<Action>,
+}
+
+impl Core {
+    /// A pipeline that runs `newest` and knows what the plan log says.
+    pub fn new(settings: Settings, history: History, newest: PlanRef) -> Self {
+        Self {
+            settings,
+            history,
+            newest,
+            tracks: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            stopped: BTreeSet::new(),
+            next_run: 0,
+            exhausted: false,
+            stopping: false,
+            tally: Tally::default(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// What became of the records so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Whether there is nothing left to do: all partitions ended or stopped, and no other will come.
+    pub fn is_done(&self) -> bool {
+        let idle = self.tracks.is_empty() && self.actions.is_empty();
+        idle && (self.stopping || self.exhausted && self.waiting.is_empty())
+    }
+
+    /// When [`Event::Tick`] has something to do next.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.waiting.values().map(|(at, _)| *at).min()
+    }
+
+    /// Decides what follows from an event. `now` is the time since the process began.
+    pub fn handle(&mut self, event: Event, now: Duration) -> impl Iterator<Item = Action> + '_ {
+        match event {
+            Event::Source(event) => self.source(event),
+            Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result),
+            Event::Sink { sink, report } => self.sink(sink, report, now),
+            Event::Plan(plan) => self.plan(plan),
+            Event::Tick => self.tick(now),
+            Event::Stop => self.stop(),
+        }
+        self.actions.drain(..)
+    }
+
+    fn source(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Assigned(assignment) if !self.stopping => self.assigned(assignment),
+            SourceEvent::Assigned(_) => {}
+            SourceEvent::Batch { run, batch } => self.batch(run, batch),
+            SourceEvent::End { run, at, end } => {
+                if let Some(track) = self.tracks.get_mut(&at).filter(|track| track.run == run) {
+                    track.end = Some(end);
+                    self.advance(&at);
+                }
+            }
+            SourceEvent::Lost(at) => self.drop_partition(&at),
+            SourceEvent::Failed { at, error } => {
+                let hint = match &error {
+                    crate::source::Error::Input { hint, .. } => hint.clone(),
+                    crate::source::Error::Io { .. } => None,
+                };
+                let outside = matches!(error, crate::source::Error::Io { .. });
+                self.drain(&at, Some(Stop { text: error.to_string(), hint, outside }));
+            }
+            SourceEvent::Exhausted => self.exhausted = true,
+        }
+    }
+
+    /// Claims every sink of the pipeline, in order, before anything is read: a zombie is fenced everywhere before
+    /// this process looks where to go on.
+    fn assigned(&mut self, assignment: Assignment) {
+        self.drop_partition(&assignment.at);
+        self.waiting.remove(&assignment.at);
+        self.stopped.remove(&assignment.at);
+        self.next_run += 1;
+        let at = assignment.at.clone();
+        self.tracks.insert(at.clone(), Track::new(RunId(self.next_run), assignment));
+        self.claim_next(&at);
+    }
+
+    fn claim_next(&mut self, at: &TopicPartition) {
+        let track = &self.tracks[at];
+        let assignment = &track.assignment;
+        let claim = Claim {
+            pipeline: self.settings.pipeline.clone(),
+            group: assignment.group.clone(),
+            topic_id: assignment.topic_id.clone(),
+            at: at.clone(),
+            epoch: assignment.epoch,
+            owner: self.settings.owner,
+            start: assignment.start,
+            input: assignment.input.clone(),
+        };
+        self.actions.push_back(Action::Claim { sink: track.n_claimed(), run: track.run, claim });
+    }
+
+    fn sink(&mut self, sink: usize, report: Report, now: Duration) {
+        let (Report::Claimed { at, run, .. } | Report::Committed { at, run, .. } | Report::Broken { at, run, .. }) =
+            &report;
+        let at = at.clone();
+        if self.tracks.get(&at).is_none_or(|track| track.run != *run) {
+            return;
+        }
+        match report {
+            Report::Claimed { state: Ok(state), .. } => self.claimed(&at, state),
+            Report::Claimed { state: Err(error), .. } | Report::Broken { error, .. } => {
+                self.sink_failed(sink, &at, error, now);
+            }
+            Report::Committed { commit, .. } => self.committed(sink, &at, &commit),
+        }
+    }
+
+    fn claimed(&mut self, at: &TopicPartition, state: sink::state::SinkState) {
+        let n_sinks = self.settings.bindings.sinks.len();
+        let track = self.tracks.get_mut(at).expect("checked by the caller");
+        match track.claimed(state, n_sinks) {
+            Ok(false) => self.claim_next(at),
+            Ok(true) => self.all_claimed(at),
+            Err(differ) => self.drain(at, Some(Stop::new(differ.to_string()))),
+        }
+    }
+
+    /// From here on a state that is missing in a sink was lost, so that is written down before any commit.
+    fn all_claimed(&mut self, at: &TopicPartition) {
+        if self.history.started.insert(at.partition) {
+            let sinks = self.settings.bindings.sinks.iter().map(|s| s.sink.to_string()).collect();
+            self.actions.push_back(Action::Log(Entry::Started { partition: at.partition, sinks }));
+        }
+        if let Some(cut) = self.tracks[at].newest_cut().cloned() {
+            self.log_cut(at, cut);
+        }
+        self.start_reading(at);
+    }
+
+    fn start_reading(&mut self, at: &TopicPartition) {
+        let track = self.tracks.get_mut(at).expect("checked by the caller");
+        if track.floor() > self.newest.plan {
+            tracing::warn!(partition = %at, needs = track.floor(), newest = self.newest.plan,
+                "waiting for a plan that a sink has recorded and this process has not read yet");
+            track.phase = Phase::NeedsPlan;
+            return;
+        }
+        track.phase = Phase::Running;
+        let (run, from) = (track.run, track.resume());
+        self.actions.push_back(Action::Read { run, at: at.clone(), from });
+        if self.stopping {
+            self.drain(at, None);
+        }
+    }
+
+    fn batch(&mut self, run: RunId, batch: crate::batch::Batch) {
+        let Some(track) = self.tracks.get_mut(batch.at()).filter(|track| track.run == run) else { return };
+        if !matches!(track.phase, Phase::Running) {
+            return;
+        }
+        let newest = self.newest.clone();
+        for job in track.accept(batch, &newest) {
+            let older = track.is_replay(job.batch.range().start) && job.plan.plan < newest.plan;
+            self.tally.replayed_older += u64::from(older);
+            self.actions.push_back(Action::Transform(job));
+        }
+    }
+
+    fn transformed(&mut self, at: &TopicPartition, run: RunId, seq: u64, result: Result<Routed, Stop>) {
+        let Some(track) = self.tracks.get_mut(at).filter(|track| track.run == run) else { return };
+        track.transformed(seq, result);
+        self.advance(at);
+    }
+
+    /// Hands on what is in order, and ends what has come to its end.
+    fn advance(&mut self, at: &TopicPartition) {
+        while let Some(result) = self.tracks.get_mut(at).and_then(Track::next_in_order) {
+            // Behind a batch that could not be transformed nothing may be handed on.
+            if self.tracks[at].halted {
+                continue;
+            }
+            match result.and_then(|routed| self.check_failures(at, routed)) {
+                Ok(routed) => self.hand_on(at, routed),
+                Err(stop) => {
+                    self.tracks.get_mut(at).expect("just looked up").halted = true;
+                    self.drain(at, Some(stop));
+                }
+            }
+        }
+        self.finish_if_through(at);
+    }
+
+    fn check_failures(&mut self, at: &TopicPartition, routed: Routed) -> Result<Routed, Stop> {
+        let limit = self.settings.stop_after_consecutive;
+        let track = self.tracks.get_mut(at).expect("checked by the caller");
+        match track.count_failed(&routed, limit) {
+            None => Ok(routed),
+            Some(n) => {
+                let text = format!("E_FAILING: the transform failed on {n} records in a row of {at}, up to {}", routed.range);
+                Err(Stop::new(text).hint("run `weir validate` on such records; dead_letter.stop_after_consecutive sets the limit"))
+            }
+        }
+    }
+
+    /// Gives every sink what it does not have of a batch.
+    fn hand_on(&mut self, at: &TopicPartition, routed: Routed) {
+        let track = self.tracks.get_mut(at).expect("checked by the caller");
+        let (run, seed) = (track.run, crate::route::partition_seed(&track.assignment.topic_id, at.partition));
+        let mut wanted = false;
+        for (sink, binding) in self.settings.bindings.sinks.iter().enumerate() {
+            let from = track.hand(sink, routed.range.end);
+            let batch = for_sink(&routed, binding, from, seed);
+            let given = batch.as_ref().map_or(0, |batch| batch.counters.records_in);
+            self.tally.skipped += routed.fates.len() as u64 - given;
+            wanted |= batch.is_some();
+            let permit = routed.permit.clone();
+            let write = |batch| Action::Write { sink, run, batch, permit };
+            self.actions.extend(batch.map(write));
+        }
+        if wanted {
+            self.count(&routed);
+        }
+    }
+
+    fn count(&mut self, routed: &Routed) {
+        self.tally.records += routed.fates.len() as u64;
+        for (_, fate) in &routed.fates {
+            *match fate {
+                Fate::Routed => &mut self.tally.n_routed,
+                Fate::Rejected => &mut self.tally.n_rejected,
+                Fate::Dropped => &mut self.tally.dropped,
+                Fate::Failed => &mut self.tally.failed,
+            } += 1;
+        }
+        for (route, n) in &routed.routes {
+            *self.tally.routed.entry(route.clone()).or_default() += n;
+        }
+        for (reason, n) in &routed.rejected {
+            *self.tally.rejected.entry(reason.clone()).or_default() += n;
+        }
+    }
+
+    fn committed(&mut self, sink: usize, at: &TopicPartition, commit: &Commit) {
+        self.attempts.remove(at);
+        let track = self.tracks.get_mut(at).expect("checked by the caller");
+        track.committed(sink, commit.range.end);
+        if !track.is_replay(commit.range.start) {
+            self.log_cut(at, Cut { from: commit.range.start, plan: commit.plan.clone() });
+        }
+        self.finish_if_through(at);
+    }
+
+    /// Tells people of a cut, once.
+    fn log_cut(&mut self, at: &TopicPartition, cut: Cut) {
+        if self.history.knows_cut(at.partition, &cut.plan) {
+            return;
+        }
+        self.history.adopted.push((at.partition, cut.clone()));
+        let runtime = env!("CARGO_PKG_VERSION").to_owned();
+        self.actions.push_back(Action::Log(Entry::Adopted { partition: at.partition, cut, runtime }));
+    }
+
+    fn finish_if_through(&mut self, at: &TopicPartition) {
+        let Some(track) = self.tracks.get_mut(at) else { return };
+        if track.is_finished() {
+            let end = track.end.expect("finished");
+            self.actions.push_back(Action::Log(Entry::Done { partition: at.partition, end }));
+            self.leave(at, true);
+        } else if !track.is_released() {
+            // Something is still being transformed.
+        } else if track.end.is_some() || matches!(track.phase, Phase::Draining(_)) {
+            if track.is_committed() {
+                self.drained(at);
+            } else {
+                self.flush(at);
+            }
+        }
+    }
+
+    fn drained(&mut self, at: &TopicPartition) {
+        let track = self.tracks.get_mut(at).expect("checked by the caller");
+        let Phase::Draining(stop) = &mut track.phase else { return };
+        if let Some(stop) = stop.take() {
+            self.stopped.insert(at.clone());
+            self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+        }
+        self.leave(at, false);
+    }
+
+    fn flush(&mut self, at: &TopicPartition) {
+        let run = self.tracks[at].run;
+        let flush = |sink| Action::Flush { sink, run, at: at.clone() };
+        self.actions.extend((0..self.settings.bindings.sinks.len()).map(flush));
+    }
+
+    /// Takes in nothing more of a partition; what is under way is finished and committed, then it stops.
+    fn drain(&mut self, at: &TopicPartition, stop: Option<Stop>) {
+        let Some(track) = self.tracks.get_mut(at) else { return };
+        match &track.phase {
+            Phase::Running => track.phase = Phase::Draining(stop),
+            Phase::Draining(None) if stop.is_some() => track.phase = Phase::Draining(stop),
+            Phase::Draining(_) => return,
+            Phase::Claiming | Phase::NeedsPlan => {
+                self.actions.extend(stop.map(|stop| Action::Stopped { at: at.clone(), stop }));
+                self.leave(at, false);
+                return;
+            }
+        }
+        self.actions.push_back(Action::Forget { at: at.clone(), finished: false });
+        self.finish_if_through(at);
+    }
+
+    /// Forgets a partition everywhere.
+    fn leave(&mut self, at: &TopicPartition, finished: bool) {
+        let Some(track) = self.tracks.remove(at) else { return };
+        let release = |sink| Action::Release { sink, run: track.run, at: at.clone() };
+        self.actions.extend((0..self.settings.bindings.sinks.len()).map(release));
+        self.actions.push_back(Action::Forget { at: at.clone(), finished });
+    }
+
+    fn drop_partition(&mut self, at: &TopicPartition) {
+        if self.tracks.contains_key(at) {
+            self.leave(at, false);
+        }
+    }
+
+    /// A sink that cannot go on with a partition makes it begin again where the sinks stand, unless somebody else
+    /// owns it now or trying again will not help.
+    fn sink_failed(&mut self, sink: usize, at: &TopicPartition, error: sink::Error, now: Duration) {
+        let name = self.settings.bindings.sinks[sink].sink.clone();
+        match error {
+            sink::Error::Conflict(sink::state::Refused::WentBack { .. }) | sink::Error::Transient(_) => {
+                self.try_again(&name, at, &error, now);
+            }
+            sink::Error::Conflict(refused) => {
+                self.tally.lost += 1;
+                let stop = Stop::new(format!("sink {name}: {at}: {refused}"))
+                    .hint("another process runs this pipeline; this one stepped back");
+                self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+                self.leave(at, false);
+            }
+            sink::Error::Permanent(problem) => {
+                let stop = Stop { text: format!("sink {name}: {problem}"), hint: problem.hint, outside: false };
+                self.stopped.insert(at.clone());
+                self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+                self.leave(at, false);
+            }
+        }
+    }
+
+    fn try_again(&mut self, sink: &str, at: &TopicPartition, error: &sink::Error, now: Duration) {
+        let attempts = self.attempts.entry(at.clone()).or_default();
+        *attempts += 1;
+        let n = *attempts;
+        let assignment = self.tracks[at].assignment.clone();
+        self.leave(at, false);
+        if n > self.settings.max_attempts || self.stopping {
+            let text = format!("sink {sink}: {at}: {error} (tried {n} times)");
+            let stop = Stop { text, hint: None, outside: true };
+            self.stopped.insert(at.clone());
+            self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+            return;
+        }
+        tracing::warn!(sink, partition = %at, attempt = n, %error, "trying again");
+        self.tally.restarted += 1;
+        self.waiting.insert(at.clone(), (now + backoff(n), assignment));
+    }
+
+    fn tick(&mut self, now: Duration) {
+        let due = self.waiting.iter().filter(|(_, (when, _))| *when <= now);
+        let due: Vec<_> = due.map(|(_, (_, assignment))| assignment.clone()).collect();
+        due.into_iter().for_each(|assignment| self.assigned(assignment));
+    }
+
+    fn plan(&mut self, plan: PlanRef) {
+        if plan.plan <= self.newest.plan {
+            return;
+        }
+        self.newest = plan;
+        let waiting = self.tracks.iter().filter(|(_, track)| matches!(track.phase, Phase::NeedsPlan));
+        let waiting: Vec<_> = waiting.map(|(at, _)| at.clone()).collect();
+        waiting.iter().for_each(|at| self.start_reading(at));
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.waiting.clear();
+        let all: Vec<_> = self.tracks.keys().cloned().collect();
+        all.iter().for_each(|at| self.drain(at, None));
+    }
+}
+
+/// 100 ms, doubled with each attempt, at most 30 s.
+fn backoff(attempt: u32) -> Duration {
+    Duration::from_millis(100 << attempt.min(9)).min(Duration::from_secs(30))
+}
+
+/// What sink `binding` still needs of a batch: the rows of its routes from offset `from` on. `None` if it has the
+/// whole range.
+fn for_sink(routed: &Routed, binding: &SinkBinding, from: Offset, seed: u64) -> Option<RoutedBatch> {
+    let range = routed.range.from(from)?;
+    let mut counters = count_fates(routed, from);
+    let mut parts = Vec::new();
+    for part in &routed.parts {
+        let first = part.offsets.partition_point(|offset| *offset < from.get());
+        let n = part.offsets.len() - first;
+        if n == 0 {
+            continue;
+        }
+        let targets = binding.routes.iter().filter(|(route, _)| *route == part.route);
+        for (_, target) in targets {
+            let part = slice(part, target, first, n);
+            let counted = counters.targets.entry(target.clone()).or_default();
+            count_rows(counted, &part, seed);
+            parts.push(part);
+        }
+    }
+    let (at, plan) = (routed.at.clone(), routed.plan.clone());
+    Some(RoutedBatch { at, range, plan, counters, parts })
+}
+
+fn count_fates(routed: &Routed, from: Offset) -> Counters {
+    let first = routed.fates.partition_point(|(offset, _)| *offset < from);
+    let mut counters = Counters::default();
+    for (_, fate) in &routed.fates[first..] {
+        counters.records_in += 1;
+        *match fate {
+            Fate::Routed => &mut counters.routed,
+            Fate::Rejected => &mut counters.rejected,
+            Fate::Dropped => &mut counters.dropped,
+            Fate::Failed => &mut counters.failed,
+        } += 1;
+    }
+    counters
+}
+
+fn count_rows(counted: &mut TargetCounters, part: &Part, seed: u64) {
+    counted.rows += part.offsets.len() as u64;
+    for (offset, index) in part.offsets.iter().zip(&part.index) {
+        counted.sum = counted.sum.wrapping_add(crate::route::row_hash(seed, *offset, *index));
+    }
+}
+
+fn slice(part: &crate::route::RoutePart, target: &Arc<str>, first: usize, n: usize) -> Part {
+    Part {
+        target: target.clone(),
+        route: part.route.clone(),
+        rows: part.rows.slice(first, n),
+        offsets: part.offsets.slice(first, n),
+        index: part.index.slice(first, n),
+        keys: part.keys.as_ref().map(|keys| keys.slice(first..first + n)),
+        headers: part.headers.as_ref().map(|headers| headers.slice(first..first + n)),
+        deletes: part.deletes.as_ref().map(|deletes| deletes.slice(first, n)),
+    }
+}
+
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,688 @@
+//! Whole pipelines in one thread, over sinks and a plan log in memory, with a seed that decides everything: which
+//! step comes next, where a process dies, which sink refuses or loses an answer, when partitions move to another
+//! process while the old one goes on, when a plan changes. At the end every sink must hold exactly what the
+//! recorded plans make of the input.
+//!
+//! `WEIR_SIM_SEEDS=100000` runs more seeds, `WEIR_SIM_SEED=42` one of them, again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use super::*;
+use crate::batch::{BatchBuilder, RecordRef};
+use crate::budget::Permit;
+use crate::commit::{Policy, Writer};
+use crate::description::{Description, Needs, Reason, Route, RouteContent};
+use crate::plan::memory::MemoryLog;
+use crate::plan::{Plan, PlanLimits, PlanLog};
+use crate::route::{DEAD_LETTERS, Failed, Output, Pieces, Reject, RouteRows, Why, route};
+use crate::sink::memory::{Fault, Faults, MemoryRow, MemorySink, MemoryStore, Step};
+use crate::sink::state::{Epoch, Start};
+
+const N_PARTITIONS: i32 = 2;
+const N_RECORDS: i64 = 40;
+const TOPIC: &str = "records";
+
+#[test]
+fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
+    let seed = |name| std::env::var(name).ok().map(|n: String| n.parse::<u64>().expect("a number"));
+    let seeds = match seed("WEIR_SIM_SEED") {
+        Some(one) => one..one + 1,
+        None => 0..seed("WEIR_SIM_SEEDS").unwrap_or(10_000),
+    };
+    let one_seed = seeds.end - seeds.start == 1;
+    let mut seen = Seen::default();
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| World::new(seed).run());
+        match run {
+            Ok(Ok(counted)) => seen.add(counted),
+            Ok(Err(violation)) => panic!("seed {seed}: {violation}; again with WEIR_SIM_SEED={seed}"),
+            Err(_) => panic!("seed {seed} panicked; again with WEIR_SIM_SEED={seed}"),
+        }
+    }
+    println!("{seen:?}");
+    let rare = [seen.fenced, seen.skipped, seen.unknown_resolved, seen.replayed_older, seen.deaths, seen.moves];
+    assert!(one_seed || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
+}
+
+/// The proof that what the test is about happened.
+#[derive(Debug, Default)]
+struct Seen {
+    fenced: u64,
+    skipped: u64,
+    unknown_resolved: u64,
+    replayed_older: u64,
+    deaths: u64,
+    moves: u64,
+    restarts: u64,
+    plans: u64,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.fenced += other.fenced;
+        self.skipped += other.skipped;
+        self.unknown_resolved += other.unknown_resolved;
+        self.replayed_older += other.replayed_older;
+        self.deaths += other.deaths;
+        self.moves += other.moves;
+        self.restarts += other.restarts;
+        self.plans += other.plans;
+    }
+}
+
+/// SplitMix64; see [`crate::route::row_hash`].
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        crate::route::row_hash(self.0, 0, 0) as u64
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+}
+
+static DESCRIPTION: LazyLock<Description> = LazyLock::new(|| {
+    let route =
+        |name: &str| Route { name: name.into(), content: RouteContent::Records, doc: String::new() };
+    Description {
+        name: "simulated".into(),
+        version: "1".into(),
+        doc: String::new(),
+        needs: Needs::default(),
+        settings: Vec::new(),
+        tables: Vec::new(),
+        routes: vec![route("a"), route("b")],
+        reasons: vec![Reason { code: "bad".into(), field: None, message: String::new() }],
+    }
+});
+
+/// What becomes of a record under a plan.
+enum Expected {
+    /// How many rows on which route, in the order declared.
+    Routed([usize; 2]),
+    Rejected,
+    Dropped,
+    Failed,
+}
+
+fn expected(partition: i32, offset: i64, plan: u64) -> Expected {
+    match crate::route::row_hash(plan, offset, partition) as u64 % 100 {
+        0..5 => Expected::Dropped,
+        5..12 => Expected::Rejected,
+        12..15 => Expected::Failed,
+        15..55 => Expected::Routed([1, 0]),
+        55..85 => Expected::Routed([0, 1]),
+        85..93 => Expected::Routed([1, 1]),
+        _ => Expected::Routed([0, 3]),
+    }
+}
+
+fn bindings() -> Bindings {
+    let bind = |sink: &str, routes: &[(&str, &str)]| SinkBinding {
+        sink: sink.into(),
+        routes: routes.iter().map(|(route, target)| ((*route).into(), (*target).into())).collect(),
+    };
+    Bindings {
+        sinks: vec![
+            bind("one", &[("a", "ta"), (DEAD_LETTERS, "dead")]),
+            bind("two", &[("a", "ta"), ("b", "tb")]),
+            bind("three", &[("b", "tb"), ("b", "copy")]),
+        ],
+    }
+}
+
+/// What a worker does with a job, in one piece or in several.
+fn transform(job: &Job, random: &mut Random) -> Routed {
+    let batch = &job.batch;
+    let mut pieces = Pieces { outputs: Vec::new(), failed: Vec::new() };
+    let mut first = 0;
+    while first < batch.len() {
+        let whole = expected_fates(batch, job.plan.plan).iter().all(|f| !matches!(f, Expected::Failed));
+        let n = if whole && random.chance(70) { batch.len() - first } else { 1 };
+        piece(batch, job.plan.plan, first, n, &mut pieces);
+        first += n;
+    }
+    route(batch, job.plan.clone(), &DESCRIPTION, pieces).expect("the simulated transform conserves")
+}
+
+fn expected_fates(batch: &crate::batch::Batch, plan: u64) -> Vec<Expected> {
+    batch.offsets().iter().map(|offset| expected(batch.at().partition, *offset, plan)).collect()
+}
+
+fn piece(batch: &crate::batch::Batch, plan: u64, first: usize, n: usize, pieces: &mut Pieces) {
+    let mut output = Output::default();
+    let rows = |route| RouteRows { route, rows: vec![], columns: vec![], keys: None, headers: None, deletes: None };
+    output.routes = vec![rows(0), rows(1)];
+    for (row, offset) in batch.offsets()[first..first + n].iter().enumerate() {
+        let row = row as u32;
+        match expected(batch.at().partition, *offset, plan) {
+            Expected::Routed(on) => {
+                for (route, n) in on.into_iter().enumerate() {
+                    output.routes[route].rows.extend(std::iter::repeat_n(row, n));
+                }
+            }
+            Expected::Rejected => {
+                output.rejects.push(Reject { row, reasons: vec![Why { reason: 0, detail: None }] });
+            }
+            Expected::Dropped => output.dropped.push(row),
+            Expected::Failed => {
+                let row = first as u32 + row;
+                pieces.failed.push(Failed { row, code: "trap", message: "boom".into(), log: String::new() });
+                return;
+            }
+        }
+    }
+    pieces.outputs.push((first as u32, output));
+}
+
+/// What a process does besides deciding.
+struct Process {
+    core: Core,
+    writers: Vec<Writer>,
+    /// Commands to the sinks, and what each has to say.
+    commands: Vec<VecDeque<Action>>,
+    reports: Vec<VecDeque<Report>>,
+    jobs: Vec<Job>,
+    results: Vec<Event>,
+    reading: BTreeMap<TopicPartition, (RunId, Offset)>,
+    source: VecDeque<Event>,
+    /// Set from inside a sink: the process dies there.
+    dead: Arc<AtomicBool>,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    stores: Vec<MemoryStore>,
+    log: MemoryLog,
+    processes: Vec<Process>,
+    generation: u64,
+    now: Duration,
+    calm: bool,
+    seen: Seen,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let stores = bindings().sinks.iter().map(|_| MemoryStore::default()).collect();
+        let mut world = Self {
+            seed,
+            random: Random(seed.wrapping_mul(0x9e37_79b9).wrapping_add(1)),
+            stores,
+            log: MemoryLog::default(),
+            processes: Vec::new(),
+            generation: 0,
+            now: Duration::ZERO,
+            calm: false,
+            seen: Seen::default(),
+        };
+        world.new_plan();
+        world
+    }
+
+    fn run(mut self) -> Result<Seen, String> {
+        self.start_process();
+        self.move_partitions();
+        let steps = 100 + self.random.below(400);
+        for _ in 0..steps {
+            self.trouble();
+            self.step();
+        }
+        self.recover()?;
+        self.check()?;
+        Ok(self.seen)
+    }
+
+    fn history(&mut self) -> History {
+        let mut history = History::default();
+        history.catch_up(&mut self.log).expect("memory does not fail");
+        history
+    }
+
+    fn newest(&mut self) -> PlanRef {
+        let history = self.history();
+        let (plan, what) = history.newest().expect("the first plan");
+        PlanRef { plan, digest: what.digest.clone() }
+    }
+
+    fn new_plan(&mut self) {
+        let mut history = self.history();
+        let digest: Arc<str> = format!("digest-{}", self.random.below(3)).into();
+        let limits = PlanLimits { memory_bytes: 1, deadline_ms: 1, output_bytes: 1, fuel_per_record: 1 };
+        let plan = |history: &History| Plan {
+            replaces: history.newest().map(|(n, _)| n),
+            digest: digest.clone(),
+            name: "simulated".into(),
+            version: "1".into(),
+            settings: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            limits,
+            declared: String::new(),
+        };
+        history.append(&mut self.log, |history| Some(Entry::Plan(plan(history)))).expect("memory does not fail");
+        self.seen.plans += 1;
+    }
+
+    fn start_process(&mut self) {
+        let n = self.random.next();
+        let dead = Arc::new(AtomicBool::new(false));
+        let settings = Settings {
+            pipeline: "simulated".into(),
+            owner: Nonce::from_u128(u128::from(n) << 64 | 1),
+            bindings: bindings(),
+            stop_after_consecutive: u64::MAX,
+            max_attempts: u32::MAX,
+        };
+        let (history, newest) = (self.history(), self.newest());
+        let writers = self.stores.clone().iter().map(|store| self.writer(store, &dead)).collect();
+        let queues = || vec![VecDeque::new(); self.stores.len()];
+        let process = Process {
+            core: Core::new(settings, history, newest),
+            writers,
+            commands: (0..self.stores.len()).map(|_| VecDeque::new()).collect(),
+            reports: (0..self.stores.len()).map(|_| VecDeque::new()).collect(),
+            jobs: Vec::new(),
+            results: Vec::new(),
+            reading: BTreeMap::new(),
+            source: VecDeque::new(),
+            dead,
+        };
+        let _: Vec<VecDeque<()>> = queues();
+        self.processes.push(process);
+    }
+
+    fn writer(&mut self, store: &MemoryStore, dead: &Arc<AtomicBool>) -> Writer {
+        let policy = Policy {
+            bytes: u64::MAX,
+            rows: 1 + self.random.below(30) as u64,
+            age: Duration::from_millis(5 + self.random.below(60) as u64),
+            idle: Duration::from_millis(5 + self.random.below(60) as u64),
+            offsets: 5 + self.random.below(30) as u64,
+        };
+        let faults: Faults = match self.calm {
+            true => Box::new(|_| Fault::None),
+            false => faults(Random(self.random.next()), dead.clone()),
+        };
+        let mut names = Random(self.random.next());
+        let nonce = move || Nonce::from_u128(u128::from(names.next()) << 64 | u128::from(names.next()));
+        Writer::new(Box::new(MemorySink::with_faults(store, faults)), policy, nonce)
+    }
+
+    /// Gives every partition to some process, under a new generation. Who had it before may hear of it, or not.
+    fn move_partitions(&mut self) {
+        self.generation += 1;
+        self.seen.moves += 1;
+        let started = self.history().started;
+        for partition in 0..N_PARTITIONS {
+            let at = TopicPartition::new(TOPIC, partition);
+            let new_owner = self.random.below(self.processes.len());
+            let start =
+                if started.contains(&partition) { Start::MustExist } else { Start::Init(Offset::ZERO) };
+            let assignment = Assignment {
+                at: at.clone(),
+                topic_id: "topic-id".into(),
+                group: "group".into(),
+                epoch: Epoch::new(self.generation),
+                start,
+                input: None,
+            };
+            for i in 0..self.processes.len() {
+                if i == new_owner {
+                    let event = SourceEvent::Assigned(assignment.clone());
+                    self.processes[i].source.push_back(Event::Source(event));
+                } else if self.random.chance(50) {
+                    self.processes[i].reading.remove(&at);
+                    self.processes[i].source.push_back(Event::Source(SourceEvent::Lost(at.clone())));
+                }
+            }
+        }
+    }
+
+    fn trouble(&mut self) {
+        match self.random.below(200) {
+            0..3 if !self.processes.is_empty() => {
+                let i = self.random.below(self.processes.len());
+                self.bury(i);
+            }
+            3..6 if self.processes.len() < 3 => self.start_process(),
+            6..10 if !self.processes.is_empty() => self.move_partitions(),
+            10..13 => self.new_plan(),
+            13..25 if !self.processes.is_empty() => {
+                let i = self.random.below(self.processes.len());
+                let newest = self.newest();
+                self.processes[i].source.push_back(Event::Plan(newest));
+            }
+            _ => {}
+        }
+        let dead = (0..self.processes.len()).rev().filter(|i| self.processes[*i].dead.load(Ordering::Relaxed));
+        dead.collect::<Vec<_>>().into_iter().for_each(|i| self.bury(i));
+        if self.processes.is_empty() {
+            self.start_process();
+            self.move_partitions();
+        }
+    }
+
+    fn bury(&mut self, i: usize) {
+        let process = self.processes.remove(i);
+        self.seen.deaths += 1;
+        self.count(&process);
+    }
+
+    fn count(&mut self, process: &Process) {
+        let tally = process.core.tally();
+        self.seen.skipped += tally.skipped;
+        self.seen.replayed_older += tally.replayed_older;
+        self.seen.restarts += tally.restarted;
+        for stats in process.writers.iter().map(Writer::stats) {
+            self.seen.fenced += stats.fenced;
+            self.seen.unknown_resolved += stats.unknown_resolved;
+        }
+    }
+
+    /// One step of some process; `false` if that process had nothing to do.
+    fn step(&mut self) -> bool {
+        self.now += Duration::from_millis(1);
+        let i = self.random.below(self.processes.len());
+        let first = self.random.below(6);
+        (0..6).any(|k| match (first + k) % 6 {
+            0 => self.read(i),
+            1 => self.work(i),
+            2 => self.command(i),
+            3 => self.report(i),
+            4 => self.result(i),
+            _ => self.told(i),
+        }) || self.tick(i)
+    }
+
+    fn read(&mut self, i: usize) -> bool {
+        let process = &mut self.processes[i];
+        if process.reading.is_empty() {
+            return false;
+        }
+        let n = self.random.below(process.reading.len());
+        let (at, (run, from)) = process.reading.iter().nth(n).map(|(a, r)| (a.clone(), *r)).expect("in range");
+        let end = Offset::new(N_RECORDS);
+        if from >= end {
+            process.reading.remove(&at);
+            process.source.push_back(Event::Source(SourceEvent::End { run, at, end }));
+            return true;
+        }
+        let mut builder = BatchBuilder::new(at.clone(), from);
+        for _ in 0..1 + self.random.below(9) {
+            if builder.next() < end {
+                let offset = builder.next();
+                builder.push(offset, RecordRef { value: Some(b"x"), timestamp_ms: -1, ..Default::default() });
+            }
+        }
+        let next = builder.next();
+        let batch = builder.finish(next, Permit::free()).expect("at least one record");
+        process.reading.insert(at, (run, next));
+        process.source.push_back(Event::Source(SourceEvent::Batch { run, batch }));
+        true
+    }
+
+    fn work(&mut self, i: usize) -> bool {
+        let process = &mut self.processes[i];
+        if process.jobs.is_empty() {
+            return false;
+        }
+        let job = process.jobs.swap_remove(self.random.below(process.jobs.len()));
+        let routed = transform(&job, &mut self.random);
+        let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
+        process.results.push(Event::Transformed { at, run, seq, result: Ok(routed) });
+        true
+    }
+
+    fn command(&mut self, i: usize) -> bool {
+        let (process, now) = (&mut self.processes[i], self.now);
+        let ready: Vec<_> = (0..process.commands.len()).filter(|s| !process.commands[*s].is_empty()).collect();
+        if ready.is_empty() {
+            return false;
+        }
+        let sink = ready[self.random.below(ready.len())];
+        let writer = &mut process.writers[sink];
+        match process.commands[sink].pop_front().expect("not empty") {
+            Action::Claim { run, claim, .. } => process.reports[sink].push_back(writer.claim(run, &claim)),
+            Action::Write { run, batch, .. } => process.reports[sink].extend(writer.write(run, batch, now)),
+            Action::Flush { run, at, .. } => process.reports[sink].extend(writer.flush(run, &at)),
+            Action::Release { run, at, .. } => writer.release(run, &at),
+            other => unreachable!("{other:?} is no command to a sink"),
+        }
+        true
+    }
+
+    fn report(&mut self, i: usize) -> bool {
+        let process = &self.processes[i];
+        let ready: Vec<_> = (0..process.reports.len()).filter(|s| !process.reports[*s].is_empty()).collect();
+        if ready.is_empty() {
+            return false;
+        }
+        let sink = ready[self.random.below(ready.len())];
+        let report = self.processes[i].reports[sink].pop_front().expect("not empty");
+        self.decide(i, Event::Sink { sink, report });
+        true
+    }
+
+    fn result(&mut self, i: usize) -> bool {
+        let n = self.processes[i].results.len();
+        if n == 0 {
+            return false;
+        }
+        let event = self.processes[i].results.swap_remove(self.random.below(n));
+        self.decide(i, event);
+        true
+    }
+
+    fn told(&mut self, i: usize) -> bool {
+        match self.processes[i].source.pop_front() {
+            Some(event) => {
+                self.decide(i, event);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn tick(&mut self, i: usize) -> bool {
+        self.now += Duration::from_millis(10);
+        let now = self.now;
+        for (writer, reports) in self.processes[i].writers.iter_mut().zip(&mut self.processes[i].reports) {
+            reports.extend(writer.tick(now));
+        }
+        self.decide(i, Event::Tick);
+        false
+    }
+
+    fn decide(&mut self, i: usize, event: Event) {
+        // What a sink said while the process died in it was never heard.
+        if self.processes[i].dead.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.now;
+        let actions: Vec<_> = self.processes[i].core.handle(event, now).collect();
+        for action in actions {
+            self.act(i, action);
+        }
+    }
+
+    fn act(&mut self, i: usize, action: Action) {
+        let process = &mut self.processes[i];
+        match action {
+            Action::Claim { sink, .. }
+            | Action::Write { sink, .. }
+            | Action::Flush { sink, .. }
+            | Action::Release { sink, .. } => process.commands[sink].push_back(action),
+            Action::Read { run, at, from } => {
+                process.reading.insert(at, (run, from));
+            }
+            Action::Forget { at, .. } => {
+                process.reading.remove(&at);
+            }
+            Action::Transform(job) => process.jobs.push(job),
+            Action::Log(entry) => {
+                let mut history = self.history();
+                history.append(&mut self.log, |_| Some(entry.clone())).expect("memory does not fail");
+            }
+            Action::Stopped { .. } => {}
+        }
+    }
+
+    /// All processes die; one that nothing goes wrong for brings everything to its end.
+    fn recover(&mut self) -> Result<(), String> {
+        while !self.processes.is_empty() {
+            self.bury(0);
+        }
+        self.calm = true;
+        self.start_process();
+        self.move_partitions();
+        for _ in 0..20_000 {
+            self.step();
+            let end = Offset::new(N_RECORDS);
+            let has_all = |store: &MemoryStore, partition| {
+                store.state(&TopicPartition::new(TOPIC, partition)).is_some_and(|state| state.next == end)
+            };
+            if self.stores.iter().all(|store| (0..N_PARTITIONS).all(|p| has_all(store, p))) {
+                let process = self.processes.remove(0);
+                self.count(&process);
+                return Ok(());
+            }
+        }
+        Err("I7: the sinks did not reach the end after everything healed".to_owned())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for partition in 0..N_PARTITIONS {
+            let at = TopicPartition::new(TOPIC, partition);
+            let plans = self.check_versions(&at)?;
+            for (store, binding) in self.stores.iter().zip(&bindings().sinks) {
+                check_chain(store, &at, &plans).map_err(|e| format!("{at} in {}: {e}", binding.sink))?;
+                check_rows(store, &at, binding, &plans).map_err(|e| format!("{at} in {}: {e}", binding.sink))?;
+            }
+        }
+        let _ = self.seed;
+        Ok(())
+    }
+
+    /// I4: one plan per offset over all sinks, and plans never go down along offsets.
+    fn check_versions(&self, at: &TopicPartition) -> Result<Vec<u64>, String> {
+        let mut plans: Vec<u64> = Vec::new();
+        for offset in (0..N_RECORDS).map(Offset::new) {
+            let said = self.stores.iter().map(|store| store.state(at)?.plan_at(offset).cloned());
+            let said: Vec<_> = said.collect();
+            let Some(first) = said[0].clone() else { return Err(format!("I4: no plan for {at} {offset}")) };
+            if said.iter().any(|plan| plan.as_ref() != Some(&first)) {
+                return Err(format!("I4: the sinks disagree on the plan of {at} {offset}: {said:?}"));
+            }
+            if plans.last().is_some_and(|last| *last > first.plan) {
+                return Err(format!("I4: the plan goes down at {at} {offset}"));
+            }
+            plans.push(first.plan);
+        }
+        Ok(plans)
+    }
+}
+
+/// I3: the commits of a sink touch, do not overlap, and their counters add up.
+fn check_chain(store: &MemoryStore, at: &TopicPartition, plans: &[u64]) -> Result<(), String> {
+    let backup = store.backup();
+    let stored = &backup[at];
+    let mut next = Offset::ZERO;
+    let mut counters = Counters::default();
+    for delivered in &stored.commits {
+        let commit = &delivered.commit;
+        if commit.range.start != next {
+            return Err(format!("I3: {} does not follow {next}", commit.range));
+        }
+        if plans[next.get() as usize..commit.range.end.get() as usize].iter().any(|p| *p != commit.plan.plan) {
+            return Err(format!("I4: the commit of {} holds other plans than it names", commit.range));
+        }
+        next = commit.range.end;
+        counters.add(&commit.counters);
+    }
+    let complete = next == stored.state.next && counters == stored.state.counters;
+    if !complete || !counters.conserved() || counters.records_in != N_RECORDS as u64 {
+        return Err(format!("I3: {counters:?} up to {next} is not {:?}", stored.state));
+    }
+    Ok(())
+}
+
+/// I1, I2 and I5: exactly the rows that the recorded plan makes of each record, each on its targets, in order.
+fn check_rows(store: &MemoryStore, at: &TopicPartition, sink: &SinkBinding, plans: &[u64]) -> Result<(), String> {
+    let rows: Vec<_> = store.rows().into_iter().filter(|row| row.at == *at).collect();
+    let mut wanted = Vec::new();
+    for (offset, plan) in plans.iter().enumerate() {
+        wanted.extend(expected_rows(at, offset as i64, *plan, sink));
+    }
+    for (_, target) in &sink.routes {
+        let of_target = |rows: &[MemoryRow]| -> Vec<(Offset, i32)> {
+            rows.iter().filter(|row| row.target == *target).map(|row| (row.offset, row.index)).collect()
+        };
+        if !of_target(&rows).is_sorted() {
+            return Err(format!("I5: the rows of {target} are out of order"));
+        }
+    }
+    let sorted = |mut rows: Vec<MemoryRow>| {
+        rows.sort();
+        rows
+    };
+    let (rows, wanted) = (sorted(rows), sorted(wanted));
+    if rows != wanted {
+        let extra: Vec<_> = rows.iter().filter(|row| !wanted.contains(row)).take(3).collect();
+        let missing: Vec<_> = wanted.iter().filter(|row| !rows.contains(row)).take(3).collect();
+        let (n, m) = (rows.len(), wanted.len());
+        return Err(format!("I1: {n} rows instead of {m}; extra {extra:?}, missing {missing:?}"));
+    }
+    Ok(())
+}
+
+fn expected_rows(at: &TopicPartition, offset: i64, plan: u64, sink: &SinkBinding) -> Vec<MemoryRow> {
+    let per_route: Vec<(&str, usize)> = match expected(at.partition, offset, plan) {
+        Expected::Routed([a, b]) => vec![("a", a), ("b", b)],
+        Expected::Rejected | Expected::Failed => vec![(DEAD_LETTERS, 1)],
+        Expected::Dropped => vec![],
+    };
+    let mut rows = Vec::new();
+    let mut index = 0;
+    for (route, n) in per_route {
+        for _ in 0..n {
+            for (_, target) in sink.routes.iter().filter(|(r, _)| **r == *route) {
+                let (at, route, target) = (at.clone(), route.into(), target.clone());
+                rows.push(MemoryRow { at, offset: Offset::new(offset), index, target, route, plan });
+            }
+            index += 1;
+        }
+    }
+    rows
+}
+
+fn faults(mut random: Random, dead: Arc<AtomicBool>) -> Faults {
+    Box::new(move |step| {
+        let (dies, lost, refused) = match step {
+            Step::Commit(..) => (3, 8, 4),
+            Step::Claim(_) => (2, 2, 2),
+            Step::Write(_) => (1, 0, 1),
+            Step::Resolve(..) => (1, 0, 5),
+        };
+        if random.chance(dies) {
+            dead.store(true, Ordering::Relaxed);
+            return if random.chance(50) { Fault::AppliedThenLost } else { Fault::LostBefore };
+        }
+        match random.below(100) as u64 {
+            n if n < lost && random.chance(50) => Fault::AppliedThenLost,
+            n if n < lost => Fault::LostBefore,
+            n if n < lost + refused => Fault::Transient,
+            _ => Fault::None,
+        }
+    })
+}

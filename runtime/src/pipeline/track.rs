@@ -1,0 +1,244 @@
+//! One partition on its way through the pipeline: where to resume, which plan made or makes which offsets, what a
+//! sink that is ahead must not get again. Pure; it starts nothing itself.
+
+use std::collections::BTreeMap;
+
+use crate::batch::Batch;
+use crate::commit::RunId;
+use crate::offset::Offset;
+use crate::route::Routed;
+use crate::sink::state::{Cut, PlanRef, SinkState};
+use crate::source::Assignment;
+
+use super::Stop;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) run: RunId,
+    pub(super) assignment: Assignment,
+    pub(super) phase: Phase,
+    /// What the sinks said when they were claimed, in their order; complete once the phase is not `Claiming`.
+    states: Vec<SinkState>,
+    /// Per sink, what it has for certain.
+    committed: Vec<Offset>,
+    /// Per sink, up to where it was given rows.
+    handed: Vec<Offset>,
+    /// Which plan made what some sink already has, oldest first.
+    recorded: Vec<Cut>,
+    /// The first offset that no sink has: from here on plans are chosen, before it they are recorded.
+    ahead: Offset,
+    /// Up to where the source was heard.
+    read: Offset,
+    /// The lowest plan that may make the next new offset.
+    floor: u64,
+    /// Batches under way get numbers, and come out in their order.
+    next_job: u64,
+    next_out: u64,
+    reorder: BTreeMap<u64, Result<Routed, Stop>>,
+    /// Records in a row at which the transform failed.
+    failed_in_row: u64,
+    /// A batch could not be transformed: nothing behind it may go on.
+    pub(super) halted: bool,
+    /// The end of the partition, once the source said so.
+    pub(super) end: Option<Offset>,
+}
+
+/// How far a partition is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The sinks are being claimed, one after the other.
+    Claiming,
+    /// The plan that made what a sink has is not known here yet.
+    NeedsPlan,
+    /// Records flow.
+    Running,
+    /// No more records are taken in; what is under way is brought to an end. Then it stops for the reason given,
+    /// or ends well.
+    Draining(Option<Stop>),
+}
+
+/// Two sinks that say different things of the same offset.
+#[derive(Debug, thiserror::Error)]
+#[error("E_PLANS_DIFFER: offset {offset} was made by plan {one} in one sink and by plan {other} in another")]
+pub(super) struct PlansDiffer {
+    offset: Offset,
+    one: u64,
+    other: u64,
+}
+
+/// A batch and the plan that is to transform it.
+#[derive(Debug)]
+pub struct Job {
+    /// Its run.
+    pub run: RunId,
+    /// Its place among the batches of its run.
+    pub seq: u64,
+    /// What transforms it.
+    pub plan: PlanRef,
+    /// The records.
+    pub batch: Batch,
+}
+
+impl Track {
+    pub(super) fn new(run: RunId, assignment: Assignment) -> Self {
+        Self {
+            run,
+            assignment,
+            phase: Phase::Claiming,
+            states: Vec::new(),
+            committed: Vec::new(),
+            handed: Vec::new(),
+            recorded: Vec::new(),
+            ahead: Offset::ZERO,
+            read: Offset::ZERO,
+            floor: 0,
+            next_job: 0,
+            next_out: 0,
+            reorder: BTreeMap::new(),
+            failed_in_row: 0,
+            halted: false,
+            end: None,
+        }
+    }
+
+    /// Takes what a sink said; `true` once all `n_sinks` have spoken.
+    pub(super) fn claimed(&mut self, state: SinkState, n_sinks: usize) -> Result<bool, PlansDiffer> {
+        self.states.push(state);
+        if self.states.len() < n_sinks {
+            return Ok(false);
+        }
+        let next = || self.states.iter().map(|state| state.next);
+        self.ahead = next().max().expect("there is a sink");
+        self.read = next().min().expect("there is a sink");
+        self.committed = next().collect();
+        self.handed = next().collect();
+        self.recorded = merge_cuts(&self.states, self.read)?;
+        let plans = self.states.iter().flat_map(|state| &state.cuts);
+        self.floor = plans.map(|cut| cut.plan.plan).max().unwrap_or(0);
+        Ok(true)
+    }
+
+    /// How many sinks have spoken.
+    pub(super) fn n_claimed(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Where the source is to begin: at the first offset that some sink does not have.
+    pub(super) fn resume(&self) -> Offset {
+        self.read
+    }
+
+    /// The lowest plan number that may make new offsets.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The newest cut that the sinks told of.
+    pub(super) fn newest_cut(&self) -> Option<&Cut> {
+        self.recorded.last()
+    }
+
+    /// Cuts a batch of the source where the plan changes, and names the plan of each piece: what some sink already
+    /// has is made again by the plan recorded for it, everything else by `newest`.
+    pub(super) fn accept(&mut self, batch: Batch, newest: &PlanRef) -> Vec<Job> {
+        assert_eq!(batch.range().start, self.read, "batches of a partition touch");
+        self.read = batch.range().end;
+        let mut jobs = Vec::new();
+        let mut rest = Some(batch);
+        while let Some(batch) = rest.take() {
+            let (plan, until) = self.plan_for(batch.range().start, newest);
+            let (front, back) = match until {
+                Some(until) => batch.split(until),
+                None => (Some(batch), None),
+            };
+            rest = back;
+            let seq = self.next_job;
+            self.next_job += 1;
+            jobs.extend(front.map(|batch| Job { run: self.run, seq, plan, batch }));
+        }
+        jobs
+    }
+
+    /// The plan of an offset, and where another may begin.
+    fn plan_for(&mut self, offset: Offset, newest: &PlanRef) -> (PlanRef, Option<Offset>) {
+        if offset >= self.ahead {
+            self.floor = self.floor.max(newest.plan);
+            return (newest.clone(), None);
+        }
+        let here = self.recorded.partition_point(|cut| cut.from <= offset) - 1;
+        let until = self.recorded.get(here + 1).map_or(self.ahead, |cut| cut.from.min(self.ahead));
+        (self.recorded[here].plan.clone(), Some(until))
+    }
+
+    /// Whether `plan` at `range_start` repeats what some sink already had when it was claimed.
+    pub(super) fn is_replay(&self, offset: Offset) -> bool {
+        offset < self.ahead
+    }
+
+    /// Takes a transformed batch in whatever order it comes.
+    pub(super) fn transformed(&mut self, seq: u64, result: Result<Routed, Stop>) {
+        self.reorder.insert(seq, result);
+    }
+
+    /// The next transformed batch in offset order, once it is there.
+    pub(super) fn next_in_order(&mut self) -> Option<Result<Routed, Stop>> {
+        let result = self.reorder.remove(&self.next_out)?;
+        self.next_out += 1;
+        Some(result)
+    }
+
+    /// Counts failed records in a row; `Some` once there are `limit`.
+    pub(super) fn count_failed(&mut self, routed: &Routed, limit: u64) -> Option<u64> {
+        for (_, fate) in &routed.fates {
+            let failed = *fate == crate::route::Fate::Failed;
+            self.failed_in_row = if failed { self.failed_in_row + 1 } else { 0 };
+            if self.failed_in_row >= limit {
+                return Some(self.failed_in_row);
+            }
+        }
+        None
+    }
+
+    /// From where on sink `sink` still needs rows; whoever asks gives it everything up to `end`.
+    pub(super) fn hand(&mut self, sink: usize, end: Offset) -> Offset {
+        let from = self.handed[sink];
+        self.handed[sink] = from.max(end);
+        from
+    }
+
+    pub(super) fn committed(&mut self, sink: usize, end: Offset) {
+        self.committed[sink] = end;
+    }
+
+    /// Whether nothing is under way any more: all that was read came out of the transform.
+    pub(super) fn is_released(&self) -> bool {
+        self.next_out == self.next_job
+    }
+
+    /// Whether every sink has all that it was given.
+    pub(super) fn is_committed(&self) -> bool {
+        self.committed == self.handed
+    }
+
+    /// Whether every sink has the whole partition.
+    pub(super) fn is_finished(&self) -> bool {
+        self.end.is_some_and(|end| self.is_released() && self.committed.iter().all(|next| *next >= end))
+    }
+}
+
+/// The plans of all offsets that some sink has, as far back as `from`, as the sink that is furthest says; what the
+/// others say must agree.
+fn merge_cuts(states: &[SinkState], from: Offset) -> Result<Vec<Cut>, PlansDiffer> {
+    let leader = states.iter().max_by_key(|state| state.next).expect("there is a sink");
+    for state in states {
+        let points = state.cuts.iter().chain(&leader.cuts).map(|cut| cut.from.max(from));
+        for offset in points {
+            let (Some(one), Some(other)) = (leader.plan_at(offset), state.plan_at(offset)) else { continue };
+            if one != other {
+                return Err(PlansDiffer { offset, one: one.plan, other: other.plan });
+            }
+        }
+    }
+    Ok(leader.cuts.clone())
+}

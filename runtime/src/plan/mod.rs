@@ -1,0 +1,330 @@
+//! What runs from which offset. A plan log is the one place where a pipeline writes down its decisions; it holds
+//! no rows and no positions, those are the sinks'.
+
+pub mod files;
+pub mod memory;
+pub mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::offset::Offset;
+use crate::sink::state::{Cut, Input, Nonce, PlanRef};
+
+/// A numbered statement of what runs: it never changes, a newer one takes its place. Its number is its place in
+/// the plan log.
+///
+/// Everything that can change what becomes of a record is in here, so that a sink that lags gets the rows that
+/// the others got.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The plan that this one takes the place of. A plan whose predecessor is no longer the newest is skipped by
+    /// all readers: somebody else was faster.
+    pub replaces: Option<u64>,
+    /// The digest of the transform's bytes.
+    pub digest: Arc<str>,
+    /// What the transform calls itself, for people.
+    pub name: String,
+    /// What it says its version is, for people.
+    pub version: String,
+    /// Every declared setting.
+    pub settings: BTreeMap<String, String>,
+    /// The reference tables by name.
+    pub tables: BTreeMap<String, TableRef>,
+    /// The limits that can change what becomes of a record.
+    pub limits: PlanLimits,
+    /// The digest of what the pipeline file said when this plan was taken from it. A plan that came another way
+    /// keeps the one of the plan before, so that an unchanged file is seen to be unchanged.
+    pub declared: String,
+}
+
+/// A reference table as a plan names it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TableRef {
+    /// The digest of the file's bytes.
+    pub digest: Arc<str>,
+    /// The delimiter, where the pipeline file gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
+    /// Which header stands for which column, where the pipeline file says so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
+}
+
+/// The limits that are part of a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PlanLimits {
+    /// Of one instance.
+    pub memory_bytes: u64,
+    /// Of one batch.
+    pub deadline_ms: u64,
+    /// Of what one batch returns.
+    pub output_bytes: u64,
+    /// For judging a suspect record.
+    pub fuel_per_record: u64,
+}
+
+/// One line of the plan log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "kebab-case")]
+pub enum Entry {
+    /// What the topic of a file source is known by; written once.
+    Topic {
+        /// A UUID.
+        id: Arc<str>,
+    },
+    /// A process began; its generation is the epoch of all its claims.
+    Start {
+        /// One more than any seen in the log or in a sink.
+        generation: u64,
+        /// The process.
+        owner: Nonce,
+        /// The runtime's version.
+        runtime: String,
+    },
+    /// A plan.
+    Plan(Plan),
+    /// Files of a file source got their partition numbers, for good. Each starts at offset 0.
+    Inputs {
+        /// Partition numbers and files.
+        files: Vec<InputEntry>,
+    },
+    /// Every sink has its state of these partitions; from now on a missing one was lost.
+    Started {
+        /// The partition.
+        partition: i32,
+        /// The sinks, by name.
+        sinks: Vec<String>,
+    },
+    /// A plan took over a partition; written when the first commit with it is durable. For people: the cut that
+    /// counts stands in the sinks' states.
+    Adopted {
+        /// The partition.
+        partition: i32,
+        /// From where on, and which plan.
+        #[serde(flatten)]
+        cut: Cut,
+        /// The runtime's version.
+        runtime: String,
+    },
+    /// Every sink has the end of these partitions; they are not claimed again.
+    Done {
+        /// The partition.
+        partition: i32,
+        /// Records in it.
+        end: Offset,
+    },
+}
+
+/// A file and its partition.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InputEntry {
+    /// The partition number.
+    pub partition: i32,
+    /// Path below the source, length and digest.
+    #[serde(flatten)]
+    pub input: Input,
+    /// When the file was last changed, in nanoseconds since 1970; a hint that its digest is still the same.
+    pub modified_ns: i64,
+}
+
+/// Why the plan log could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The medium failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried on what.
+        what: String,
+        /// What lies below.
+        source: std::io::Error,
+    },
+    /// An entry is there and cannot be understood.
+    #[error("E_LOG_CORRUPT: {what}")]
+    Corrupt {
+        /// Which entry, and what is wrong with it.
+        what: String,
+    },
+    /// An entry was written by a newer version of this program.
+    #[error("E_LOG_NEWER: {what} has format version {found}, this program reads up to {known}")]
+    Newer {
+        /// Which entry.
+        what: String,
+        /// Its version.
+        found: u64,
+        /// The newest known.
+        known: u64,
+    },
+    /// Bytes that a plan names are not in the store, or are others.
+    #[error("E_STORE: {what}")]
+    Store {
+        /// Which digest, and what is wrong.
+        what: String,
+    },
+}
+
+/// An append-only log with a total order, shared by every process of a pipeline.
+pub trait PlanLog: Send {
+    /// All entries from place `from` on, in order, without holes.
+    fn read(&mut self, from: u64) -> Result<Vec<(u64, Entry)>, Error>;
+
+    /// Writes `entry` at place `at`, durably and as a whole, if nobody has written there; `false` if somebody has.
+    ///
+    /// After a crash the entry is there or it is not; it is never there in part.
+    fn put(&mut self, at: u64, entry: &Entry) -> Result<bool, Error>;
+}
+
+/// What a plan log adds up to.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    next: u64,
+    /// All plans that count, by number.
+    pub plans: BTreeMap<u64, Plan>,
+    /// Plans that came too late and by which plan they were overtaken.
+    pub overtaken: BTreeMap<u64, u64>,
+    /// The topic id of a file source.
+    pub topic_id: Option<Arc<str>>,
+    /// The highest generation that began.
+    pub generation: u64,
+    /// The files of a file source.
+    pub inputs: Vec<InputEntry>,
+    /// Partitions of which every sink has a state.
+    pub started: BTreeSet<i32>,
+    /// Partitions that are finished, and how many records they had.
+    pub done: BTreeMap<i32, Offset>,
+    /// Cuts as they were reported, in the order of the log.
+    pub adopted: Vec<(i32, Cut)>,
+}
+
+impl History {
+    /// Reads on from where it stands.
+    pub fn catch_up(&mut self, log: &mut dyn PlanLog) -> Result<(), Error> {
+        for (at, entry) in log.read(self.next)? {
+            self.apply(at, entry);
+        }
+        Ok(())
+    }
+
+    /// Appends what `decide` wants in view of the newest state; if somebody else appends first, `decide` is asked
+    /// again. Returns the entry's place, or `None` once `decide` wants nothing.
+    pub fn append(
+        &mut self,
+        log: &mut dyn PlanLog,
+        mut decide: impl FnMut(&Self) -> Option<Entry>,
+    ) -> Result<Option<u64>, Error> {
+        loop {
+            let Some(entry) = decide(self) else { return Ok(None) };
+            let at = self.next;
+            if log.put(at, &entry)? {
+                self.apply(at, entry);
+                return Ok(Some(at));
+            }
+            self.catch_up(log)?;
+        }
+    }
+
+    fn apply(&mut self, at: u64, entry: Entry) {
+        self.next = at + 1;
+        match entry {
+            Entry::Topic { id } => self.topic_id = self.topic_id.take().or(Some(id)),
+            Entry::Start { generation, .. } => self.generation = self.generation.max(generation),
+            Entry::Plan(plan) => match self.newest() {
+                newest if plan.replaces == newest.map(|(n, _)| n) => {
+                    self.plans.insert(at, plan);
+                }
+                newest => {
+                    self.overtaken.insert(at, newest.map_or(at, |(n, _)| n));
+                }
+            },
+            Entry::Inputs { files } => self.add_inputs(files),
+            Entry::Started { partition, .. } => {
+                self.started.insert(partition);
+            }
+            Entry::Adopted { partition, cut, .. } => self.adopted.push((partition, cut)),
+            Entry::Done { partition, end } => {
+                self.done.insert(partition, end);
+            }
+        }
+    }
+
+    /// A file keeps the number it was given first, also if two processes gave it one.
+    fn add_inputs(&mut self, files: Vec<InputEntry>) {
+        for file in files {
+            let taken =
+                |held: &InputEntry| held.partition == file.partition || held.input.path == file.input.path;
+            if !self.inputs.iter().any(taken) {
+                self.inputs.push(file);
+            }
+        }
+    }
+
+    /// The plan that runs, and its number.
+    pub fn newest(&self) -> Option<(u64, &Plan)> {
+        self.plans.last_key_value().map(|(n, plan)| (*n, plan))
+    }
+
+    /// Whether the log already tells of this cut.
+    pub fn knows_cut(&self, partition: i32, plan: &PlanRef) -> bool {
+        self.adopted.iter().rev().any(|(p, cut)| *p == partition && cut.plan.plan == plan.plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn plan(replaces: Option<u64>, digest: &str) -> Plan {
+        Plan {
+            replaces,
+            digest: digest.into(),
+            name: "rule".into(),
+            version: "1".into(),
+            settings: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            limits: PlanLimits { memory_bytes: 1, deadline_ms: 1, output_bytes: 1, fuel_per_record: 1 },
+            declared: String::new(),
+        }
+    }
+
+    fn next_plan(history: &History, digest: &str) -> Entry {
+        Entry::Plan(plan(history.newest().map(|(n, _)| n), digest))
+    }
+
+    #[test]
+    fn a_plan_that_names_an_old_predecessor_is_skipped_by_every_reader() {
+        let mut log = memory::MemoryLog::default();
+        let mut ours = History::default();
+        ours.append(&mut log, |h| Some(next_plan(h, "a"))).unwrap();
+        let mut theirs = ours.clone();
+        theirs.append(&mut log, |h| Some(next_plan(h, "b"))).unwrap();
+        log.put(2, &Entry::Plan(plan(Some(0), "late"))).unwrap();
+        ours.catch_up(&mut log).unwrap();
+        assert_eq!(&*ours.newest().unwrap().1.digest, "b");
+        assert_eq!(ours.overtaken, BTreeMap::from([(2, 1)]));
+    }
+
+    #[test]
+    fn who_is_overtaken_decides_again_on_what_is_there_now() {
+        let mut log = memory::MemoryLog::default();
+        let (mut ours, mut theirs) = (History::default(), History::default());
+        theirs.append(&mut log, |h| Some(next_plan(h, "a"))).unwrap();
+        let at = ours.append(&mut log, |h| Some(next_plan(h, "b"))).unwrap();
+        assert_eq!(at, Some(1));
+        assert_eq!(ours.newest().unwrap().1.replaces, Some(0));
+        let nothing = ours.append(&mut log, |h| h.plans.is_empty().then(|| next_plan(h, "c")));
+        assert_eq!(nothing.unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_keeps_the_partition_number_it_was_given_first() {
+        let input = |path: &str| Input { path: path.into(), length: 1, digest: String::new() };
+        let file = |partition, path| InputEntry { partition, input: input(path), modified_ns: 0 };
+        let mut history = History::default();
+        history.apply(0, Entry::Inputs { files: vec![file(0, "a"), file(1, "b")] });
+        history.apply(1, Entry::Inputs { files: vec![file(1, "c"), file(2, "b"), file(2, "d")] });
+        let numbers: Vec<_> = history.inputs.iter().map(|f| (f.partition, &*f.input.path)).collect();
+        assert_eq!(numbers, [(0, "a"), (1, "b"), (2, "d")]);
+    }
+}

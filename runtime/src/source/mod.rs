@@ -1,0 +1,107 @@
+//! Where records come from. A source cuts records into batches and says which partitions are ours; where to begin
+//! is told to it, it remembers nothing.
+
+pub mod files;
+pub mod format;
+
+use std::sync::Arc;
+
+use crate::batch::Batch;
+use crate::commit::RunId;
+use crate::offset::{Offset, TopicPartition};
+use crate::sink::state::{Epoch, Input, Start};
+
+/// What a source tells the pipeline, in order per partition.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// The partition is ours. Nothing of it is delivered before [`Source::read`].
+    Assigned(Assignment),
+    /// The next batch of a partition that was told to be read.
+    Batch {
+        /// Of which run it was told to be read.
+        run: RunId,
+        /// The batch.
+        batch: Batch,
+    },
+    /// The partition ends here, for good: a file that was read to its end.
+    End {
+        /// Of which run it was told to be read.
+        run: RunId,
+        /// The partition.
+        at: TopicPartition,
+        /// Behind its last record.
+        end: Offset,
+    },
+    /// The partition is not ours any more; nothing more of it is delivered.
+    Lost(TopicPartition),
+    /// The partition cannot be read on.
+    Failed {
+        /// The partition.
+        at: TopicPartition,
+        /// Why.
+        error: Error,
+    },
+    /// There will never be another partition, and none is being read.
+    Exhausted,
+}
+
+/// A partition that became ours.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// The partition.
+    pub at: TopicPartition,
+    /// Which topic of that name.
+    pub topic_id: Arc<str>,
+    /// The consumer group, or the pipeline's name.
+    pub group: Arc<str>,
+    /// With which epoch to claim it.
+    pub epoch: Epoch,
+    /// What to do in a sink that has no state of it.
+    pub start: Start,
+    /// The file it stands for, if it does.
+    pub input: Option<Input>,
+}
+
+/// What a source has for its caller.
+#[derive(Debug)]
+pub enum Poll {
+    /// Something to handle.
+    Event(SourceEvent),
+    /// Nothing, until it is told to read or forget a partition, or time has passed.
+    Idle,
+    /// Nothing any more: the byte budget was closed.
+    Closed,
+}
+
+/// A source belongs to one thread, which polls it and passes on what it is told in between.
+pub trait Source: Send {
+    /// The next event. May block for as long as the byte budget is used up, and for a bounded time besides.
+    fn poll(&mut self) -> Poll;
+
+    /// Delivers the partition from `from` on, as run `run`; what was delivered before under another run ends.
+    fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset);
+
+    /// Delivers nothing more of the partition. `finished` says that every sink has all of it.
+    fn forget(&mut self, at: &TopicPartition, finished: bool);
+}
+
+/// Why a source cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What is there cannot be read as what it is said to be, or is not what it was.
+    #[error("{text}")]
+    Input {
+        /// With the code, what was found where.
+        text: String,
+        /// What a person can do.
+        hint: Option<String>,
+    },
+    /// The medium failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried on what.
+        what: String,
+        /// What lies below.
+        source: std::io::Error,
+    },
+}
