@@ -7,6 +7,7 @@ pub mod description;
 pub mod tables;
 pub mod route;
 pub mod rule;
+pub mod sandbox;
 pub mod csv;
 pub mod digest;
 pub mod source;
