@@ -1,0 +1,126 @@
+//! From the bytes of a file to a [`Transform`]: looked at, compiled or taken from the cache, linked. No code of
+//! the guest runs here.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::bindings::{INTERFACE, TransformComponentPre};
+use super::cache::{Cache, hex};
+use super::engine::Sandbox;
+use super::load_error::{LoadError, one_line};
+use super::transform::Transform;
+use super::wasi;
+
+/// The largest component that is accepted, in bytes.
+pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
+
+impl Sandbox {
+    /// Makes a transform of the bytes of a component.
+    ///
+    /// The component may import nothing but WASI 0.2, see [`super::wasi`], and exports the contract in version
+    /// 0.1. Its code comes from the cache if this installation compiled it before.
+    ///
+    /// # Errors
+    /// Each says what is wrong with the file; [`LoadError::hint`] what to do.
+    pub fn load(&self, bytes: &[u8]) -> Result<Transform, LoadError> {
+        look_at(bytes)?;
+        let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
+        let component = self.component(bytes, &digest)?;
+        let (linker, imports) = wasi::link(self.engine(), &component, self.shared.options.imports)?;
+        exports_transform(self.engine(), &component)?;
+        let pre = linker.instantiate_pre(&component).map_err(|e| LoadError::unlinked(&e))?;
+        let pre = TransformComponentPre::new(pre).map_err(|e| LoadError::Signature { text: one_line(&e) })?;
+        Ok(Transform::new(self.clone(), digest.into(), imports, pre))
+    }
+
+    fn component(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
+        let Some(cache) = &self.shared.cache else { return compile(self.engine(), bytes) };
+        let name = Cache::name(self.engine(), digest);
+        if let Some(component) = cache.get(&name).and_then(|code| self.precompiled(&code)) {
+            return Ok(component);
+        }
+        let component = compile(self.engine(), bytes)?;
+        match component.serialize() {
+            Ok(code) => cache.put(&name, &code),
+            Err(e) => tracing::warn!(error = one_line(&e), "compiled code could not be kept"),
+        }
+        Ok(component)
+    }
+
+    #[expect(unsafe_code, reason = "the cache vouches that this installation wrote the code")]
+    fn precompiled(&self, code: &[u8]) -> Option<Component> {
+        // SAFETY: the bytes carry the keyed hash of this installation, and were made by `Component::serialize`.
+        let component = unsafe { Component::deserialize(self.engine(), code) };
+        component.inspect_err(|e| tracing::debug!(error = one_line(e), "compiling again")).ok()
+    }
+}
+
+/// Refuses what cannot be a component, by its first bytes and its size.
+fn look_at(bytes: &[u8]) -> Result<(), LoadError> {
+    if bytes.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    if bytes.len() > MAX_COMPONENT_BYTES {
+        return Err(LoadError::TooLarge { bytes: bytes.len(), limit: MAX_COMPONENT_BYTES });
+    }
+    if Engine::detect_precompiled(bytes).is_some() {
+        return Err(LoadError::Precompiled);
+    }
+    match bytes {
+        [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
+        [0, b'a', b's', b'm', _, _, 0, 0, ..] => Err(LoadError::CoreModule),
+        [0, b'a', b's', b'm', v0, v1, l0, l1, ..] => {
+            let [version, layer] = [u16::from_le_bytes([*v0, *v1]), u16::from_le_bytes([*l0, *l1])];
+            Err(LoadError::Format { found: format!("{:#x}", u32::from(layer) << 16 | u32::from(version)) })
+        }
+        [0, b'a', b's', b'm', ..] => {
+            Err(LoadError::Truncated { bytes: bytes.len(), text: "the header has 8".to_owned() })
+        }
+        _ => Err(LoadError::NotWasm { found: looks_like(bytes) }),
+    }
+}
+
+fn looks_like(bytes: &[u8]) -> &'static str {
+    let text = || std::str::from_utf8(&bytes[..bytes.len().min(512)]);
+    match bytes {
+        [0x1f, 0x8b, ..] => "a gzip file",
+        [0x7f, b'E', b'L', b'F', ..] => "an ELF file, native code",
+        [b'P', b'K', ..] => "a zip file",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "a zstd file",
+        _ if bytes.trim_ascii_start().starts_with(b"(") => "WebAssembly text",
+        _ if bytes.trim_ascii_start().starts_with(b"<") => "HTML or XML",
+        _ if text().is_ok_and(|t| !t.contains('\0')) => "text",
+        _ => "something else",
+    }
+}
+
+/// Some invalid or rare components panic in the compiler; that is no reason to take the process down.
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
+    let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(engine, bytes)));
+    let compiled = compiled.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+        LoadError::Compiler { text: text.to_owned() }
+    })?;
+    compiled.map_err(|e| LoadError::compile(&e, bytes))
+}
+
+/// By name and version: `0.1.x` serves for `0.1.0`.
+fn exports_transform(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    if component.get_export_index(None, INTERFACE).is_some() {
+        return Ok(());
+    }
+    let names = component.component_type();
+    let names: Vec<_> = names
+        .exports(engine)
+        .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
+        .take(8)
+        .map(|(name, _)| format!("`{}`", super::log::escape(&name.chars().take(100).collect::<String>())))
+        .collect();
+    let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    Err(LoadError::NoTransform { found })
+}

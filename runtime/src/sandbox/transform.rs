@@ -1,0 +1,74 @@
+//! A compiled transform: immutable, known by the digest of its bytes. It runs nothing itself.
+
+use std::sync::Arc;
+
+use super::bindings::TransformComponentPre;
+use super::engine::Sandbox;
+use super::instance::{Init, Instance, InstanceLimits, StartError};
+use super::wasi::{Host, Import};
+use crate::description::Description;
+
+/// A compiled component that exports the contract. Cheap to clone.
+#[derive(Clone)]
+pub struct Transform {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sandbox: Sandbox,
+    digest: Arc<str>,
+    imports: Vec<Import>,
+    pre: TransformComponentPre<Host>,
+}
+
+impl std::fmt::Debug for Transform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transform").field("digest", &self.shared.digest).finish_non_exhaustive()
+    }
+}
+
+impl Transform {
+    pub(super) fn new(
+        sandbox: Sandbox,
+        digest: Arc<str>,
+        imports: Vec<Import>,
+        pre: TransformComponentPre<Host>,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { sandbox, digest, imports, pre }) }
+    }
+
+    /// `sha256:` and the digest of the component's bytes, in hexadecimal.
+    pub fn digest(&self) -> &Arc<str> {
+        &self.shared.digest
+    }
+
+    /// What it imports, and what it gets.
+    pub fn imports(&self) -> &[Import] {
+        &self.shared.imports
+    }
+
+    /// Asks a fresh instance what the transform is, wants and gives under `settings`; those not given take their
+    /// defaults. Names and types are checked.
+    ///
+    /// # Errors
+    /// See [`StartError`]; one of [`StartError::Refused`] comes from the transform itself.
+    pub fn describe(&self, settings: &[(String, String)]) -> Result<Description, StartError> {
+        Instance::describe(self, settings, InstanceLimits::default())
+    }
+
+    /// Starts an instance and has it take its settings and tables.
+    ///
+    /// # Errors
+    /// See [`StartError`]: it would be the same again, so the pipeline cannot run.
+    pub fn instance(&self, init: &Init) -> Result<Instance, StartError> {
+        Instance::start(self, init)
+    }
+
+    pub(super) fn sandbox(&self) -> &Sandbox {
+        &self.shared.sandbox
+    }
+
+    pub(super) fn pre(&self) -> &TransformComponentPre<Host> {
+        &self.shared.pre
+    }
+}

@@ -1,0 +1,5 @@
+//! The integration tests, all in one binary.
+#![expect(missing_debug_implementations, reason = "tests")]
+
+mod guests;
+mod sandbox;

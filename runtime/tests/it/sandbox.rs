@@ -1,0 +1,209 @@
+//! A transform that does its worst, in the sandbox: each misdeed has its own clear error, and harms no other
+//! record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir::batch::{Batch, BatchBuilder, RecordRef};
+use weir::budget::Permit;
+use weir::offset::{Offset, TopicPartition};
+use weir::rule::{CallError, Rule};
+use weir::sandbox::verdict::{Judged, Keeper, Stopped};
+use weir::sandbox::{Imports, Init, Instance, InstanceLimits, Sandbox, SandboxOptions, StartError, Transform};
+
+use crate::guests;
+
+fn hostile() -> Transform {
+    let sandbox = Sandbox::new(SandboxOptions { max_instances: 8, ..SandboxOptions::default() }).unwrap();
+    sandbox.load(guests::hostile()).unwrap()
+}
+
+fn limits() -> InstanceLimits {
+    InstanceLimits {
+        memory_bytes: 64 << 20,
+        deadline: Duration::from_millis(500),
+        output_bytes: 8 << 20,
+        ..InstanceLimits::default()
+    }
+}
+
+fn init(transform: &Transform, limits: InstanceLimits) -> Init {
+    let description = Arc::new(transform.describe(&[]).unwrap());
+    Init { settings: Vec::new(), tables: Vec::new(), limits, description }
+}
+
+fn batch(values: &[&str]) -> Batch {
+    let mut builder = BatchBuilder::new(TopicPartition::new("t", 0), Offset::new(100));
+    for (i, value) in values.iter().enumerate() {
+        let value = Some(value.as_bytes());
+        builder.push(Offset::new(100).plus(i), RecordRef { value, ..RecordRef::default() });
+    }
+    let end = builder.next();
+    builder.finish(end, Permit::free()).unwrap()
+}
+
+fn judge(transform: &Transform, values: &[&str]) -> Result<Judged, Stopped<StartError>> {
+    let init = init(transform, limits());
+    let mut fresh = || transform.instance(&init).map(|rule| Box::new(rule) as Box<dyn Rule>);
+    Keeper::new(&mut fresh).transform(&batch(values))
+}
+
+fn process(instance: &mut Instance, values: &[&str]) -> Result<Vec<u32>, CallError> {
+    instance.process(&batch(values)).map(|output| output.routes[0].rows.clone())
+}
+
+#[test]
+fn what_is_good_comes_out_as_columns() {
+    use arrow::array::AsArray as _;
+    use arrow::datatypes::Int64Type;
+    let transform = hostile();
+    let mut instance = transform.instance(&init(&transform, limits())).unwrap();
+    let output = instance.process(&batch(&["a", "reject", "drop", "raw", "ü"])).unwrap();
+    let [ok, raw] = &output.routes[..] else { panic!("two routes") };
+    assert_eq!((&ok.rows[..], &raw.rows[..]), (&[0, 4][..], &[3][..]));
+    assert_eq!(ok.columns[0].as_string::<i32>().iter().collect::<Vec<_>>(), [Some("a"), Some("ü")]);
+    assert_eq!(ok.columns[1].as_primitive::<Int64Type>().values(), &[100, 104]);
+    assert_eq!((output.rejects[0].row, output.rejects[0].reasons[0].reason), (1, 0));
+    assert_eq!(output.dropped, [2]);
+    assert!(instance.memory_bytes() > 0 && !instance.is_dead());
+}
+
+#[test]
+fn each_misdeed_is_told_and_harms_no_other_record() {
+    let transform = hostile();
+    for (misdeed, code, message) in [
+        ("panic", "trap", "the transform trapped: wasm `unreachable` instruction executed"),
+        ("recurse", "trap", "the transform trapped: call stack exhausted"),
+        ("eat", "trap", "the transform wanted more than 67108864 bytes of memory: wasm `unreachable`"),
+        ("socket", "trap", "which a transform cannot do"),
+        ("exit", "trap", "wasi:cli/exit"),
+        ("file", "trap", "the transform trapped: wasm `unreachable` instruction executed"),
+        ("err", "error", "the transform returned an error: failed on request"),
+        ("lose", "bad-output", "process: record 0 of 1 is lost: not on a route, rejected or dropped"),
+        ("twice", "bad-output", "process: dropped: row 0: record 0 is also on a route"),
+        ("route", "bad-output", "process: route 77: there are 2"),
+        ("short-column", "bad-output", "process: route `ok`, field `offset`: 0 values for 1 rows"),
+        ("bad-utf8", "bad-output", "process: route `ok`, field `value`: row 0 is not UTF-8 from its byte 0 on"),
+        ("bad-offsets", "bad-output", "process: route `ok`, field `value`: the first offset is 9, not 0"),
+        ("many", "bad-output", "process: more than 8388608 bytes"),
+    ] {
+        let judged = judge(&transform, &["a", "b", misdeed, "c", "drop"]).unwrap();
+        let [failed] = &judged.pieces.failed[..] else { panic!("{misdeed}: {:?}", judged.pieces.failed) };
+        assert_eq!((failed.row, failed.code), (2, code), "{misdeed}");
+        assert!(failed.message.contains(message), "{misdeed}: {}", failed.message);
+        let outputs = judged.pieces.outputs.iter();
+        let good: Vec<u32> = outputs
+            .flat_map(|(first, o)| o.routes[0].rows.iter().chain(&o.dropped).map(move |row| first + row))
+            .collect();
+        assert_eq!(good, [0, 1, 3, 4], "{misdeed}");
+    }
+}
+
+#[test]
+fn a_panic_is_told_in_the_guests_own_words() {
+    let judged = judge(&hostile(), &["panic"]).unwrap();
+    assert!(judged.pieces.failed[0].log.contains("panicked on request"), "{:?}", judged.pieces.failed[0]);
+}
+
+#[test]
+fn a_loop_is_a_stall_of_the_narrowest_range_after_one_retry() {
+    let transform = hostile();
+    let init = init(&transform, InstanceLimits { deadline: Duration::from_millis(50), ..limits() });
+    let mut n_fresh = 0;
+    let mut fresh = || {
+        n_fresh += 1;
+        transform.instance(&init).map(|rule| Box::new(rule) as Box<dyn Rule>)
+    };
+    let stopped = Keeper::new(&mut fresh).transform(&batch(&["a", "loop", "b"])).unwrap_err();
+    let text = "E_STALL: the transform did not answer within 50 ms, twice, for t/0 offsets [100, 103)";
+    assert_eq!((stopped.to_string().as_str(), n_fresh), (text, 2));
+}
+
+#[test]
+fn a_failed_instance_is_dead() {
+    let transform = hostile();
+    let mut instance = transform.instance(&init(&transform, limits())).unwrap();
+    assert!(matches!(process(&mut instance, &["err"]), Err(CallError::Returned { .. })));
+    assert!(instance.is_dead());
+    assert!(matches!(process(&mut instance, &["a"]), Err(CallError::Trap { .. })));
+}
+
+#[test]
+fn a_flood_of_log_is_bounded_and_harmless() {
+    let transform = hostile();
+    let limits = InstanceLimits { deadline: Duration::from_secs(60), ..limits() };
+    let mut instance = transform.instance(&init(&transform, limits)).unwrap();
+    assert_eq!(process(&mut instance, &["flood", "a"]).unwrap(), [0, 1]);
+    let Err(CallError::Returned { log, .. }) = process(&mut instance, &["flood", "err"]) else { panic!("an error") };
+    assert!(log.len() <= 8 << 10 && log.ends_with("flood 99999 \\u{1b}[31m"), "{}", log.len());
+}
+
+#[test]
+fn the_clock_stands_still() {
+    use arrow::array::AsArray as _;
+    let transform = hostile();
+    let mut instance = transform.instance(&init(&transform, limits())).unwrap();
+    let output = instance.process(&batch(&["clock"])).unwrap();
+    let told = output.routes[0].columns[0].as_string::<i32>().value(0).to_owned();
+    assert!(told.contains("tv_sec: 0") || told.contains("0ns") || told.contains("(0"), "{told}");
+}
+
+#[test]
+fn a_bad_start_is_told() {
+    let transform = hostile();
+    let start = |when: &str| {
+        let mut init = init(&transform, limits());
+        init.limits.start_deadline = Duration::from_millis(50);
+        init.settings = vec![("when".to_owned(), when.to_owned())];
+        transform.instance(&init).map(drop).unwrap_err()
+    };
+    assert_eq!(start("init-err").to_string(), "the transform refuses its settings or tables: started badly on request");
+    let StartError::Call { function: "init", source } = start("init-trap") else { panic!("a trap") };
+    assert!(source.log().contains("started badly on request"));
+    let StartError::Call { function: "init", source } = start("init-loop") else { panic!("a deadline") };
+    assert_eq!(source.code(), "deadline");
+    let describe = |when: &str| transform.describe(&[("when".to_owned(), when.to_owned())]).unwrap_err().to_string();
+    assert_eq!(describe("describe-err"), "the transform refuses its settings or tables: described badly on request");
+    assert!(describe("bad-name").starts_with("describe: route `ok`: field `../x`: a name is"));
+}
+
+#[test]
+fn settings_are_complete_and_known() {
+    let transform = hostile();
+    let mut init = init(&transform, limits());
+    init.settings = vec![("nope".to_owned(), "1".to_owned())];
+    assert_eq!(transform.instance(&init).unwrap_err().to_string(), "the transform has no setting `nope`");
+}
+
+#[test]
+fn imports_are_listed_or_refused() {
+    let transform = hostile();
+    let imports = transform.imports();
+    assert!(imports.iter().any(|i| i.interface.starts_with("wasi:cli/stderr@0.2.") && i.answer == "goes to the guest log"));
+    let sandbox = Sandbox::new(SandboxOptions { imports: Imports::None, ..SandboxOptions::default() }).unwrap();
+    let refused = sandbox.load(guests::hostile()).unwrap_err();
+    assert!(refused.to_string().starts_with("the component imports `wasi:"), "{refused}");
+    assert!(refused.hint().starts_with("`sandbox.imports = \"none\"`"));
+}
+
+#[test]
+fn compiled_code_is_kept_and_a_changed_file_is_compiled_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SandboxOptions { cache_dir: Some(dir.path().join("cache")), ..SandboxOptions::default() };
+    let sandbox = Sandbox::new(options).unwrap();
+    let load = || sandbox.load(guests::hostile()).unwrap().describe(&[]).unwrap();
+    let code = || {
+        let files = std::fs::read_dir(dir.path().join("cache")).unwrap().map(|entry| entry.unwrap().path());
+        let mut code = files.filter(|path| path.extension().is_some_and(|e| e == "cwasm"));
+        (code.next().expect("one file"), code.next())
+    };
+    let described = load();
+    let (file, None) = code() else { panic!("one file") };
+    let good = std::fs::read(&file).unwrap();
+    let mut changed = good.clone();
+    changed[good.len() / 2] ^= 1;
+    std::fs::write(&file, &changed).unwrap();
+    assert_eq!(load(), described);
+    assert!(std::fs::read(&file).unwrap() != changed, "it was compiled and written again");
+    assert_eq!(load(), described);
+}
