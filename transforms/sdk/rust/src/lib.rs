@@ -59,3 +59,7 @@ macro_rules! export {
         };
     };
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Guide;

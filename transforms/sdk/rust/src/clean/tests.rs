@@ -3,12 +3,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::row::{Date, Decimal, Timestamp};
 
-fn check<T: PartialEq + fmt::Debug>(
+fn check<T: Copy + PartialEq + fmt::Debug>(
     cleaner: impl for<'v> Fn(&Value<'v>) -> Result<Option<T>, Wrong>,
     cases: &[(&str, Result<T, Wrong>)],
-) where
-    T: Copy,
-{
+) {
     for (text, expected) in cases {
         assert_eq!(cleaner(&Value::from(*text)), expected.map(Some), "{text:?}");
     }
