@@ -371,7 +371,7 @@ struct Worker {
 /// A plan's transform in a worker, with the instance that it keeps.
 struct Ready {
     loaded: Arc<dyn Loaded>,
-    keeper: Keeper<Stop>,
+    keeper: Keeper<'static, Stop>,
 }
 
 impl Worker {

@@ -10,15 +10,15 @@ use crate::route::{Failed, Output, Pieces};
 use crate::rule::{CallError, Rule};
 
 /// A rule that is kept from batch to batch, and how to make another after a failure.
-pub struct Keeper<E> {
+pub struct Keeper<'a, E> {
     kept: Option<Box<dyn Rule>>,
-    fresh: Fresh<E>,
+    fresh: Fresh<'a, E>,
 }
 
 /// Makes a fresh rule.
-pub type Fresh<E> = Box<dyn FnMut() -> Result<Box<dyn Rule>, E> + Send>;
+pub type Fresh<'a, E> = Box<dyn FnMut() -> Result<Box<dyn Rule>, E> + Send + 'a>;
 
-impl<E> std::fmt::Debug for Keeper<E> {
+impl<E> std::fmt::Debug for Keeper<'_, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keeper").field("has_one", &self.kept.is_some()).finish_non_exhaustive()
     }
@@ -55,9 +55,9 @@ pub enum Stopped<E: Error + 'static> {
     Start(#[source] E),
 }
 
-impl<E: Error + 'static> Keeper<E> {
+impl<'a, E: Error + 'static> Keeper<'a, E> {
     /// A keeper that has no rule yet and makes them with `fresh`.
-    pub fn new(fresh: Fresh<E>) -> Self {
+    pub fn new(fresh: Fresh<'a, E>) -> Self {
         Self { kept: None, fresh }
     }
 
@@ -174,10 +174,10 @@ mod tests {
         }
         let batch = builder.finish(Offset::new(100), Permit::free()).unwrap();
         let slow = Arc::new(AtomicU32::new(slow));
-        let mut fresh = || -> Result<Box<dyn Rule>, Infallible> {
+        let fresh = || -> Result<Box<dyn Rule>, Infallible> {
             Ok(Box::new(Simulated { used_up: false, slow: Arc::clone(&slow) }))
         };
-        Keeper::new(&mut fresh).transform(&batch)
+        Keeper::new(Box::new(fresh)).transform(&batch)
     }
 
     fn rows(judged: &Judged) -> (Vec<u32>, Vec<u32>) {
