@@ -62,8 +62,8 @@ pub(super) struct Files {
     #[schemars(length(min = 1))]
     pub(super) path: String,
     /// How a file is cut into records: `csv` (a row, handed on as a JSON object), `jsonl` (a line)
-    /// or `raw` (the whole file). The default goes by the extension: `.csv` is `csv`; `.jsonl`,
-    /// `.ndjson` and `.json` are `jsonl`; anything else, also a directory, has no default.
+    /// or `raw` (the whole file, all files together in one partition). Without it each file goes by its own
+    /// name: `.csv` is `csv`; `.jsonl`, `.ndjson` and `.json` are `jsonl`; any other is left out with a warning.
     pub(super) format: Option<SourceFormat>,
     /// The topic that the transform and the provenance columns see. 1 to 249 of a-z, A-Z, 0-9, `.`,
     /// `_`, `-`.
@@ -213,8 +213,9 @@ pub(super) enum Targets {
 pub struct DeadLetter {
     /// One target, `"sink.target"`, that no route goes to.
     pub to: TargetRef,
-    /// So many dead letters in a row in one partition stop the pipeline: then the rules are wrong and
-    /// not the records.
+    /// After so many records in a row at which the transform itself failed (a trap, an error, an output that
+    /// breaks the contract) their partition stops: then the rules are wrong and not the records. Records that the
+    /// transform rejects do not count.
     #[serde(default = "DeadLetter::stop_after_consecutive")]
     pub stop_after_consecutive: NonZeroU64,
 }

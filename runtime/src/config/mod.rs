@@ -63,7 +63,8 @@ pub enum SourceConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesSource {
     pub path: PathBuf,
-    pub format: SourceFormat,
+    /// `None`: each file by its own name.
+    pub format: Option<SourceFormat>,
     pub topic: TopicName,
 }
 
@@ -160,6 +161,11 @@ impl PipelineConfig {
 }
 
 impl FilesSink {
+    /// Targets with a format of their own.
+    pub fn formats(&self) -> impl Iterator<Item = (&TargetName, FileFormat)> {
+        self.formats.iter().map(|(target, format)| (target, *format))
+    }
+
     /// How the rows of a target are written.
     pub fn format_of(&self, target: &TargetName) -> FileFormat {
         self.formats.get(target).copied().unwrap_or(self.format)

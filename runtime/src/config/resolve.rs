@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     ByteSize, Complaint, FilesSink, FilesSource, Limits, PipelineConfig, SinkConfig, SinkName, SourceConfig,
-    SourceFormat, TableConfig, TargetName, TransformConfig,
+    TableConfig, TargetName, TransformConfig,
     diagnostic::Diagnostic,
     document::Document,
     file::{self, Setting},
@@ -78,14 +78,9 @@ impl Resolver<'_> {
         let files = source.files?;
         let path = &["source", "files", "path"];
         let expanded = self.expand(path, &files.path);
-        let format = files.format.or_else(|| by_extension(Path::new(&expanded)));
-        if format.is_none() {
-            let message = format!("the format of `{}` cannot be told from its name", files.path);
-            self.report(path, message, Some("add `format`: \"csv\", \"jsonl\" or \"raw\"".to_owned()));
-        }
         Some(SourceConfig::Files(FilesSource {
             path: self.base.join(expanded),
-            format: format?,
+            format: files.format,
             topic: files.topic,
         }))
     }
@@ -197,14 +192,6 @@ impl Resolver<'_> {
     pub(super) fn report(&mut self, path: &[&str], message: String, help: Option<String>) {
         let place = self.document.place(path);
         self.found.push(Diagnostic::error(place, message).maybe_help(help));
-    }
-}
-
-fn by_extension(path: &Path) -> Option<SourceFormat> {
-    match path.extension()?.to_str()? {
-        "csv" => Some(SourceFormat::Csv),
-        "jsonl" | "ndjson" | "json" => Some(SourceFormat::Jsonl),
-        _ => None,
     }
 }
 

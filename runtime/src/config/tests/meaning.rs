@@ -134,35 +134,6 @@ fn the_value_of_a_variable_is_never_shown() {
 }
 
 #[test]
-fn the_format_of_a_source_goes_by_its_extension() {
-    for (path, expected) in [
-        ("a.csv", Some(SourceFormat::Csv)),
-        ("a.jsonl", Some(SourceFormat::Jsonl)),
-        ("a.ndjson", Some(SourceFormat::Jsonl)),
-        ("a.json", Some(SourceFormat::Jsonl)),
-        ("a.d", None),
-        ("csv", None),
-    ] {
-        let found = parse(&SMALL.replace("customers.csv", path)).ok();
-        let found = found.map(|config| match config.source {
-            SourceConfig::Files(files) => files.format,
-        });
-        assert_eq!(found, expected, "{path}");
-    }
-    check(
-        "customers.csv",
-        "incoming",
-        expect![[r#"
-        error: the format of `incoming` cannot be told from its name
-         --> conf/customers.toml:6:8
-          |
-        6 | path = "incoming"
-          |        ^^^^^^^^^^
-          = help: add `format`: "csv", "jsonl" or "raw""#]],
-    );
-}
-
-#[test]
 fn a_sink_that_no_route_goes_to_is_a_warning() {
     let text = format!(
         "{SMALL}targets.dead_leters = {{ format = \"jsonl\" }}\n\n[sinks.spare.files]\npath = \"spare\"\n"

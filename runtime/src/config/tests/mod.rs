@@ -125,7 +125,9 @@ fn a_full_file_says_what_it_says() {
             source: Files(
                 FilesSource {
                     path: "conf/in/customers.csv",
-                    format: Csv,
+                    format: Some(
+                        Csv,
+                    ),
                     topic: "customers-raw",
                 },
             ),

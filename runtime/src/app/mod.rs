@@ -1,0 +1,284 @@
+//! Puts a pipeline together from its file: the only place that names concrete sources and sinks. It decides nothing
+//! while records flow.
+
+mod inputs;
+mod plans;
+mod state_dir;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use crossbeam_channel::Receiver;
+
+use crate::budget::Budget;
+use crate::commit::Policy;
+use crate::config::{self, FilesSource, PipelineConfig, SinkConfig, SourceConfig};
+use crate::description::Description;
+use crate::pipeline::threads::{self, Outcome, Parts};
+use crate::pipeline::{Bindings, Settings, SinkBinding, Tally};
+use crate::plan::files::FileLog;
+use crate::plan::{Entry, History, Plan};
+use crate::route::DEAD_LETTERS;
+use crate::sandbox::{Imports, Sandbox, SandboxOptions};
+use crate::sink::Sink;
+use crate::sink::files::{self, FilesConfig, FilesSink, Tally as FilesTally};
+use crate::sink::state::{Epoch, Nonce};
+use crate::source::files::{FileSettings, FileSource, Inputs};
+
+pub use plans::{Changed, Difference};
+pub use state_dir::{Held, StateDir};
+
+/// A sink that fails for a reason that may pass is tried again so often before its partition stops: with waits
+/// that double from 100 ms to 30 s, some two minutes.
+const MAX_ATTEMPTS: u32 = 12;
+
+/// What a sink without rows advances by, at the latest: it bounds what a restart reads again.
+const EMPTY_ADVANCE: u64 = 100_000;
+
+/// What a caller wants of a pipeline.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Whether a file that changed since the newest plan becomes the next plan, or is refused.
+    pub adopt: bool,
+    /// Whether it ends at the end of the input, or goes on looking for more.
+    pub once: bool,
+    /// Where compiled transforms are kept.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// A pipeline that is ready to run: its state directory is held, its plan is chosen, its sinks are open.
+pub struct Pipeline {
+    parts: Parts,
+    plan: (u64, Plan),
+    description: Arc<Description>,
+    files: Vec<Arc<FilesTally>>,
+    _state: StateDir,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// What became of the records, and which partitions stopped.
+    pub outcome: Outcome,
+    /// Files that a predecessor had committed and this run made visible.
+    pub rolled_forward: u64,
+}
+
+impl Pipeline {
+    /// Opens what `config` names, in this order: state directory, transform, plan, inputs, sinks. Nothing is
+    /// written before the configuration is known to be sound, but for the state directory itself.
+    ///
+    /// # Errors
+    /// [`Held`], [`config::Error`], [`Changed`] and what the sandbox, the sources and the sinks say.
+    pub fn open(config: &PipelineConfig, options: &Options) -> Result<Self> {
+        let state = StateDir::open(&config.state)?;
+        let mut log = FileLog::open(state.plans())?;
+        let mut history = History::default();
+        history.catch_up(&mut log)?;
+
+        let sandbox = sandbox(config, options)?;
+        let store = state.store()?;
+        let candidate = plans::Candidate::load(config, &sandbox)?;
+        let chosen = candidate.choose(&mut history, &mut log, &store, options.adopt)?;
+        let rules = plans::PlanRules::new(sandbox, store, history.plans.clone(), config.limits.log_bytes_per_second.bytes());
+        let description = rules.description(&chosen)?;
+        check_routes(config, &description)?;
+
+        let SourceConfig::Files(source_config) = &config.source;
+        let inputs = Inputs::new(&source_config.path, source_config.format.map(inputs::format_of));
+        let log = Arc::new(Mutex::new((history, log)));
+        inputs::discover(&log, &inputs).context("looking for input files")?;
+        let owner = Nonce::random();
+        let (generation, topic_id) = begin(&log, owner)?;
+
+        let (sinks, files) = open_sinks(config)?;
+        let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
+        let source = file_source(config, source_config, options, inputs, &log, &budget, generation, topic_id);
+        let (history, plan) = {
+            let held = log.lock().expect("nobody panics with the log in hand");
+            (held.0.clone(), held.0.plans[&chosen.plan].clone())
+        };
+        let settings = Settings {
+            pipeline: config.name.as_str().into(),
+            owner,
+            bindings: bindings(config),
+            stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
+            max_attempts: MAX_ATTEMPTS,
+        };
+        let parts = Parts {
+            settings,
+            history,
+            newest: chosen.clone(),
+            log: Box::new(FileLog::open(state.plans())?),
+            source: Box::new(source),
+            budget,
+            sinks,
+            rules: Arc::new(rules),
+            workers: config.limits.workers.get() as usize,
+        };
+        Ok(Self { parts, plan: (chosen.plan, plan), description, files, _state: state })
+    }
+
+    /// The plan that will run, and its number.
+    pub fn plan(&self) -> (u64, &Plan) {
+        (self.plan.0, &self.plan.1)
+    }
+
+    /// What the transform says of itself.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Runs until the end of the input, or until `stop` gets a message: then what is under way is finished and
+    /// committed. `watch` is called now and then.
+    pub fn run(self, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Ran> {
+        let outcome = threads::run(self.parts, stop, watch)?;
+        let rolled_forward = self.files.iter().map(|tally| tally.rolled_forward.get()).sum();
+        Ok(Ran { outcome, rolled_forward })
+    }
+}
+
+type SharedLog = Arc<Mutex<(History, FileLog)>>;
+
+fn sandbox(config: &PipelineConfig, options: &Options) -> Result<Sandbox> {
+    let imports = match config.sandbox.imports {
+        config::Imports::Inert => Imports::Inert,
+        config::Imports::None => Imports::None,
+    };
+    let workers = config.limits.workers.get();
+    Ok(Sandbox::new(SandboxOptions {
+        cache_dir: options.cache_dir.clone().or_else(|| Some(config.state.join("cache"))),
+        imports,
+        // One for each worker, one more while it halves a batch, and both again while a plan changes.
+        max_instances: workers * 4 + 4,
+        max_memory_bytes: config.limits.memory.bytes() as usize,
+        interruptible: true,
+    })?)
+}
+
+fn check_routes(config: &PipelineConfig, description: &Description) -> Result<(), config::Error> {
+    let routes: Vec<&str> = description.routes.iter().map(|route| &*route.name).collect();
+    config.check_routes(&routes)
+}
+
+/// Writes down that this process begins: every claim of it carries the number it gets.
+fn begin(log: &SharedLog, owner: Nonce) -> Result<(u64, Arc<str>)> {
+    let mut held = log.lock().expect("nobody panics with the log in hand");
+    let (history, log) = &mut *held;
+    history.append(log, |history| {
+        history.topic_id.is_none().then(|| Entry::Topic { id: Nonce::random().to_string().into() })
+    })?;
+    let mut generation = 0;
+    history.append(log, |history| {
+        let ours = generation > 0 && history.generation >= generation;
+        generation = history.generation + 1;
+        let runtime = env!("CARGO_PKG_VERSION").to_owned();
+        (!ours).then_some(Entry::Start { generation, owner, runtime })
+    })?;
+    let topic_id = history.topic_id.clone().expect("just written");
+    Ok((history.generation, topic_id))
+}
+
+#[expect(clippy::too_many_arguments, reason = "it only passes on what was opened")]
+fn file_source(
+    config: &PipelineConfig,
+    source: &FilesSource,
+    options: &Options,
+    inputs: Inputs,
+    log: &SharedLog,
+    budget: &Budget,
+    generation: u64,
+    topic_id: Arc<str>,
+) -> FileSource {
+    let settings = FileSettings {
+        topic: source.topic.as_str().into(),
+        topic_id,
+        group: config.name.as_str().into(),
+        epoch: Epoch::new(generation),
+        batch_records: config.limits.batch_records.get() as usize,
+        batch_bytes: config.limits.batch_bytes.bytes() as usize,
+        once: options.once,
+    };
+    let (entries, started) = {
+        let held = log.lock().expect("nobody panics with the log in hand");
+        (inputs::unfinished(&held.0), held.0.started.clone())
+    };
+    let discover = inputs::discoverer(log.clone(), inputs.clone());
+    FileSource::new(settings, inputs, budget.clone(), entries, started, discover)
+}
+
+type Sinks = Vec<(Box<dyn Sink>, Policy)>;
+
+fn open_sinks(config: &PipelineConfig) -> Result<(Sinks, Vec<Arc<FilesTally>>)> {
+    let mut sinks: Sinks = Vec::new();
+    let mut tallies = Vec::new();
+    for (name, sink) in used_sinks(config) {
+        let SinkConfig::Files(files) = sink;
+        let mut settings = FilesConfig::new(&files.path, config.name.as_str(), name.as_str());
+        settings.format = format_of(files.format);
+        settings.formats = files.formats().map(|(target, format)| (target.as_str().into(), format_of(format))).collect();
+        settings.provenance = files.provenance;
+        let policy = Policy {
+            bytes: files.roll.bytes.bytes(),
+            rows: files.roll.rows.get(),
+            age: files.roll.age.duration(),
+            idle: files.roll.idle.duration(),
+            offsets: EMPTY_ADVANCE,
+        };
+        let sink = FilesSink::open(settings).with_context(|| format!("opening sink {name}"))?;
+        tallies.push(sink.tally());
+        sinks.push((Box::new(sink), policy));
+    }
+    Ok((sinks, tallies))
+}
+
+fn format_of(format: config::FileFormat) -> files::Format {
+    match format {
+        config::FileFormat::Parquet => files::Format::Parquet,
+        config::FileFormat::Jsonl => files::Format::JsonLines,
+    }
+}
+
+/// The sinks that some route goes to, in the order of their names.
+fn used_sinks(config: &PipelineConfig) -> impl Iterator<Item = (&config::SinkName, &SinkConfig)> {
+    let bound = |name: &config::SinkName| {
+        let targets = config.routes.values().flatten();
+        targets.chain([&config.dead_letter.to]).any(|target| target.sink == *name)
+    };
+    config.sinks.iter().filter(move |(name, _)| bound(name))
+}
+
+fn bindings(config: &PipelineConfig) -> Bindings {
+    let dead = (DEAD_LETTERS, &config.dead_letter.to);
+    let routes = || {
+        let routed = config.routes.iter().flat_map(|(route, targets)| targets.iter().map(move |t| (route.as_str(), t)));
+        routed.chain([dead])
+    };
+    let sink = |name: &config::SinkName| SinkBinding {
+        sink: name.as_str().into(),
+        routes: routes()
+            .filter(|(_, target)| target.sink == *name)
+            .map(|(route, target)| (route.into(), target.target.as_str().into()))
+            .collect(),
+    };
+    Bindings { sinks: used_sinks(config).map(|(name, _)| sink(name)).collect() }
+}
+
+/// The plan log of a pipeline, read without running it.
+///
+/// # Errors
+/// If there is none, or it cannot be read.
+pub fn history(config: &PipelineConfig) -> Result<History> {
+    let plans = config.state.join("plans");
+    anyhow::ensure!(plans.is_dir(), "no pipeline has run with the state directory {}", config.state.display());
+    let mut history = History::default();
+    history.catch_up(&mut FileLog::open(plans)?)?;
+    Ok(history)
+}

@@ -1,0 +1,318 @@
+//! From the pipeline file to the plan that runs: what the file says, whether that is what ran last, and how plans of
+//! the past are loaded again for a sink that lags.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::config::{DeclaredSetting, DeclaredTable, PipelineConfig, TableConfig};
+use crate::description::Description;
+use crate::pipeline::Stop;
+use crate::pipeline::threads::{Loaded, Rules};
+use crate::plan::store::Store;
+use crate::plan::{self, Entry, History, Plan, PlanLimits, PlanLog, TableRef};
+use crate::rule::Rule;
+use crate::sandbox::{Init, InstanceLimits, Sandbox, Transform};
+use crate::sink::state::PlanRef;
+use crate::tables::csv::{self, CsvOptions};
+
+/// The plan that the pipeline file asks for, and the bytes it names; nothing is stored yet.
+pub(super) struct Candidate {
+    plan: Plan,
+    bytes: Vec<Vec<u8>>,
+}
+
+/// The pipeline file, or something it names, changed since the newest plan was taken from it.
+#[derive(Debug, thiserror::Error)]
+#[error("the pipeline file asks for another plan than plan {plan}, which ran last:\n{}", list(differences))]
+pub struct Changed {
+    /// The plan that ran last.
+    pub plan: u64,
+    /// What is different.
+    pub differences: Vec<Difference>,
+}
+
+/// One thing in which two plans differ.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Difference {
+    /// What, in the words of the pipeline file.
+    pub what: String,
+    /// What it was, if it was there.
+    pub was: Option<String>,
+    /// What it is, if it is there.
+    pub is: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+        write!(f, "{}: {} -> {}", self.what, or_none(&self.was), or_none(&self.is))
+    }
+}
+
+fn list(differences: &[Difference]) -> String {
+    differences.iter().map(|difference| format!("  {difference}")).collect::<Vec<_>>().join("\n")
+}
+
+impl Candidate {
+    /// Reads and checks all that the file names, without writing anything.
+    pub(super) fn load(config: &PipelineConfig, sandbox: &Sandbox) -> Result<Self> {
+        let component = read("component", &config.transform.component)?;
+        let transform = sandbox
+            .load(&component)
+            .with_context(|| format!("loading the component {}", config.transform.component.display()))?;
+        check_settings(config, &transform.describe(&[])?)?;
+        let given: Vec<_> =
+            config.transform.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let description = transform.describe(&given)?;
+        check_tables(config, &description)?;
+        let mut bytes = vec![component];
+        let mut tables = BTreeMap::new();
+        for (name, table) in &config.transform.tables {
+            let (reference, contents) = load_table(&description, name, table)?;
+            tables.insert(name.clone(), reference);
+            bytes.push(contents);
+        }
+        let mut plan = Plan {
+            replaces: None,
+            digest: transform.digest().clone(),
+            name: description.name.clone(),
+            version: description.version.clone(),
+            settings: all_settings(&description, &given),
+            tables,
+            limits: limits(config),
+            declared: String::new(),
+        };
+        plan.declared = crate::digest::of(&serde_json::to_vec(&plan).expect("a plan is plain data"));
+        Ok(Self { plan, bytes })
+    }
+
+    /// The newest plan if the file did not change since it was last taken over, however far the log moved on;
+    /// otherwise this one, if that is wanted.
+    pub(super) fn choose(
+        self,
+        history: &mut History,
+        log: &mut dyn PlanLog,
+        store: &Store,
+        adopt: bool,
+    ) -> Result<PlanRef> {
+        let newest = history.newest().map(|(n, plan)| (n, plan.clone()));
+        match newest {
+            Some((n, plan)) if plan.declared == self.plan.declared => {
+                return Ok(PlanRef { plan: n, digest: plan.digest });
+            }
+            Some((plan, newest)) if !adopt => {
+                return Err(Changed { plan, differences: differences(&newest, &self.plan) }.into());
+            }
+            _ => {}
+        }
+        // What a plan names is durable before the plan is.
+        for bytes in &self.bytes {
+            store.put(bytes)?;
+        }
+        let digest = self.plan.digest.clone();
+        let next = |history: &History| Plan {
+            replaces: history.newest().map(|(n, _)| n),
+            ..self.plan.clone()
+        };
+        fail::fail_point!("plan.before_adopt");
+        let mut put = false;
+        let plan = history.append(log, |history| {
+            (!std::mem::replace(&mut put, true)).then(|| Entry::Plan(next(history)))
+        })?;
+        fail::fail_point!("plan.after_adopt");
+        let plan = plan.context("another process changed the plan at the same moment; run again")?;
+        Ok(PlanRef { plan, digest })
+    }
+}
+
+fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading the {what} {}", path.display()))
+}
+
+fn check_settings(config: &PipelineConfig, described: &Description) -> Result<(), crate::config::Error> {
+    let declared = described.settings.iter().map(|setting| DeclaredSetting {
+        key: &setting.key,
+        required: setting.default.is_none(),
+        choices: setting.choices.iter().flatten().map(String::as_str).collect(),
+    });
+    config.check_settings(&declared.collect::<Vec<_>>())
+}
+
+fn check_tables(config: &PipelineConfig, description: &Description) -> Result<(), crate::config::Error> {
+    let declared = description.tables.iter().map(|need| DeclaredTable {
+        name: &need.name,
+        required: need.required,
+        columns: need.columns.iter().map(|column| &*column.name).collect(),
+    });
+    config.check_tables(&declared.collect::<Vec<_>>())
+}
+
+fn load_table(description: &Description, name: &str, table: &TableConfig) -> Result<(TableRef, Vec<u8>)> {
+    let bytes = read("table", &table.file)?;
+    let reference = TableRef {
+        digest: crate::digest::of(&bytes).into(),
+        delimiter: table.delimiter.map(char::from),
+        columns: table.columns.clone(),
+    };
+    parse_table(description, name, &reference, &bytes)
+        .with_context(|| format!("loading the table {}", table.file.display()))?;
+    Ok((reference, bytes))
+}
+
+fn parse_table(
+    description: &Description,
+    name: &str,
+    reference: &TableRef,
+    bytes: &[u8],
+) -> Result<crate::tables::Table> {
+    let need = description.tables.iter().find(|need| need.name == name);
+    let need = need.with_context(|| format!("the transform has no table {name}"))?;
+    let delimiter = reference.delimiter.and_then(|c| u8::try_from(c).ok());
+    let options = CsvOptions { delimiter, columns: reference.columns.clone() };
+    Ok(csv::load(need, bytes, &options)?)
+}
+
+fn all_settings(description: &Description, given: &[(String, String)]) -> BTreeMap<String, String> {
+    let defaults = description.settings.iter().filter_map(|s| Some((s.key.clone(), s.default.clone()?)));
+    defaults.chain(given.iter().cloned()).collect()
+}
+
+fn limits(config: &PipelineConfig) -> PlanLimits {
+    PlanLimits {
+        memory_bytes: config.limits.memory.bytes(),
+        deadline_ms: config.limits.deadline.duration().as_millis() as u64,
+        output_bytes: config.limits.output_bytes.bytes(),
+        fuel_per_record: config.limits.fuel_per_record.get(),
+    }
+}
+
+/// What a person sees of two plans that differ.
+fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut compare = |what: String, was: Option<String>, is: Option<String>| {
+        if was != is {
+            found.push(Difference { what, was, is });
+        }
+    };
+    let transform = |plan: &Plan| Some(format!("{} {} ({})", plan.name, plan.version, short(&plan.digest)));
+    compare("transform".into(), transform(was), transform(is));
+    let mut keys: Vec<_> = was.settings.keys().chain(is.settings.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    for key in keys {
+        compare(format!("setting {key}"), was.settings.get(key).cloned(), is.settings.get(key).cloned());
+    }
+    let mut names: Vec<_> = was.tables.keys().chain(is.tables.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let table = |plan: &Plan| plan.tables.get(name).map(|table| short(&table.digest));
+        compare(format!("table {name}"), table(was), table(is));
+        let mapping = |plan: &Plan| plan.tables.get(name).map(|t| format!("{:?} {:?}", t.delimiter, t.columns));
+        compare(format!("columns of table {name}"), mapping(was), mapping(is));
+    }
+    let limit = |n: u64| Some(n.to_string());
+    let (a, b) = (was.limits, is.limits);
+    compare("limit memory, bytes".into(), limit(a.memory_bytes), limit(b.memory_bytes));
+    compare("limit deadline, ms".into(), limit(a.deadline_ms), limit(b.deadline_ms));
+    compare("limit output_bytes".into(), limit(a.output_bytes), limit(b.output_bytes));
+    compare("limit fuel_per_record".into(), limit(a.fuel_per_record), limit(b.fuel_per_record));
+    found
+}
+
+/// Enough of a digest to tell two apart.
+fn short(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
+}
+
+/// Loads what the plans of a log run, each once.
+pub(super) struct PlanRules {
+    sandbox: Sandbox,
+    store: Store,
+    plans: BTreeMap<u64, Plan>,
+    log_bytes_per_second: u64,
+    loaded: Mutex<BTreeMap<u64, Arc<LoadedPlan>>>,
+}
+
+impl PlanRules {
+    pub(super) fn new(
+        sandbox: Sandbox,
+        store: Store,
+        plans: BTreeMap<u64, Plan>,
+        log_bytes_per_second: u64,
+    ) -> Self {
+        Self { sandbox, store, plans, log_bytes_per_second, loaded: Mutex::default() }
+    }
+
+    /// What the transform of a plan says of itself.
+    pub(super) fn description(&self, plan: &PlanRef) -> Result<Arc<Description>> {
+        Ok(self.get(plan)?.init.description.clone())
+    }
+
+    fn get(&self, plan: &PlanRef) -> Result<Arc<LoadedPlan>> {
+        let mut loaded = self.loaded.lock().expect("nobody panics with the plans in hand");
+        if let Some(found) = loaded.get(&plan.plan) {
+            return Ok(found.clone());
+        }
+        let fresh = Arc::new(self.load_plan(plan)?);
+        loaded.insert(plan.plan, fresh.clone());
+        Ok(fresh)
+    }
+
+    fn load_plan(&self, wanted: &PlanRef) -> Result<LoadedPlan> {
+        let plan = self.plans.get(&wanted.plan);
+        let plan = plan.with_context(|| format!("E_PLAN_MISSING: plan {} is not in the plan log", wanted.plan))?;
+        let transform = self.sandbox.load(&self.store.get(&plan.digest)?)?;
+        let settings: Vec<_> = plan.settings.clone().into_iter().collect();
+        let description = Arc::new(transform.describe(&settings)?);
+        let mut tables = Vec::new();
+        for (name, reference) in &plan.tables {
+            let bytes = self.store.get(&reference.digest)?;
+            tables.push(Arc::new(parse_table(&description, name, reference, &bytes)?));
+        }
+        let limits = InstanceLimits {
+            memory_bytes: plan.limits.memory_bytes as usize,
+            deadline: Duration::from_millis(plan.limits.deadline_ms),
+            output_bytes: plan.limits.output_bytes as usize,
+            log_bytes_per_second: u32::try_from(self.log_bytes_per_second).unwrap_or(u32::MAX),
+            ..InstanceLimits::default()
+        };
+        Ok(LoadedPlan { transform, init: Init { settings, tables, limits, description } })
+    }
+}
+
+/// A plan's transform with all it starts with.
+struct LoadedPlan {
+    transform: Transform,
+    init: Init,
+}
+
+impl Rules for PlanRules {
+    fn load(&self, plan: &PlanRef) -> Result<Arc<dyn Loaded>, Stop> {
+        let loaded = self.get(plan).map_err(|error| {
+            let outside = error.downcast_ref().is_some_and(|e| matches!(e, plan::Error::Io { .. }));
+            Stop { outside, ..Stop::new(format!("loading plan {}: {error:#}", plan.plan)) }
+        })?;
+        Ok(loaded)
+    }
+}
+
+impl Loaded for LoadedPlan {
+    fn description(&self) -> &Description {
+        &self.init.description
+    }
+
+    fn instance(&self) -> Result<Box<dyn Rule>, Stop> {
+        let instance = self.transform.instance(&self.init);
+        instance.map(|instance| Box::new(instance) as Box<dyn Rule>).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            Stop::new(format!("starting the transform: {error}{}", cause.unwrap_or_default()))
+        })
+    }
+}

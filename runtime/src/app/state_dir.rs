@@ -1,0 +1,74 @@
+//! The directory in which a pipeline remembers what is not its sinks' to remember. One process holds it at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::plan::store::Store;
+
+/// A state directory that this process holds until it is dropped, or ends however it ends.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Another process holds the state directory.
+#[derive(Debug, thiserror::Error)]
+#[error("the pipeline runs already: process {pid} holds {}", path.display())]
+pub struct Held {
+    /// Which directory.
+    pub path: PathBuf,
+    /// Which process, as it wrote itself.
+    pub pid: String,
+}
+
+impl StateDir {
+    /// Makes the directory if it is not there, and takes hold of it.
+    ///
+    /// # Errors
+    /// [`Held`], or what the file system says.
+    pub fn open(path: &Path) -> Result<Self> {
+        let what = || format!("opening the state directory {}", path.display());
+        fs::create_dir_all(path).with_context(what)?;
+        let lock = path.join("lock");
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock);
+        let mut lock = options.with_context(what)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            lock.read_to_string(&mut pid).with_context(what)?;
+            return Err(Held { path: path.to_owned(), pid: pid.trim().to_owned() }.into());
+        }
+        lock.set_len(0).and_then(|()| lock.rewind()).with_context(what)?;
+        writeln!(lock, "{}", std::process::id()).with_context(what)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where the plan log is.
+    pub fn plans(&self) -> PathBuf {
+        self.path.join("plans")
+    }
+
+    /// The bytes that plans name.
+    pub fn store(&self) -> Result<Store> {
+        Ok(Store::open(self.path.join("store"))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_with_the_pid_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = StateDir::open(dir.path()).unwrap();
+        let refused = StateDir::open(dir.path()).unwrap_err().downcast::<Held>().unwrap();
+        assert_eq!(refused.pid, std::process::id().to_string());
+        drop(held);
+        StateDir::open(dir.path()).unwrap();
+    }
+}
