@@ -225,7 +225,8 @@ fn a_log_that_cannot_be_read_in_full_is_never_continued() {
     check_damage(edit(THIRD, "{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", THIRD);
     let snapshot = "00000000000000000001.snap.json";
     check_damage(|log| fs::write(log.join(snapshot), "{}").unwrap(), "E_LOG_NEWER", snapshot);
-    let twice = |log: &Path| assert!(fs::copy(log.join(THIRD), log.join("00000000000000000003.json")).is_ok());
+    let twice =
+        |log: &Path| assert!(fs::copy(log.join(THIRD), log.join("00000000000000000003.json")).is_ok());
     check_damage(twice, "E_LOG_CORRUPT", "00000000000000000003.json");
 }
 
@@ -277,6 +278,19 @@ fn without_provenance_only_dead_letters_tell_where_they_came_from() {
 }
 
 #[test]
+fn a_target_can_have_a_format_of_its_own() {
+    let directory = Directory::new(Format::Parquet);
+    let config = FilesConfig { formats: [("b".into(), Format::JsonLines)].into(), ..directory.config() };
+    let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
+    owner.claim().unwrap();
+    owner.deliver(0, 3);
+    assert_eq!(directory.visible(), delivered(0, 3));
+    let files = directory.files();
+    let endings: Vec<_> = files.iter().map(|path| path.extension().unwrap().to_str().unwrap()).collect();
+    assert_eq!(endings, ["parquet", "jsonl"]);
+}
+
+#[test]
 fn a_parquet_file_holds_its_row_groups_plan_and_provenance() {
     let directory = Directory::new(Format::Parquet);
     let config = FilesConfig { row_group_rows: 10, ..directory.config() };
@@ -314,3 +328,4 @@ fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
 
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod interleavings;
