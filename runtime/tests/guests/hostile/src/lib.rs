@@ -152,6 +152,7 @@ fn spin<T>() -> T {
     }
 }
 
+#[expect(unconditional_recursion, reason = "that is its purpose")]
 fn recurse(n: u64) -> u64 {
     let kept = std::hint::black_box([n; 64]);
     std::hint::black_box(recurse(kept[3] + 1)) + kept[5]
