@@ -23,7 +23,7 @@ use crate::sink::{self, Part, RoutedBatch};
 use crate::source::{Assignment, SourceEvent};
 
 pub use track::Job;
-use track::{Phase, Track};
+use track::{End, Phase, Track};
 
 /// Where the rows of the routes go.
 #[derive(Clone, Debug, Default)]
@@ -287,9 +287,9 @@ impl Core {
             SourceEvent::Assigned(assignment) if !self.stopping => self.assigned(assignment),
             SourceEvent::Assigned(_) => {}
             SourceEvent::Batch { run, batch } => self.batch(run, batch),
-            SourceEvent::End { run, at, end } => {
+            SourceEvent::End { run, at, end, for_good } => {
                 if let Some(track) = self.tracks.get_mut(&at).filter(|track| track.run == run) {
-                    track.end = Some(end);
+                    track.end = Some(End { offset: end, for_good });
                     self.advance(&at);
                 }
             }
@@ -498,8 +498,10 @@ impl Core {
     fn finish_if_through(&mut self, at: &TopicPartition) {
         let Some(track) = self.tracks.get_mut(at) else { return };
         if track.is_finished() {
-            let end = track.end.expect("finished");
-            self.actions.push_back(Action::Log(Entry::Done { partition: at.partition, end }));
+            let End { offset: end, for_good } = track.end.expect("finished");
+            if for_good {
+                self.actions.push_back(Action::Log(Entry::Done { partition: at.partition, end }));
+            }
             self.leave(at, true);
         } else if !track.is_released() {
             // Something is still being transformed.

@@ -16,7 +16,7 @@ use crate::budget::Permit;
 use crate::commit::{Policy, Writer};
 use crate::description::{Description, Needs, Reason, Route, RouteContent};
 use crate::plan::memory::MemoryLog;
-use crate::plan::{Plan, PlanLimits, PlanLog};
+use crate::plan::{Plan, PlanLimits};
 use crate::route::{DEAD_LETTERS, Failed, Output, Pieces, Reject, RouteRows, Why, route};
 use crate::sink::memory::{Fault, Faults, MemoryRow, MemorySink, MemoryStore, Step};
 use crate::sink::state::{Epoch, Start};
@@ -285,8 +285,8 @@ impl World {
             max_attempts: u32::MAX,
         };
         let (history, newest) = (self.history(), self.newest());
-        let writers = self.stores.clone().iter().map(|store| self.writer(store, &dead)).collect();
-        let queues = || vec![VecDeque::new(); self.stores.len()];
+        let stores = self.stores.clone();
+        let writers = stores.iter().map(|store| self.writer(store, &dead)).collect();
         let process = Process {
             core: Core::new(settings, history, newest),
             writers,
@@ -298,7 +298,6 @@ impl World {
             source: VecDeque::new(),
             dead,
         };
-        let _: Vec<VecDeque<()>> = queues();
         self.processes.push(process);
     }
 
@@ -415,7 +414,7 @@ impl World {
         let end = Offset::new(N_RECORDS);
         if from >= end {
             process.reading.remove(&at);
-            process.source.push_back(Event::Source(SourceEvent::End { run, at, end }));
+            process.source.push_back(Event::Source(SourceEvent::End { run, at, end, for_good: true }));
             return true;
         }
         let mut builder = BatchBuilder::new(at.clone(), from);
@@ -497,7 +496,8 @@ impl World {
     fn tick(&mut self, i: usize) -> bool {
         self.now += Duration::from_millis(10);
         let now = self.now;
-        for (writer, reports) in self.processes[i].writers.iter_mut().zip(&mut self.processes[i].reports) {
+        let process = &mut self.processes[i];
+        for (writer, reports) in process.writers.iter_mut().zip(&mut process.reports) {
             reports.extend(writer.tick(now));
         }
         self.decide(i, Event::Tick);

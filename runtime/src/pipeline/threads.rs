@@ -1,1 +1,472 @@
+//! Does what [`Core`] decides: a thread for the source, one per worker, one per sink, and the caller's own for the
+//! decisions. Nothing in here decides.
+//!
+//! Every channel is bounded and the deciding thread never waits to send: what a thread cannot take yet stays in an
+//! outbox. So nobody waits in a circle, and memory is bounded by the byte budget that every batch holds a share of.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError, bounded};
+
+use super::{Action, Core, Event, Job, Settings, Stop, Tally};
+use crate::budget::{Budget, Permit};
+use crate::commit::{Policy, Report, RunId, Writer, WriterStats};
+use crate::description::Description;
+use crate::offset::{Offset, TopicPartition};
+use crate::plan::{self, History, PlanLog};
+use crate::route::{Pieces, Routed, route};
+use crate::rule::Rule;
+use crate::sandbox::verdict;
+use crate::sink::state::{Claim, Nonce, PlanRef};
+use crate::sink::{RoutedBatch, Sink};
+use crate::source::{Poll, Source};
+
+/// How many messages a thread may have waiting. Batches are large: a few keep it busy.
+const QUEUE: usize = 16;
+
+/// How long a thread with nothing to do waits before it looks again whether time has passed.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Gives workers what plans run.
+pub trait Rules: Send + Sync {
+    /// What plan `plan` runs, loaded and checked. Called once per worker and plan.
+    fn load(&self, plan: &PlanRef) -> Result<Arc<dyn Loaded>, Stop>;
+}
+
+/// The transform of a plan with its settings and tables.
+pub trait Loaded: Send + Sync {
+    /// What it says of itself under the plan's settings.
+    fn description(&self) -> &Description;
+
+    /// A fresh instance.
+    fn instance(&self) -> Result<Box<dyn Rule>, Stop>;
+}
+
+/// All that a pipeline runs on.
+pub struct Parts {
+    /// What it is told once.
+    pub settings: Settings,
+    /// What the plan log says.
+    pub history: History,
+    /// The plan that runs.
+    pub newest: PlanRef,
+    /// Where decisions are written down.
+    pub log: Box<dyn PlanLog>,
+    /// Where records come from.
+    pub source: Box<dyn Source>,
+    /// The budget that the source takes its permits from.
+    pub budget: Budget,
+    /// The sinks in the order of `settings.bindings`, and when each commits.
+    pub sinks: Vec<(Box<dyn Sink>, Policy)>,
+    /// What plans run.
+    pub rules: Arc<dyn Rules>,
+    /// How many batches are transformed at the same time.
+    pub workers: usize,
+}
+
+/// How a pipeline ended.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What became of the records.
+    pub tally: Tally,
+    /// Partitions that stopped, and why.
+    pub stopped: Vec<(TopicPartition, Stop)>,
+    /// What each sink's writer counted.
+    pub writers: Vec<WriterStats>,
+}
+
+/// Runs until the source is exhausted and everything is committed, or `stop` gets a message or is closed: then
+/// what is under way is finished and committed.
+///
+/// `watch` is called now and then with what became of the records so far.
+///
+/// # Errors
+/// If the plan log cannot be written: decisions must not be taken that nobody can find again.
+pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Outcome, plan::Error> {
+    let (events, inbox) = bounded(QUEUE * 4);
+    let mut log = parts.log;
+    let mut history = parts.history.clone();
+    let core = Core::new(parts.settings, parts.history, parts.newest);
+    let source = SourceThread::start(parts.source, parts.budget.clone(), events.clone());
+    let workers = Workers::start(parts.workers, &parts.rules, &events);
+    let sinks = parts.sinks.into_iter().enumerate();
+    let sinks = sinks.map(|(n, (sink, policy))| SinkThread::start(n, sink, policy, events.clone())).collect();
+    let mut threads = Threads { core, source, workers, sinks, outcome: Outcome::default(), clock: Clock::start() };
+    let decided = threads.decide_all(&inbox, stop, watch, &mut |entry| {
+        history.append(log.as_mut(), |_| Some(entry.clone())).map(|_| ())
+    });
+    parts.budget.close();
+    drop(inbox);
+    let outcome = threads.join();
+    decided.map(|()| outcome)
+}
+
+/// Time since the process began to run the pipeline; the only clock in the pipeline.
+#[derive(Clone, Copy)]
+struct Clock(Instant);
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the one place where the pipeline takes its time from")]
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+struct Threads {
+    core: Core,
+    source: SourceThread,
+    workers: Workers,
+    sinks: Vec<SinkThread>,
+    outcome: Outcome,
+    clock: Clock,
+}
+
+type Append<'a> = &'a mut dyn FnMut(plan::Entry) -> Result<(), plan::Error>;
+
+impl Threads {
+    fn decide_all(
+        &mut self,
+        inbox: &Receiver<Event>,
+        stop: &Receiver<()>,
+        watch: &mut dyn FnMut(&Tally),
+        append: Append<'_>,
+    ) -> Result<(), plan::Error> {
+        let mut told_to_stop = false;
+        while !self.core.is_done() {
+            let asked = !matches!(stop.try_recv(), Err(TryRecvError::Empty));
+            if asked && !told_to_stop {
+                told_to_stop = true;
+                self.decide(Event::Stop, append)?;
+            }
+            self.send_what_can_be_taken();
+            self.wait(inbox, (!told_to_stop).then_some(stop));
+            while let Ok(event) = inbox.try_recv() {
+                self.decide(event, append)?;
+            }
+            if self.core.deadline().is_some_and(|at| at <= self.clock.now()) {
+                self.decide(Event::Tick, append)?;
+            }
+            watch(self.core.tally());
+        }
+        // The last actions release partitions and forget them; they are delivered when the threads end.
+        Ok(())
+    }
+
+    fn decide(&mut self, event: Event, append: Append<'_>) -> Result<(), plan::Error> {
+        let actions: Vec<_> = self.core.handle(event, self.clock.now()).collect();
+        actions.into_iter().try_for_each(|action| self.act(action, append))
+    }
+
+    fn act(&mut self, action: Action, append: Append<'_>) -> Result<(), plan::Error> {
+        match action {
+            Action::Claim { sink, run, claim } => self.sinks[sink].send(ToSink::Claim(run, Box::new(claim))),
+            Action::Write { sink, run, batch, permit } => {
+                self.sinks[sink].send(ToSink::Write(run, Box::new(batch), permit));
+            }
+            Action::Flush { sink, run, at } => self.sinks[sink].send(ToSink::Flush(run, at)),
+            Action::Release { sink, run, at } => self.sinks[sink].send(ToSink::Release(run, at)),
+            Action::Read { run, at, from } => self.source.outbox.send(ToSource::Read(run, at, from)),
+            Action::Forget { at, finished } => self.source.outbox.send(ToSource::Forget(at, finished)),
+            Action::Transform(job) => self.workers.outbox.send(job),
+            Action::Log(entry) => {
+                fail::fail_point!("plan.before_log");
+                append(entry)?;
+                fail::fail_point!("plan.after_log");
+            }
+            Action::Stopped { at, stop } => {
+                tracing::error!(partition = %at, hint = stop.hint, "{stop}");
+                self.outcome.stopped.push((at, stop));
+            }
+        }
+        Ok(())
+    }
+
+    fn send_what_can_be_taken(&mut self) {
+        self.source.outbox.flush();
+        self.workers.outbox.flush();
+        self.sinks.iter_mut().for_each(|sink| sink.outbox.flush());
+    }
+
+    /// Waits for an event, for room in a queue that has been full, or for the next moment at which something is due.
+    fn wait(&self, inbox: &Receiver<Event>, stop: Option<&Receiver<()>>) {
+        let due = self.core.deadline().map(|at| at.saturating_sub(self.clock.now()));
+        let mut select = Select::new();
+        select.recv(inbox);
+        if let Some(stop) = stop {
+            select.recv(stop);
+        }
+        self.source.outbox.wait_in(&mut select);
+        self.workers.outbox.wait_in(&mut select);
+        self.sinks.iter().for_each(|sink| sink.outbox.wait_in(&mut select));
+        // A timeout is as good an answer as an event: the caller looks at everything again.
+        drop(select.ready_timeout(due.unwrap_or(PATIENCE).min(PATIENCE)));
+    }
+
+    fn join(self) -> Outcome {
+        let Self { core, source, workers, sinks, mut outcome, .. } = self;
+        outcome.tally = core.tally().clone();
+        source.join();
+        workers.join();
+        outcome.writers = sinks.into_iter().map(SinkThread::join).collect();
+        outcome
+    }
+}
+
+/// Messages to a thread, those that it cannot take yet included.
+struct Outbox<T> {
+    to: Sender<T>,
+    waiting: VecDeque<T>,
+}
+
+impl<T> Outbox<T> {
+    fn new(to: Sender<T>) -> Self {
+        Self { to, waiting: VecDeque::new() }
+    }
+
+    fn send(&mut self, message: T) {
+        self.waiting.push_back(message);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(message) = self.waiting.pop_front() {
+            match self.to.try_send(message) {
+                Ok(()) => {}
+                Err(TrySendError::Full(message)) => return self.waiting.push_front(message),
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
+
+    fn wait_in<'a>(&'a self, select: &mut Select<'a>) {
+        if !self.waiting.is_empty() {
+            select.send(&self.to);
+        }
+    }
+
+    /// Delivers what still waits, in order, and hangs up. The receiver goes on taking until then.
+    fn finish(self) {
+        for message in self.waiting {
+            if self.to.send(message).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A thread that ends the process if it panics: it holds rows that would never arrive, and a restart goes on from
+/// what is durable.
+fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let guarded = move || match std::panic::catch_unwind(AssertUnwindSafe(body)) {
+        Ok(value) => value,
+        Err(_) => std::process::abort(),
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(guarded).expect("the system gives threads")
+}
+
+enum ToSource {
+    Read(RunId, TopicPartition, Offset),
+    Forget(TopicPartition, bool),
+}
+
+struct SourceThread {
+    outbox: Outbox<ToSource>,
+    thread: JoinHandle<()>,
+}
+
+impl SourceThread {
+    fn start(mut source: Box<dyn Source>, budget: Budget, events: Sender<Event>) -> Self {
+        let (to, from) = bounded(QUEUE);
+        let thread = spawn("source", move || {
+            pump(source.as_mut(), &from, &events);
+            budget.close();
+        });
+        Self { outbox: Outbox::new(to), thread }
+    }
+
+    fn join(self) {
+        self.outbox.finish();
+        self.thread.join().expect("a panic ends the process");
+    }
+}
+
+/// Polls a source and passes on what it is told, until nobody listens.
+fn pump(source: &mut dyn Source, commands: &Receiver<ToSource>, events: &Sender<Event>) {
+    let obey = |source: &mut dyn Source, command| match command {
+        ToSource::Read(run, at, from) => source.read(run, &at, from),
+        ToSource::Forget(at, finished) => source.forget(&at, finished),
+    };
+    loop {
+        loop {
+            match commands.try_recv() {
+                Ok(command) => obey(source, command),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+        match source.poll() {
+            Poll::Event(event) => {
+                if events.send(Event::Source(event)).is_err() {
+                    return;
+                }
+            }
+            Poll::Idle => match commands.recv_timeout(PATIENCE) {
+                Ok(command) => obey(source, command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            },
+            Poll::Closed => return,
+        }
+    }
+}
+
+struct Workers {
+    outbox: Outbox<Job>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    fn start(n: usize, rules: &Arc<dyn Rules>, events: &Sender<Event>) -> Self {
+        let (to, from) = bounded(n * 2);
+        let worker = |i| {
+            let (jobs, events) = (Receiver::clone(&from), events.clone());
+            let mut worker = Worker { rules: rules.clone(), plans: BTreeMap::new() };
+            spawn(&format!("worker-{i}"), move || worker.work(&jobs, &events))
+        };
+        Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect() }
+    }
+
+    /// What still waits to be transformed is not: nobody would take it.
+    fn join(self) {
+        drop(self.outbox);
+        for thread in self.threads {
+            thread.join().expect("a panic ends the process");
+        }
+    }
+}
+
+struct Worker {
+    rules: Arc<dyn Rules>,
+    plans: BTreeMap<u64, Ready>,
+}
+
+/// A plan's transform in a worker, with the instance that it keeps.
+struct Ready {
+    loaded: Arc<dyn Loaded>,
+    instance: Option<Box<dyn Rule>>,
+}
+
+impl Worker {
+    fn work(&mut self, jobs: &Receiver<Job>, events: &Sender<Event>) {
+        for job in jobs {
+            let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
+            let result = self.transform(&job);
+            // The job's share of the budget lives on in the result alone.
+            drop(job);
+            if events.send(Event::Transformed { at, run, seq, result }).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn transform(&mut self, job: &Job) -> Result<Routed, Stop> {
+        let ready = self.ready(&job.plan)?;
+        let pieces = match job.batch.is_empty() {
+            true => Pieces { outputs: Vec::new(), failed: Vec::new() },
+            false => ready.process(job)?,
+        };
+        let routed = route(&job.batch, job.plan.clone(), ready.loaded.description(), pieces);
+        routed.map_err(|breach| Stop::new(breach.to_string()))
+    }
+
+    fn ready(&mut self, plan: &PlanRef) -> Result<&mut Ready, Stop> {
+        if !self.plans.contains_key(&plan.plan) {
+            let loaded = self.rules.load(plan)?;
+            self.plans.insert(plan.plan, Ready { loaded, instance: None });
+        }
+        Ok(self.plans.get_mut(&plan.plan).expect("just put there"))
+    }
+}
+
+impl Ready {
+    fn process(&mut self, job: &Job) -> Result<Pieces, Stop> {
+        let loaded = self.loaded.clone();
+        let mut fresh = || loaded.instance();
+        let judged = verdict::transform(&mut self.instance, &mut fresh, &job.batch);
+        judged.map(|judged| judged.pieces).map_err(|stopped| match stopped {
+            verdict::Stopped::Start(stop) => stop,
+            stall => Stop::new(stall.to_string()),
+        })
+    }
+}
+
+enum ToSink {
+    Claim(RunId, Box<Claim>),
+    Write(RunId, Box<RoutedBatch>, Permit),
+    Flush(RunId, TopicPartition),
+    Release(RunId, TopicPartition),
+}
+
+struct SinkThread {
+    outbox: Outbox<ToSink>,
+    thread: JoinHandle<WriterStats>,
+}
+
+impl SinkThread {
+    fn start(n: usize, sink: Box<dyn Sink>, policy: Policy, events: Sender<Event>) -> Self {
+        let (to, from) = bounded(QUEUE);
+        let writer = Writer::new(sink, policy, Nonce::random);
+        let thread = spawn(&format!("sink-{n}"), move || write(n, writer, &from, &events));
+        Self { outbox: Outbox::new(to), thread }
+    }
+
+    fn send(&mut self, message: ToSink) {
+        self.outbox.send(message);
+    }
+
+    fn join(self) -> WriterStats {
+        self.outbox.finish();
+        self.thread.join().expect("a panic ends the process")
+    }
+}
+
+/// Serves one sink until nobody sends any more.
+fn write(n: usize, mut writer: Writer, messages: &Receiver<ToSink>, events: &Sender<Event>) -> WriterStats {
+    let clock = Clock::start();
+    loop {
+        let patience = writer.deadline().map_or(PATIENCE, |at| at.saturating_sub(clock.now()));
+        let reports = match messages.recv_timeout(patience) {
+            Ok(message) => obey(&mut writer, message, clock.now()),
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => return writer.stats(),
+        };
+        for report in reports.into_iter().chain(writer.tick(clock.now())) {
+            // Nobody listens any more once the pipeline ended; what is durable stays so.
+            drop(events.send(Event::Sink { sink: n, report }));
+        }
+    }
+}
+
+fn obey(writer: &mut Writer, message: ToSink, now: Duration) -> Vec<Report> {
+    match message {
+        ToSink::Claim(run, claim) => vec![writer.claim(run, &claim)],
+        ToSink::Write(run, batch, permit) => {
+            let reports = writer.write(run, *batch, now);
+            drop(permit);
+            reports
+        }
+        ToSink::Flush(run, at) => writer.flush(run, &at).into_iter().collect(),
+        ToSink::Release(run, at) => {
+            writer.release(run, &at);
+            Vec::new()
+        }
+    }
+}

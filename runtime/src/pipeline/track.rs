@@ -41,7 +41,15 @@ pub(super) struct Track {
     /// A batch could not be transformed: nothing behind it may go on.
     pub(super) halted: bool,
     /// The end of the partition, once the source said so.
-    pub(super) end: Option<Offset>,
+    pub(super) end: Option<End>,
+}
+
+/// Where a partition ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) offset: Offset,
+    /// Or only for this process.
+    pub(super) for_good: bool,
 }
 
 /// How far a partition is.
@@ -223,7 +231,7 @@ impl Track {
 
     /// Whether every sink has the whole partition.
     pub(super) fn is_finished(&self) -> bool {
-        self.end.is_some_and(|end| self.is_released() && self.committed.iter().all(|next| *next >= end))
+        self.end.is_some_and(|end| self.is_released() && self.committed.iter().all(|next| *next >= end.offset))
     }
 }
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::offset::Offset;
-use crate::sink::state::{Cut, Input, Nonce, PlanRef};
+use crate::sink::state::{Cut, Nonce, PlanRef};
+use crate::source::files::FileEntry;
 
 /// A numbered statement of what runs: it never changes, a newer one takes its place. Its number is its place in
 /// the plan log.
@@ -89,7 +90,7 @@ pub enum Entry {
     /// Files of a file source got their partition numbers, for good. Each starts at offset 0.
     Inputs {
         /// Partition numbers and files.
-        files: Vec<InputEntry>,
+        files: Vec<FileEntry>,
     },
     /// Every sink has its state of these partitions; from now on a missing one was lost.
     Started {
@@ -116,18 +117,6 @@ pub enum Entry {
         /// Records in it.
         end: Offset,
     },
-}
-
-/// A file and its partition.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct InputEntry {
-    /// The partition number.
-    pub partition: i32,
-    /// Path below the source, length and digest.
-    #[serde(flatten)]
-    pub input: Input,
-    /// When the file was last changed, in nanoseconds since 1970; a hint that its digest is still the same.
-    pub modified_ns: i64,
 }
 
 /// Why the plan log could not be read or written.
@@ -189,7 +178,7 @@ pub struct History {
     /// The highest generation that began.
     pub generation: u64,
     /// The files of a file source.
-    pub inputs: Vec<InputEntry>,
+    pub inputs: Vec<FileEntry>,
     /// Partitions of which every sink has a state.
     pub started: BTreeSet<i32>,
     /// Partitions that are finished, and how many records they had.
@@ -249,13 +238,17 @@ impl History {
         }
     }
 
-    /// A file keeps the number it was given first, also if two processes gave it one.
-    fn add_inputs(&mut self, files: Vec<InputEntry>) {
+    /// A file keeps the number it was given first, also if two processes gave it one. Only its time may be written
+    /// anew, for the same bytes.
+    fn add_inputs(&mut self, files: Vec<FileEntry>) {
         for file in files {
-            let taken =
-                |held: &InputEntry| held.partition == file.partition || held.input.path == file.input.path;
-            if !self.inputs.iter().any(taken) {
-                self.inputs.push(file);
+            let mut held = self.inputs.iter_mut();
+            match held.find(|held| held.partition == file.partition || held.path == file.path) {
+                None => self.inputs.push(file),
+                Some(held) if held.path == file.path && held.digest == file.digest => {
+                    held.modified_ns = file.modified_ns;
+                }
+                Some(_) => {}
             }
         }
     }
@@ -319,12 +312,18 @@ mod tests {
 
     #[test]
     fn a_file_keeps_the_partition_number_it_was_given_first() {
-        let input = |path: &str| Input { path: path.into(), length: 1, digest: String::new() };
-        let file = |partition, path| InputEntry { partition, input: input(path), modified_ns: 0 };
+        let file = |partition, path: &str| FileEntry {
+            partition,
+            path: path.into(),
+            length: 1,
+            modified_ns: 0,
+            digest: String::new(),
+            format: crate::source::format::Format::Csv,
+        };
         let mut history = History::default();
         history.apply(0, Entry::Inputs { files: vec![file(0, "a"), file(1, "b")] });
         history.apply(1, Entry::Inputs { files: vec![file(1, "c"), file(2, "b"), file(2, "d")] });
-        let numbers: Vec<_> = history.inputs.iter().map(|f| (f.partition, &*f.input.path)).collect();
+        let numbers: Vec<_> = history.inputs.iter().map(|f| (f.partition, &*f.path)).collect();
         assert_eq!(numbers, [(0, "a"), (1, "b"), (2, "d")]);
     }
 }

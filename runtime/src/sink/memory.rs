@@ -262,7 +262,12 @@ fn claim_in(partitions: &mut Durable, claim: &Claim) -> Result<SinkState, Error>
     Ok(state)
 }
 
-fn deliver(partitions: &mut Durable, at: &TopicPartition, owned: &Owned, commit: &Commit) -> Result<(), Error> {
+fn deliver(
+    partitions: &mut Durable,
+    at: &TopicPartition,
+    owned: &Owned,
+    commit: &Commit,
+) -> Result<(), Error> {
     let stored = partitions.get_mut(at).ok_or_else(|| state_missing(at))?;
     stored.state.commit(owned.epoch, owned.owner, commit)?;
     let (epoch, owner, commit, batches) = (owned.epoch, owned.owner, commit.clone(), owned.batches.clone());
@@ -272,7 +277,9 @@ fn deliver(partitions: &mut Durable, at: &TopicPartition, owned: &Owned, commit:
 
 fn before(fault: Fault) -> Result<(), Error> {
     match fault {
-        Fault::Transient | Fault::LostBefore => Err(Error::Transient(Problem::new("the store does not answer"))),
+        Fault::Transient | Fault::LostBefore => {
+            Err(Error::Transient(Problem::new("the store does not answer")))
+        }
         Fault::None | Fault::AppliedThenLost => Ok(()),
     }
 }
@@ -289,5 +296,82 @@ fn not_claimed(at: &TopicPartition) -> Error {
 }
 
 fn state_missing(at: &TopicPartition) -> Error {
-    Error::Permanent(Problem::new(format!("E_STATE_MISSING: the store has no state of {at}, but had one once")))
+    Error::Permanent(Problem::new(format!(
+        "E_STATE_MISSING: the store has no state of {at}, but had one once"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{self, Owner, Seen, World, check_laws};
+    use super::*;
+
+    impl World for MemoryStore {
+        fn process(&self) -> Box<dyn Sink> {
+            Box::new(MemorySink::new(self))
+        }
+
+        fn visible(&self) -> Vec<Seen> {
+            let partitions = self.lock();
+            let commits = partitions.values().flat_map(|stored| &stored.commits);
+            let parts = commits.flat_map(|delivered| &delivered.batches).flat_map(|batch| &batch.parts);
+            let mut seen: Vec<_> = parts.flat_map(seen).collect();
+            seen.sort();
+            seen
+        }
+    }
+
+    fn seen(part: &Part) -> Vec<Seen> {
+        let rows = conformance::texts(&part.rows).into_iter().enumerate();
+        rows.map(|(i, text)| (part.target.to_string(), part.offsets[i], part.index[i], text)).collect()
+    }
+
+    #[test]
+    fn a_sink_in_memory_obeys_every_law() {
+        check_laws(MemoryStore::default);
+    }
+
+    fn failing(store: &MemoryStore, at_commit: Fault) -> Owner {
+        let faults = move |step: Step<'_>| match step {
+            Step::Commit(..) => at_commit,
+            _ => Fault::None,
+        };
+        let sink = Box::new(MemorySink::with_faults(store, Box::new(faults)));
+        let mut owner = Owner { sink, claim: conformance::claim(1) };
+        owner.claim().unwrap();
+        owner
+    }
+
+    #[test]
+    fn a_lost_answer_is_resolved_to_what_is_true_of_the_rows() {
+        let cases =
+            [(Fault::AppliedThenLost, Resolved::Committed), (Fault::LostBefore, Resolved::NotCommitted)];
+        for (fault, expected) in cases {
+            let store = MemoryStore::default();
+            let mut owner = failing(&store, fault);
+            owner.write(0, 3).unwrap();
+            let request = conformance::commit(0, 3);
+            let answer = owner.sink.commit(&conformance::at(), &request).unwrap();
+            assert!(matches!(answer, Committed::Unknown(_)));
+            assert_eq!(owner.sink.resolve(&conformance::at(), &request).unwrap(), expected);
+            let rows = if expected == Resolved::Committed { 5 } else { 0 };
+            assert_eq!(store.rows().len(), rows);
+        }
+    }
+
+    #[test]
+    fn a_store_restored_from_a_backup_refuses_the_owner_it_forgot() {
+        let store = MemoryStore::default();
+        Owner::claimed(&store, 1).deliver(0, 2);
+        let backup = store.backup();
+        let mut owner = Owner::claimed(&store, 2);
+        owner.deliver(2, 4);
+        store.restore(backup);
+        owner.write(4, 5).unwrap();
+        let refused = conformance::conflict(owner.commit(4, 5).unwrap_err());
+        assert!(matches!(refused, Refused::WentBack { .. }), "{refused}");
+        assert_eq!(owner.claim().unwrap().next, Offset::new(2));
+        assert_eq!(store.state(&conformance::at()).unwrap().next, Offset::new(2));
+        assert_eq!(store.rows().len(), 3);
+    }
 }

@@ -1,6 +1,8 @@
 //! Where rows go. A sink keeps its own position and stores it together with the rows; nothing else remembers
 //! what was delivered.
 
+pub mod files;
+pub mod json;
 pub mod memory;
 pub mod state;
 
@@ -177,3 +179,6 @@ impl fmt::Display for Problem {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod conformance;

@@ -285,7 +285,9 @@ pub enum Refused {
     },
     /// The state's epoch is *lower* than ours although we claimed it: the sink went back in time, restored from
     /// a backup or failed over. Claim again and read again.
-    #[error("the sink stands at epoch {held} although epoch {ours} claimed it: it was restored to an earlier state")]
+    #[error(
+        "the sink stands at epoch {held} although epoch {ours} claimed it: it was restored to an earlier state"
+    )]
     WentBack {
         /// The state's epoch.
         held: Epoch,
@@ -301,7 +303,9 @@ pub enum Refused {
         ours: Arc<str>,
     },
     /// The topic was deleted and made again, or the state directory was lost.
-    #[error("E_TOPIC_REPLACED: the position is that of topic {topic} with id {held}, but the topic of that name has id {ours} now")]
+    #[error(
+        "E_TOPIC_REPLACED: the position is that of topic {topic} with id {held}, but the topic of that name has id {ours} now"
+    )]
     TopicReplaced {
         /// The topic's name.
         topic: Arc<str>,
@@ -311,7 +315,9 @@ pub enum Refused {
         ours: Arc<str>,
     },
     /// The file behind the partition is another one than before.
-    #[error("E_INPUT_CHANGED: {path} had {held_length} bytes with digest {held} when it was read, and has {length} bytes with digest {found} now")]
+    #[error(
+        "E_INPUT_CHANGED: {path} had {held_length} bytes with digest {held} when it was read, and has {length} bytes with digest {found} now"
+    )]
     InputChanged {
         /// Path below the source.
         path: String,
@@ -446,6 +452,18 @@ impl SinkState {
             let accounted = c.routed + c.rejected + c.dropped + c.failed;
             return Err(Refused::NotConserved { range, records_in: c.records_in, accounted });
         }
+        Ok(())
+    }
+
+    /// Moves the position over offsets that were lost before they were read, which an operator accepted.
+    pub fn skip(&mut self, epoch: Epoch, owner: Nonce, range: OffsetRange) -> Result<(), Refused> {
+        if self.epoch != epoch || self.owner != Some(owner) {
+            return Err(self.fenced(epoch));
+        }
+        if range.start != self.next {
+            return Err(Refused::NotNext { range, next: self.next });
+        }
+        self.next = range.end;
         Ok(())
     }
 

@@ -23,7 +23,7 @@ pub enum SourceEvent {
         /// The batch.
         batch: Batch,
     },
-    /// The partition ends here, for good: a file that was read to its end.
+    /// The partition ends here: a file that was read to its end.
     End {
         /// Of which run it was told to be read.
         run: RunId,
@@ -31,6 +31,8 @@ pub enum SourceEvent {
         at: TopicPartition,
         /// Behind its last record.
         end: Offset,
+        /// Nothing will ever be added; else not by this process.
+        for_good: bool,
     },
     /// The partition is not ours any more; nothing more of it is delivered.
     Lost(TopicPartition),
@@ -104,4 +106,16 @@ pub enum Error {
         /// What lies below.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// What is wrong with an input, in the words of whoever found it.
+    pub fn of(error: &dyn std::error::Error) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        let text = causes.fold(error.to_string(), |text, cause| match cause.to_string() {
+            cause if text.contains(&cause) => text,
+            cause => format!("{text}: {cause}"),
+        });
+        Self::Input { text, hint: None }
+    }
 }

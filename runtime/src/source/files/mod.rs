@@ -2,6 +2,7 @@
 //! [`reconcile`](registry::reconcile) to say, and it never reads a record.
 
 mod directory;
+mod reader;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::format::Format;
 pub use directory::{DirectoryReader, Error as DirectoryError};
+pub use reader::{Discover, FileSettings, FileSource};
 pub use registry::{FileEntry, Known, NewFile, Recheck, Reconciled, reconcile};
 
 /// The files of a source: one file, or all in a directory and below.

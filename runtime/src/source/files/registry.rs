@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Found};
+use crate::sink::state::Input;
 use crate::source::format::Format;
 
 /// A file as it was first seen; what the plan log keeps of it.
@@ -23,6 +24,13 @@ pub struct FileEntry {
     pub digest: String,
     /// How it is read.
     pub format: Format,
+}
+
+impl FileEntry {
+    /// What the sinks keep of it.
+    pub fn input(&self) -> Input {
+        Input { path: self.path.clone(), length: self.length, digest: self.digest.clone() }
+    }
 }
 
 /// A file of the plan log.

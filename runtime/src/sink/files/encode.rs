@@ -1,0 +1,144 @@
+//! A file under way: rows go in, bytes come out in the staging directory. It is complete once it is sealed, and
+//! nothing refers to it before.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+
+use super::json::JsonLines;
+use super::parquet::ParquetFile;
+use super::storage::StagedFile;
+use super::{FilesConfig, Format};
+use crate::offset::TopicPartition;
+use crate::sink::state::PlanRef;
+
+/// A file that takes rows.
+pub(super) enum Encoder {
+    Parquet(Box<ParquetFile>),
+    JsonLines(JsonLines),
+}
+
+/// A complete file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sealed {
+    pub(super) length: u64,
+    pub(super) crc32: u32,
+}
+
+/// What a batch's rows have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) at: &'a TopicPartition,
+    pub(super) plan: &'a PlanRef,
+}
+
+impl Encoder {
+    /// A file for rows like `rows`.
+    pub(super) fn new(
+        config: &FilesConfig,
+        format: Format,
+        rows: &RecordBatch,
+        origin: Origin<'_>,
+        file: Box<dyn StagedFile>,
+    ) -> io::Result<Self> {
+        let file = Counted::new(file);
+        Ok(match format {
+            Format::Parquet => {
+                Self::Parquet(Box::new(ParquetFile::new(config, rows.schema(), origin, file)?))
+            }
+            Format::JsonLines => Self::JsonLines(JsonLines::new(file)),
+        })
+    }
+
+    pub(super) fn write(&mut self, rows: &RecordBatch) -> io::Result<()> {
+        match self {
+            Self::Parquet(file) => file.write(rows),
+            Self::JsonLines(file) => file.write(rows),
+        }
+    }
+
+    /// How long the file would be if it ended here, or nearly so.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Parquet(file) => file.bytes(),
+            Self::JsonLines(file) => file.bytes(),
+        }
+    }
+
+    /// Writes what is missing and makes all of it durable.
+    pub(super) fn seal(self) -> io::Result<Sealed> {
+        let file = match self {
+            Self::Parquet(file) => file.finish()?,
+            Self::JsonLines(file) => file.finish(),
+        };
+        fail::fail_point!("file.before_close");
+        let sealed = file.close()?;
+        fail::fail_point!("file.after_close");
+        Ok(sealed)
+    }
+}
+
+/// Counts and sums up what is written.
+pub(super) struct Counted {
+    file: BufWriter<Box<dyn StagedFile>>,
+    length: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl Counted {
+    fn new(file: Box<dyn StagedFile>) -> Self {
+        Self { file: BufWriter::with_capacity(64 << 10, file), length: 0, crc: crc32fast::Hasher::new() }
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn close(self) -> io::Result<Sealed> {
+        let sealed = Sealed { length: self.length, crc32: self.crc.finalize() };
+        self.file.into_inner().map_err(io::IntoInnerError::into_error)?.close()?;
+        Ok(sealed)
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.crc.update(&bytes[..n]);
+        self.length += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Adds to `rows` where each came from.
+pub(super) fn with_provenance(
+    rows: &RecordBatch,
+    offsets: &[i64],
+    index: &[i32],
+    origin: Origin<'_>,
+) -> RecordBatch {
+    let n = rows.num_rows();
+    let topic = Arc::new(StringArray::from(vec![&*origin.at.topic]));
+    let columns: [(&str, ArrayRef); 5] = [
+        ("weir_topic", Arc::new(DictionaryArray::<Int32Type>::new(vec![0; n].into(), topic))),
+        ("weir_partition", Arc::new(Int32Array::from_value(origin.at.partition, n))),
+        ("weir_offset", Arc::new(Int64Array::from(offsets.to_vec()))),
+        ("weir_index", Arc::new(Int32Array::from(index.to_vec()))),
+        ("weir_plan", Arc::new(Int64Array::from_value(origin.plan.plan as i64, n))),
+    ];
+    let fields = columns.iter().map(|(name, array)| field(name, array.data_type()));
+    let schema = rows.schema_ref().fields().iter().cloned().chain(fields).collect::<Vec<_>>();
+    let arrays = rows.columns().iter().cloned().chain(columns.iter().map(|(_, array)| array.clone()));
+    RecordBatch::try_new(Arc::new(Schema::new(schema)), arrays.collect())
+        .expect("a part has an offset and an index for every row")
+}
+
+fn field(name: &str, data_type: &DataType) -> Arc<Field> {
+    Arc::new(Field::new(name, data_type.clone(), false))
+}

@@ -1,0 +1,236 @@
+//! Rows as files on a local disk, exactly once, by a commit log beside them. The log is the only memory: nothing is
+//! ever concluded from which files are visible, or from a clock.
+//!
+//! ```text
+//! <root>/_weir/<pipeline>/<sink>/<topic id>/<partition>/log/<number>.json      one record per claim and commit
+//!                                                       staging/<epoch>-<owner>/  files that nobody reads yet
+//! <root>/<target>/<topic>+<partition>+<start>+<end>+<commit>+<route>+<n>.parquet   visible, never overwritten
+//! ```
+//!
+//! A commit writes its files in full, then puts one record that names them where no record was, then gives each
+//! file its visible name. The record decides: before it nothing happened; after it everything did, and the next
+//! owner does the renaming that is left. Readers skip what begins with `_`; they see each file whole, though not
+//! all files of a commit in the same instant.
+
+mod encode;
+mod json;
+mod local;
+mod log;
+mod names;
+mod parquet;
+mod partition;
+mod record;
+mod staging;
+pub mod storage;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use local::LocalStorage;
+use partition::Partition;
+use storage::Storage;
+
+use super::state::{Claim, Commit, Refused, SinkState};
+use super::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
+use crate::offset::TopicPartition;
+
+/// The target, below the root, of rows that this sink refuses: those that delete. JSON lines with the row, its
+/// target and route, where it came from, and why.
+pub const REJECTS: &str = "weir_rejects";
+
+/// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
+pub const FAILPOINTS: [&str; 14] = [
+    "claim.after_init",
+    "claim.after_temp_record",
+    "claim.after_put",
+    "file.roll.between",
+    "claim.cleanup.between",
+    "file.after_open",
+    "file.mid_write",
+    "file.before_close",
+    "file.after_close",
+    "file.before_temp_record",
+    "file.after_temp_record",
+    "file.after_put",
+    "file.between_renames",
+    "file.after_renames",
+];
+
+/// What a file sink is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FilesConfig {
+    /// Everything is below this directory.
+    pub root: PathBuf,
+    /// The pipeline's name.
+    pub pipeline: Arc<str>,
+    /// The sink's name in the pipeline.
+    pub sink: Arc<str>,
+    /// How rows are written.
+    pub format: Format,
+    /// Whether each row carries `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and `weir_plan`. Dead
+    /// letters always do.
+    pub provenance: bool,
+    /// The most rows of a Parquet row group.
+    pub row_group_rows: usize,
+    /// The most encoded bytes of a Parquet row group: what an open file holds in memory.
+    pub row_group_bytes: usize,
+}
+
+impl FilesConfig {
+    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB.
+    pub fn new(root: impl Into<PathBuf>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
+        Self {
+            root: root.into(),
+            pipeline: pipeline.into(),
+            sink: sink.into(),
+            format: Format::Parquet,
+            provenance: true,
+            row_group_rows: 128 << 10,
+            row_group_bytes: 8 << 20,
+        }
+    }
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// Columns, compressed with zstd.
+    Parquet,
+    /// One JSON object per line, as in [`super::json`].
+    JsonLines,
+}
+
+impl Format {
+    /// What the name of such a file ends with, without the point.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::JsonLines => "jsonl",
+        }
+    }
+}
+
+/// What happened to a file sink since it was opened.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Files that a predecessor had committed and this process made visible.
+    pub rolled_forward: Count,
+    /// Committed files found in neither place: taken away by a reader, or lost.
+    pub roll_unverified: Count,
+    /// Claims and commits refused because a higher epoch owns the partition.
+    pub fenced: Count,
+    /// Puts whose answer was lost and that turned out to have happened.
+    pub unknown_resolved: Count,
+    /// Files of earlier owners removed from staging.
+    pub cleaned: Count,
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+impl Tally {
+    fn refused(&self, refused: &Refused) {
+        self.fenced.add(u64::from(matches!(refused, Refused::Fenced { .. })));
+    }
+}
+
+/// Shared by all partitions of a sink.
+#[derive(Debug)]
+struct Context {
+    config: FilesConfig,
+    storage: Arc<dyn Storage>,
+    tally: Arc<Tally>,
+}
+
+/// A sink that writes files.
+pub struct FilesSink {
+    context: Arc<Context>,
+    owned: BTreeMap<TopicPartition, Partition>,
+}
+
+impl fmt::Debug for FilesSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owned: Vec<_> = self.owned.keys().collect();
+        f.debug_struct("FilesSink").field("config", &self.context.config).field("owned", &owned).finish()
+    }
+}
+
+impl FilesSink {
+    /// Opens a sink on the local disk, makes its root, and tries out what its guarantee stands on.
+    ///
+    /// # Errors
+    /// [`Error::Permanent`] where the file system has no hard links or overwrites by renaming;
+    /// [`Error::Transient`] where the root cannot be made or written to now.
+    pub fn open(config: FilesConfig) -> Result<Self, Error> {
+        let storage = LocalStorage::open(&config.root).map_err(|e| {
+            Error::Transient(Problem::new(format!("cannot make `{}`", config.root.display())).source(e))
+        })?;
+        Self::with_storage(config, Arc::new(storage))
+    }
+
+    /// Opens a sink on any storage whose root is `config.root`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn with_storage(config: FilesConfig, storage: Arc<dyn Storage>) -> Result<Self, Error> {
+        storage::self_test(&*storage)?;
+        let context = Context { config, storage, tally: Arc::default() };
+        Ok(Self { context: Arc::new(context), owned: BTreeMap::new() })
+    }
+
+    /// What happened so far; it goes on counting.
+    pub fn tally(&self) -> Arc<Tally> {
+        self.context.tally.clone()
+    }
+
+    fn owned(&mut self, at: &TopicPartition) -> Result<&mut Partition, Error> {
+        let missing = || Error::Permanent(Problem::new(format!("{at} is not claimed")));
+        self.owned.get_mut(at).ok_or_else(missing)
+    }
+}
+
+impl Sink for FilesSink {
+    fn claim(&mut self, claim: &Claim) -> Result<SinkState, Error> {
+        self.release(&claim.at);
+        let partition = Partition::claim(&self.context, claim)?;
+        let state = partition.state().clone();
+        self.owned.insert(claim.at.clone(), partition);
+        Ok(state)
+    }
+
+    fn write(&mut self, rows: RoutedBatch) -> Result<Staged, Error> {
+        self.owned(&rows.at)?.write(&rows)
+    }
+
+    fn commit(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Committed, Error> {
+        self.owned(at)?.commit(commit)
+    }
+
+    fn resolve(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Resolved, Error> {
+        self.owned(at)?.resolve(commit)
+    }
+
+    fn release(&mut self, at: &TopicPartition) {
+        if let Some(partition) = self.owned.remove(at) {
+            partition.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Where the file sink puts what: every path below its root. Parts that come from data cannot leave their place.
+
+use crate::offset::{OffsetRange, TopicPartition};
+use crate::sink::state::{Epoch, Nonce};
+
+/// The directories of one partition's log, below the root.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// Holds one directory per topic id.
+    pub(super) topics: String,
+    /// The topic id as a directory's name.
+    pub(super) topic_id: String,
+    /// The partition.
+    pub(super) partition: i32,
+}
+
+impl Places {
+    pub(super) fn new(pipeline: &str, sink: &str, topic_id: &str, partition: i32) -> Self {
+        let topics = format!("_weir/{}/{}", part(pipeline), part(sink));
+        Self { topics, topic_id: part(topic_id), partition }
+    }
+
+    /// The same partition of another topic id, given as a directory's name.
+    pub(super) fn of(&self, topic_id: String) -> Self {
+        Self { topic_id, ..self.clone() }
+    }
+
+    fn directory(&self) -> String {
+        format!("{}/{}/{}", self.topics, self.topic_id, self.partition)
+    }
+
+    pub(super) fn log(&self) -> String {
+        format!("{}/log", self.directory())
+    }
+
+    pub(super) fn record(&self, n: u64) -> String {
+        format!("{}/{n:020}.json", self.log())
+    }
+
+    pub(super) fn staging(&self) -> String {
+        format!("{}/staging", self.directory())
+    }
+
+    pub(super) fn staged(&self, epoch: Epoch, owner: Nonce) -> String {
+        format!("{}/{epoch}-{}", self.staging(), owner.short())
+    }
+}
+
+/// The number of a record from its file's name.
+pub(super) fn record_number(name: &str) -> Option<u64> {
+    name.strip_suffix(".json").filter(|digits| digits.len() == 20)?.parse().ok()
+}
+
+/// The epoch of a staging directory from its name.
+pub(super) fn staged_epoch(name: &str) -> Option<Epoch> {
+    let mut parts = name.splitn(3, '-');
+    let (incarnation, generation, _) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(Epoch { incarnation: incarnation.parse().ok()?, generation: generation.parse().ok()? })
+}
+
+/// The directory of a target, which may be several parts deep.
+pub(super) fn target(target: &str) -> String {
+    target.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+/// The name of a visible file, without its ending. It tells where the rows came from, and no commit before or
+/// after has the same.
+pub(super) fn visible(
+    at: &TopicPartition,
+    range: OffsetRange,
+    commit: Nonce,
+    route: &str,
+    n: usize,
+) -> String {
+    let (topic, route, commit) = (short(part(&at.topic)), short(part(route)), commit.short());
+    let (start, end) = (range.start.get(), range.end.get());
+    format!("{topic}+{}+{start:020}+{end:020}+{commit}+{route}+{n}", at.partition)
+}
+
+/// One part of a path, percent-encoded where it could mean something to a file system or to a reader: readers
+/// skip what begins with `_` or `.`, and `+` stands between the parts of a file's name.
+fn part(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (i, byte) in text.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'=' => out.push(byte as char),
+            b'_' | b'.' if i > 0 => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if out.is_empty() { "%".to_owned() } else { out }
+}
+
+/// Two long names and the numbers between must fit into the 255 bytes of a file's name.
+fn short(part: String) -> String {
+    const LIMIT: usize = 80;
+    if part.len() <= LIMIT {
+        return part;
+    }
+    format!("{}~{:08x}", &part[..LIMIT - 9], crc32fast::hash(part.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offset::Offset;
+
+    #[test]
+    fn no_part_leaves_its_place_or_hides() {
+        for (text, expected) in [
+            ("customers_usa", "customers_usa"),
+            ("dt=2026-01-31", "dt=2026-01-31"),
+            ("..", "%2E."),
+            ("_weir", "%5Fweir"),
+            ("a:b\0+é", "a%3Ab%00%2B%C3%A9"),
+            ("", "%"),
+        ] {
+            assert_eq!(part(text), expected);
+        }
+        assert_eq!(target("a/../b//c"), "a/%2E./b/%/c");
+    }
+
+    #[test]
+    fn a_visible_name_tells_where_its_rows_came_from_and_fits() {
+        let range = OffsetRange::new(Offset::new(5), Offset::new(17));
+        let commit = Nonce::from_u128(0xabcd << 96);
+        let name = visible(&TopicPartition::new("customers", 3), range, commit, "usa", 0);
+        assert_eq!(name, "customers+3+00000000000000000005+00000000000000000017+0000abcd+usa+0");
+        let long = "x".repeat(249);
+        let name = visible(&TopicPartition::new(long.as_str(), i32::MAX), range, commit, &long, 0);
+        assert!(name.len() + ".parquet".len() <= 255, "{}", name.len());
+    }
+
+    #[test]
+    fn numbers_and_epochs_are_read_back_from_names() {
+        let places = Places::new("p", "s", "id", 0);
+        let epoch = Epoch { incarnation: 1, generation: 42 };
+        let directory = places.staged(epoch, Nonce::from_u128(7));
+        assert_eq!(staged_epoch(directory.rsplit('/').next().unwrap()), Some(epoch));
+        assert_eq!(record_number("00000000000000000042.json"), Some(42));
+        assert_eq!(record_number("00000000000000000042.snap.json"), None);
+        assert_eq!(staged_epoch("lost+found"), None);
+    }
+}

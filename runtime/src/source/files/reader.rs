@@ -1,0 +1,290 @@
+//! Files as a source: each file is a partition, read from its first byte or from the record where the sinks stand.
+//! Which file is which partition is told to it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{DirectoryReader, FileEntry, Inputs};
+use crate::batch::BatchBuilder;
+use crate::budget::Budget;
+use crate::commit::RunId;
+use crate::offset::{Offset, TopicPartition};
+use crate::sink::state::{Epoch, Start};
+use crate::source::format::{Format, Options, RecordReader};
+use crate::source::{Assignment, Error, Poll, Source, SourceEvent};
+
+/// How many files are begun before the first of them is finished: enough that the commit of one does not hold up
+/// the reading of the next.
+const OPEN_FILES: usize = 8;
+
+/// How often a source that goes on looks for new files.
+const RESCAN: Duration = Duration::from_secs(1);
+
+/// How a [`FileSource`] reads.
+#[derive(Clone, Debug)]
+pub struct FileSettings {
+    /// The name under which the records go.
+    pub topic: Arc<str>,
+    /// Which topic of that name.
+    pub topic_id: Arc<str>,
+    /// The pipeline's name.
+    pub group: Arc<str>,
+    /// With which epoch its partitions are claimed.
+    pub epoch: Epoch,
+    /// Records in a batch, at most.
+    pub batch_records: usize,
+    /// Bytes in a batch, about, at most; a single record may be larger.
+    pub batch_bytes: usize,
+    /// Whether it ends when all files are read, or goes on looking for new ones.
+    pub once: bool,
+}
+
+/// What says which files there are: those not seen before, each with its partition, written down. Called again
+/// and again.
+pub type Discover = Box<dyn FnMut() -> Result<Vec<FileEntry>, Error> + Send>;
+
+/// See the module.
+pub struct FileSource {
+    settings: FileSettings,
+    inputs: Inputs,
+    budget: Budget,
+    discover: Discover,
+    /// Partitions of which every sink once had a state.
+    started: BTreeSet<i32>,
+    to_assign: VecDeque<What>,
+    /// Ours, in the order in which they are read.
+    assigned: BTreeMap<TopicPartition, Held>,
+    /// Given up, perhaps to be read again.
+    parked: BTreeMap<TopicPartition, Held>,
+    next_scan: Option<Instant>,
+    said_exhausted: bool,
+}
+
+struct Held {
+    what: What,
+    run: RunId,
+    state: State,
+}
+
+/// What a partition is made of.
+enum What {
+    File(FileEntry),
+    /// Files that are a record each.
+    Directory(Vec<FileEntry>),
+}
+
+enum State {
+    /// Nobody has said yet from where.
+    Assigned,
+    Reading(Reader),
+    Failed(Option<Error>),
+    Ended(Offset),
+}
+
+enum Reader {
+    File(Box<RecordReader>),
+    Directory(DirectoryReader),
+}
+
+impl FileSource {
+    /// A source of `entries`, those whose partitions are not finished.
+    pub fn new(
+        settings: FileSettings,
+        inputs: Inputs,
+        budget: Budget,
+        entries: Vec<FileEntry>,
+        started: BTreeSet<i32>,
+        discover: Discover,
+    ) -> Self {
+        let mut source = Self {
+            settings,
+            inputs,
+            budget,
+            discover,
+            started,
+            to_assign: VecDeque::new(),
+            assigned: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            next_scan: None,
+            said_exhausted: false,
+        };
+        source.take_up(entries);
+        source
+    }
+
+    /// Files that are a record each are one partition together; every other is one of its own.
+    fn take_up(&mut self, entries: Vec<FileEntry>) {
+        let (records, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|e| e.format == Format::Raw);
+        self.to_assign.extend(files.into_iter().map(What::File));
+        if !records.is_empty() && !self.extend_directory(&records) {
+            self.to_assign.push_back(What::Directory(records));
+        }
+    }
+
+    /// Adds to the directory where it already is one of ours.
+    fn extend_directory(&mut self, records: &[FileEntry]) -> bool {
+        let at = self.partition(0);
+        let Some(held) = self.assigned.get_mut(&at) else { return false };
+        let What::Directory(entries) = &mut held.what else { return false };
+        entries.extend(records.iter().cloned());
+        let from = match &held.state {
+            State::Reading(Reader::Directory(reader)) => reader.next(),
+            State::Ended(end) => *end,
+            _ => return true,
+        };
+        held.state = open(&self.inputs, &held.what, from);
+        self.said_exhausted = false;
+        true
+    }
+
+    fn partition(&self, partition: i32) -> TopicPartition {
+        TopicPartition { topic: self.settings.topic.clone(), partition }
+    }
+
+    fn assign_next(&mut self) -> Option<SourceEvent> {
+        if self.assigned.len() >= OPEN_FILES {
+            return None;
+        }
+        let what = self.to_assign.pop_front()?;
+        let (partition, input) = match &what {
+            What::File(entry) => (entry.partition, Some(entry.input())),
+            What::Directory(_) => (0, None),
+        };
+        let at = self.partition(partition);
+        let held = Held { what, run: RunId(0), state: State::Assigned };
+        self.assigned.insert(at.clone(), held);
+        let start = match self.started.contains(&partition) {
+            true => Start::MustExist,
+            false => Start::Init(Offset::ZERO),
+        };
+        let FileSettings { topic_id, group, epoch, .. } = self.settings.clone();
+        Some(SourceEvent::Assigned(Assignment { at, topic_id, group, epoch, start, input }))
+    }
+
+    /// What the first partition that is being read has next.
+    fn read_on(&mut self) -> Option<Poll> {
+        let busy = |held: &Held| matches!(held.state, State::Reading(_) | State::Failed(Some(_)));
+        let (at, held) = self.assigned.iter_mut().find(|(_, held)| busy(held))?;
+        let at = at.clone();
+        let reader = match &mut held.state {
+            State::Reading(reader) => reader,
+            State::Failed(error) => {
+                let error = error.take().expect("just matched");
+                return Some(Poll::Event(SourceEvent::Failed { at, error }));
+            }
+            State::Assigned | State::Ended(_) => return None,
+        };
+        let mut builder = BatchBuilder::new(at.clone(), reader.next());
+        let (records, bytes) = (self.settings.batch_records, self.settings.batch_bytes);
+        if let Err(error) = reader.fill(&mut builder, records, bytes) {
+            held.state = State::Failed(None);
+            return Some(Poll::Event(SourceEvent::Failed { at, error }));
+        }
+        if builder.n_records() == 0 {
+            return Some(held.end(at, builder.next(), self.settings.once));
+        }
+        let Some(permit) = self.budget.acquire(builder.bytes()) else { return Some(Poll::Closed) };
+        let (run, next) = (held.run, builder.next());
+        let batch = builder.finish(next, permit).expect("it has a record");
+        Some(Poll::Event(SourceEvent::Batch { run, batch }))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "files are looked for now and then; nothing depends on when")]
+    fn look_for_new(&mut self) {
+        let now = Instant::now();
+        if self.settings.once || self.next_scan.is_some_and(|at| now < at) {
+            return;
+        }
+        self.next_scan = Some(now + RESCAN);
+        match (self.discover)() {
+            Ok(entries) => self.take_up(entries),
+            Err(error) => tracing::error!(%error, "looking for new files"),
+        }
+    }
+
+    fn is_exhausted(&self) -> bool {
+        let ended = |held: &Held| matches!(held.state, State::Ended(_));
+        self.settings.once && self.to_assign.is_empty() && self.assigned.values().all(ended)
+    }
+}
+
+impl Held {
+    /// A directory may get more files in a later run, and in this one if it goes on looking.
+    fn end(&mut self, at: TopicPartition, end: Offset, once: bool) -> Poll {
+        self.state = State::Ended(end);
+        let for_good = matches!(self.what, What::File(_));
+        match for_good || once {
+            true => Poll::Event(SourceEvent::End { run: self.run, at, end, for_good }),
+            false => Poll::Idle,
+        }
+    }
+}
+
+fn open(inputs: &Inputs, what: &What, from: Offset) -> State {
+    let opened = match what {
+        What::File(entry) => open_file(inputs, entry, from),
+        What::Directory(entries) => {
+            let max_bytes = Options::new(Format::Raw).max_record_bytes;
+            let reader = DirectoryReader::new(inputs.clone(), entries.clone(), from, max_bytes);
+            Ok(Reader::Directory(reader))
+        }
+    };
+    opened.map_or_else(|error| State::Failed(Some(error)), State::Reading)
+}
+
+fn open_file(inputs: &Inputs, entry: &FileEntry, from: Offset) -> Result<Reader, Error> {
+    let file = inputs.open(&entry.path).map_err(|e| Error::of(&e))?;
+    let options = Options::new(entry.format);
+    let mut reader = RecordReader::open(Box::new(file), &*entry.path, &options).map_err(|e| Error::of(&e))?;
+    reader.skip_to(from).map_err(|e| Error::of(&e))?;
+    Ok(Reader::File(Box::new(reader)))
+}
+
+impl Reader {
+    fn next(&self) -> Offset {
+        match self {
+            Self::File(reader) => reader.next(),
+            Self::Directory(reader) => reader.next(),
+        }
+    }
+
+    fn fill(&mut self, builder: &mut BatchBuilder, records: usize, bytes: usize) -> Result<(), Error> {
+        match self {
+            Self::File(reader) => reader.fill(builder, records, bytes).map(drop).map_err(|e| Error::of(&e)),
+            Self::Directory(reader) => reader.fill(builder, records, bytes).map(drop).map_err(|e| Error::of(&e)),
+        }
+    }
+}
+
+impl Source for FileSource {
+    fn poll(&mut self) -> Poll {
+        if let Some(event) = self.assign_next() {
+            return Poll::Event(event);
+        }
+        if let Some(poll) = self.read_on() {
+            return poll;
+        }
+        if self.is_exhausted() && !self.said_exhausted {
+            self.said_exhausted = true;
+            return Poll::Event(SourceEvent::Exhausted);
+        }
+        self.look_for_new();
+        Poll::Idle
+    }
+
+    fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset) {
+        let Some(mut held) = self.assigned.remove(at).or_else(|| self.parked.remove(at)) else { return };
+        self.said_exhausted = false;
+        held.run = run;
+        held.state = open(&self.inputs, &held.what, from);
+        self.assigned.insert(at.clone(), held);
+    }
+
+    fn forget(&mut self, at: &TopicPartition, finished: bool) {
+        let held = self.assigned.remove(at).or_else(|| self.parked.remove(at));
+        if let Some(held) = held.filter(|_| !finished) {
+            self.parked.insert(at.clone(), held);
+        }
+    }
+}
