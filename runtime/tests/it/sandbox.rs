@@ -73,7 +73,7 @@ fn each_misdeed_is_told_and_harms_no_other_record() {
     let transform = hostile();
     for (misdeed, code, message) in [
         ("panic", "trap", "the transform trapped: wasm `unreachable` instruction executed"),
-        ("recurse", "trap", "the transform trapped: call stack exhausted"),
+        ("recurse", "trap", "the transform trapped: out of bounds memory access"),
         ("eat", "trap", "the transform wanted more than 67108864 bytes of memory: wasm `unreachable`"),
         ("socket", "trap", "which a transform cannot do"),
         ("exit", "trap", "wasi:cli/exit"),
