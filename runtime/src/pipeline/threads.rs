@@ -20,7 +20,7 @@ use crate::offset::{Offset, TopicPartition};
 use crate::plan::{self, History, PlanLog};
 use crate::route::{Pieces, Routed, route};
 use crate::rule::Rule;
-use crate::sandbox::verdict;
+use crate::sandbox::verdict::{Keeper, Stopped};
 use crate::sink::state::{Claim, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, Source};
@@ -30,6 +30,10 @@ const QUEUE: usize = 16;
 
 /// How long a thread with nothing to do waits before it looks again whether time has passed.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// An instance with more memory than this is replaced before its next batch: linear memory never shrinks, and one
+/// large batch must not be paid for ever after.
+const RETIRE_PAST: usize = 64 << 20;
 
 /// Gives workers what plans run.
 pub trait Rules: Send + Sync {
@@ -66,6 +70,12 @@ pub struct Parts {
     pub rules: Arc<dyn Rules>,
     /// How many batches are transformed at the same time.
     pub workers: usize,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 /// How a pipeline ended.
@@ -206,8 +216,8 @@ impl Threads {
         self.source.outbox.wait_in(&mut select);
         self.workers.outbox.wait_in(&mut select);
         self.sinks.iter().for_each(|sink| sink.outbox.wait_in(&mut select));
-        // A timeout is as good an answer as an event: the caller looks at everything again.
-        drop(select.ready_timeout(due.unwrap_or(PATIENCE).min(PATIENCE)));
+        // Whatever it says, a timeout included: the caller looks at everything again.
+        let _: Result<usize, _> = select.ready_timeout(due.unwrap_or(PATIENCE).min(PATIENCE));
     }
 
     fn join(self) -> Outcome {
@@ -361,7 +371,7 @@ struct Worker {
 /// A plan's transform in a worker, with the instance that it keeps.
 struct Ready {
     loaded: Arc<dyn Loaded>,
-    instance: Option<Box<dyn Rule>>,
+    keeper: Keeper<'static, Stop>,
 }
 
 impl Worker {
@@ -390,7 +400,9 @@ impl Worker {
     fn ready(&mut self, plan: &PlanRef) -> Result<&mut Ready, Stop> {
         if !self.plans.contains_key(&plan.plan) {
             let loaded = self.rules.load(plan)?;
-            self.plans.insert(plan.plan, Ready { loaded, instance: None });
+            let fresh = loaded.clone();
+            let keeper = Keeper::new(Box::new(move || fresh.instance()));
+            self.plans.insert(plan.plan, Ready { loaded, keeper });
         }
         Ok(self.plans.get_mut(&plan.plan).expect("just put there"))
     }
@@ -398,13 +410,18 @@ impl Worker {
 
 impl Ready {
     fn process(&mut self, job: &Job) -> Result<Pieces, Stop> {
-        let loaded = self.loaded.clone();
-        let mut fresh = || loaded.instance();
-        let judged = verdict::transform(&mut self.instance, &mut fresh, &job.batch);
-        judged.map(|judged| judged.pieces).map_err(|stopped| match stopped {
-            verdict::Stopped::Start(stop) => stop,
-            stall => Stop::new(stall.to_string()),
-        })
+        self.keeper.retire_past(RETIRE_PAST);
+        let judged = self.keeper.transform(&job.batch).map_err(|stopped| match stopped {
+            Stopped::Start(stop) => stop,
+            Stopped::Stall { .. } => Stop::new(stopped.to_string())
+                .hint("raise limits.deadline, or find the record with `weir validate`"),
+        })?;
+        if let Some(failure) = &judged.first_failure {
+            let failed = judged.pieces.failed.len();
+            tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), failed,
+                calls = judged.calls, %failure, "a batch had to be halved");
+        }
+        Ok(judged.pieces)
     }
 }
 

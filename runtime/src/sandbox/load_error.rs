@@ -174,6 +174,7 @@ const FEATURES: &[(&str, &str)] = &[
     ("exceptions", "exceptions"),
     ("relaxed SIMD", "relaxed SIMD"),
     ("relaxed-simd", "relaxed SIMD"),
+    ("gc types", "garbage collection"),
     ("gc feature", "garbage collection"),
     ("gc proposal", "garbage collection"),
     ("gc is not enabled", "garbage collection"),

@@ -1,6 +1,7 @@
 //! From a failed batch to the guilty records: halved with fresh instances until each is alone, while all others
 //! go their way. It knows rules, not how they are sandboxed.
 
+use std::error::Error;
 use std::ops::Range;
 
 use crate::batch::Batch;
@@ -8,36 +9,19 @@ use crate::offset::{OffsetRange, TopicPartition};
 use crate::route::{Failed, Output, Pieces};
 use crate::rule::{CallError, Rule};
 
-/// How a caller makes a rule after a failure.
-pub type Fresh<'a, E> = dyn FnMut() -> Result<Box<dyn Rule>, E> + 'a;
+/// A rule that is kept from batch to batch, and how to make another after a failure.
+pub struct Keeper<'a, E> {
+    kept: Option<Box<dyn Rule>>,
+    fresh: Fresh<'a, E>,
+}
 
-/// Transforms a batch. On a trap, an error or a bad output it is halved until each guilty record is alone; all
-/// others go their normal way. Running out of time is no fact about a record: it is tried once more.
-///
-/// `kept` is the rule of the batch before, if it is still good, and afterwards that of this one; `fresh` makes
-/// another after a failure.
-///
-/// # Errors
-/// [`Stopped`]: the batch has to be tried again later, or the pipeline stops.
-pub fn transform<E>(
-    kept: &mut Option<Box<dyn Rule>>,
-    fresh: &mut Fresh<'_, E>,
-    batch: &Batch,
-) -> Result<Judged, Stopped<E>> {
-    let mut trial = Trial { kept, fresh, batch, calls: 0, first_failure: None };
-    let mut pieces = Pieces { outputs: Vec::new(), failed: Vec::new() };
-    let mut todo = Vec::from_iter((!batch.is_empty()).then_some(0..batch.len()));
-    while let Some(rows) = todo.pop() {
-        match trial.try_twice(&rows)? {
-            Ok(output) => pieces.outputs.push((rows.start as u32, output)),
-            Err(error) if rows.len() == 1 => pieces.failed.push(guilty(rows.start, &error)),
-            Err(_) => {
-                let middle = rows.start + rows.len() / 2;
-                todo.extend([middle..rows.end, rows.start..middle]);
-            }
-        }
+/// Makes a fresh rule.
+pub type Fresh<'a, E> = Box<dyn FnMut() -> Result<Box<dyn Rule>, E> + Send + 'a>;
+
+impl<E> std::fmt::Debug for Keeper<'_, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("has_one", &self.kept.is_some()).finish_non_exhaustive()
     }
-    Ok(Judged { pieces, calls: trial.calls, first_failure: trial.first_failure })
 }
 
 /// What came of a batch, and what it took.
@@ -53,7 +37,7 @@ pub struct Judged {
 
 /// No verdict: this is not about a record.
 #[derive(Debug, thiserror::Error)]
-pub enum Stopped<E> {
+pub enum Stopped<E: Error + 'static> {
     /// The same records twice ran out of time, the second time on a fresh instance.
     #[error("E_STALL: the transform did not answer within {ms} ms, twice, for {at} offsets {range}")]
     Stall {
@@ -67,27 +51,57 @@ pub enum Stopped<E> {
         log: String,
     },
     /// A fresh instance did not start; the next would not either.
-    #[error("the transform does not start: {0}")]
-    Start(E),
+    #[error("the transform does not start")]
+    Start(#[source] E),
 }
 
-struct Trial<'a, 'f, E> {
-    kept: &'a mut Option<Box<dyn Rule>>,
-    fresh: &'a mut Fresh<'f, E>,
-    batch: &'a Batch,
-    calls: u32,
-    first_failure: Option<CallError>,
-}
+impl<'a, E: Error + 'static> Keeper<'a, E> {
+    /// A keeper that has no rule yet and makes them with `fresh`.
+    pub fn new(fresh: Fresh<'a, E>) -> Self {
+        Self { kept: None, fresh }
+    }
 
-impl<E> Trial<'_, '_, E> {
-    fn try_twice(&mut self, rows: &Range<usize>) -> Result<Result<Output, CallError>, Stopped<E>> {
-        let part = (rows.len() < self.batch.len()).then(|| self.batch.rows(rows.clone()));
-        let part = part.as_ref().unwrap_or(self.batch);
-        let first = self.call(part)?;
+    /// Drops a kept rule that holds more than `mark` bytes; the next batch gets a fresh one.
+    pub fn retire_past(&mut self, mark: usize) {
+        self.kept.take_if(|rule| rule.memory_bytes() > mark);
+    }
+
+    /// Transforms a batch. On a trap, an error or a bad output it is halved until each guilty record is alone; all
+    /// others go their normal way. Running out of time is no fact about a record: it is tried once more.
+    ///
+    /// # Errors
+    /// [`Stopped`]: the batch has to be tried again later, or the pipeline stops.
+    pub fn transform(&mut self, batch: &Batch) -> Result<Judged, Stopped<E>> {
+        let pieces = Pieces { outputs: Vec::new(), failed: Vec::new() };
+        let mut judged = Judged { pieces, calls: 0, first_failure: None };
+        let mut todo = Vec::from_iter((!batch.is_empty()).then_some(0..batch.len()));
+        while let Some(rows) = todo.pop() {
+            let result = self.try_twice(batch, &rows, &mut judged)?;
+            match result {
+                Ok(output) => judged.pieces.outputs.push((rows.start as u32, output)),
+                Err(error) if rows.len() == 1 => judged.pieces.failed.push(guilty(rows.start, &error)),
+                Err(_) => {
+                    let middle = rows.start + rows.len() / 2;
+                    todo.extend([middle..rows.end, rows.start..middle]);
+                }
+            }
+        }
+        Ok(judged)
+    }
+
+    fn try_twice(
+        &mut self,
+        batch: &Batch,
+        rows: &Range<usize>,
+        judged: &mut Judged,
+    ) -> Result<Result<Output, CallError>, Stopped<E>> {
+        let part = (rows.len() < batch.len()).then(|| batch.rows(rows.clone()));
+        let part = part.as_ref().unwrap_or(batch);
+        let first = self.call(part, judged)?;
         if !matches!(first, Err(CallError::Deadline { .. })) {
             return Ok(first);
         }
-        match self.call(part)? {
+        match self.call(part, judged)? {
             Err(CallError::Deadline { ms, log }) => {
                 Err(Stopped::Stall { at: part.at().clone(), range: part.range(), ms, log })
             }
@@ -96,16 +110,16 @@ impl<E> Trial<'_, '_, E> {
     }
 
     /// One call, on the kept rule or a fresh one. A rule that failed is not kept.
-    fn call(&mut self, batch: &Batch) -> Result<Result<Output, CallError>, Stopped<E>> {
+    fn call(&mut self, batch: &Batch, judged: &mut Judged) -> Result<Result<Output, CallError>, Stopped<E>> {
         let mut rule = match self.kept.take() {
             Some(rule) => rule,
             None => (self.fresh)().map_err(Stopped::Start)?,
         };
-        self.calls += 1;
+        judged.calls += 1;
         let result = rule.process(batch);
         match &result {
-            Ok(_) => *self.kept = Some(rule),
-            Err(error) => _ = self.first_failure.get_or_insert_with(|| error.clone()),
+            Ok(_) => self.kept = Some(rule),
+            Err(error) => _ = judged.first_failure.get_or_insert_with(|| error.clone()),
         }
         Ok(result)
     }
@@ -160,10 +174,10 @@ mod tests {
         }
         let batch = builder.finish(Offset::new(100), Permit::free()).unwrap();
         let slow = Arc::new(AtomicU32::new(slow));
-        let mut fresh = || -> Result<Box<dyn Rule>, Infallible> {
+        let fresh = || -> Result<Box<dyn Rule>, Infallible> {
             Ok(Box::new(Simulated { used_up: false, slow: Arc::clone(&slow) }))
         };
-        transform(&mut None, &mut fresh, &batch)
+        Keeper::new(Box::new(fresh)).transform(&batch)
     }
 
     fn rows(judged: &Judged) -> (Vec<u32>, Vec<u32>) {

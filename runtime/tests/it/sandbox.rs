@@ -8,7 +8,7 @@ use weir::batch::{Batch, BatchBuilder, RecordRef};
 use weir::budget::Permit;
 use weir::offset::{Offset, TopicPartition};
 use weir::rule::{CallError, Rule};
-use weir::sandbox::verdict::{self, Judged, Stopped};
+use weir::sandbox::verdict::{Judged, Keeper, Stopped};
 use weir::sandbox::{Imports, Init, Instance, InstanceLimits, Sandbox, SandboxOptions, StartError, Transform};
 
 use crate::guests;
@@ -44,8 +44,8 @@ fn batch(values: &[&str]) -> Batch {
 
 fn judge(transform: &Transform, values: &[&str]) -> Result<Judged, Stopped<StartError>> {
     let init = init(transform, limits());
-    let mut fresh = || transform.instance(&init).map(|rule| Box::new(rule) as Box<dyn Rule>);
-    verdict::transform(&mut None, &mut fresh, &batch(values))
+    let fresh = || transform.instance(&init).map(|rule| Box::new(rule) as Box<dyn Rule>);
+    Keeper::new(Box::new(fresh)).transform(&batch(values))
 }
 
 fn process(instance: &mut Instance, values: &[&str]) -> Result<Vec<u32>, CallError> {
@@ -110,11 +110,11 @@ fn a_loop_is_a_stall_of_the_narrowest_range_after_one_retry() {
     let transform = hostile();
     let init = init(&transform, InstanceLimits { deadline: Duration::from_millis(50), ..limits() });
     let mut n_fresh = 0;
-    let mut fresh = || {
+    let fresh = || {
         n_fresh += 1;
         transform.instance(&init).map(|rule| Box::new(rule) as Box<dyn Rule>)
     };
-    let stopped = verdict::transform(&mut None, &mut fresh, &batch(&["a", "loop", "b"])).unwrap_err();
+    let stopped = Keeper::new(Box::new(fresh)).transform(&batch(&["a", "loop", "b"])).unwrap_err();
     let text = "E_STALL: the transform did not answer within 50 ms, twice, for t/0 offsets [100, 103)";
     assert_eq!((stopped.to_string().as_str(), n_fresh), (text, 2));
 }

@@ -42,17 +42,6 @@ const US_CITIES: Table = Table::required(
     "The cities of the USA",
 );
 
-const NON_USA: Choice<NonUsa> = Choice::new(
-    "non_usa",
-    &[("other", NonUsa::Other), ("alerts", NonUsa::Alerts), ("drop", NonUsa::Drop)],
-    "Where customers go who are not American",
-);
-const ON_BAD_AGE: Choice<OnBadAge> = Choice::new(
-    "on_bad_age",
-    &[("reject", OnBadAge::Reject), ("null", OnBadAge::Null)],
-    "What becomes of an American whose age is not a number of years",
-);
-
 #[derive(Debug, Clone, Copy)]
 enum NonUsa {
     Other,
@@ -60,20 +49,23 @@ enum NonUsa {
     Drop,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OnBadAge {
-    Reject,
-    Null,
-}
-
+const NON_USA: Choice<NonUsa> = Choice::new(
+    "non_usa",
+    &[("other", NonUsa::Other), ("alerts", NonUsa::Alerts), ("drop", NonUsa::Drop)],
+    "Where customers go who are not American",
+);
+const ON_BAD_AGE: Choice<bool> = Choice::new(
+    "on_bad_age",
+    &[("reject", true), ("null", false)],
+    "What becomes of an American whose age is not a number of years",
+);
 const CUSTOMER: Object<6> = Object::with(["id", "first_name", "last_name", "email", "age", "location"]);
 
-/// The rule, with its settings and its cities.
 #[derive(Debug)]
 pub struct Customers {
     cities: Lookup,
     non_usa: NonUsa,
-    on_bad_age: OnBadAge,
+    rejects_bad_age: bool,
 }
 
 weir_sdk::export!(Customers);
@@ -85,13 +77,19 @@ impl Transform for Customers {
             .settings(&[&NON_USA, &ON_BAD_AGE])
             .tables(&[&US_CITIES])
             .routes(&[&USA, &ALERTS, &OTHER])
-            .reasons(&[ID_NOT_TEXT, NAME_NOT_TEXT, EMAIL_NOT_TEXT])
-            .reasons(&[LOCATION_NOT_TEXT, AGE_NOT_INTEGER, AGE_OUT_OF_RANGE]))
+            .reasons(&[
+                ID_NOT_TEXT,
+                NAME_NOT_TEXT,
+                EMAIL_NOT_TEXT,
+                LOCATION_NOT_TEXT,
+                AGE_NOT_INTEGER,
+                AGE_OUT_OF_RANGE,
+            ]))
     }
 
     fn init(settings: &Settings, tables: &Tables) -> Result<Self, String> {
         let cities = tables.get(&US_CITIES)?.lookup("city", Case::Ignored)?;
-        Ok(Self { cities, non_usa: settings.get(&NON_USA)?, on_bad_age: settings.get(&ON_BAD_AGE)? })
+        Ok(Self { cities, non_usa: settings.get(&NON_USA)?, rejects_bad_age: settings.get(&ON_BAD_AGE)? })
     }
 
     fn record(&self, record: &Record<'_>, out: &mut Emitter<'_>) {
@@ -104,7 +102,11 @@ impl Transform for Customers {
             Err(_) => return out.reject_with(&LOCATION_NOT_TEXT, location),
         };
         if !self.is_american(place) || clean::text(&id) == Ok(None) {
-            return self.non_usa(out);
+            return match self.non_usa {
+                NonUsa::Other => out.record(&OTHER),
+                NonUsa::Alerts => out.record(&ALERTS),
+                NonUsa::Drop => out.drop_record(),
+            };
         }
         let id = out.clean(&id, clean::text_or_integer, &ID_NOT_TEXT);
         let first_name = out.clean(&first_name, clean::text, &NAME_NOT_TEXT);
@@ -118,18 +120,9 @@ impl Transform for Customers {
 }
 
 impl Customers {
-    /// The location is a city of the USA, or what stands before its first comma is.
     fn is_american(&self, location: &str) -> bool {
-        self.cities.contains(location)
-            || location.split_once(',').is_some_and(|(city, _)| self.cities.contains(city.trim()))
-    }
-
-    fn non_usa(&self, out: &mut Emitter<'_>) {
-        match self.non_usa {
-            NonUsa::Other => out.record(&OTHER),
-            NonUsa::Alerts => out.record(&ALERTS),
-            NonUsa::Drop => out.drop_record(),
-        }
+        let before_comma = location.split(',').next().unwrap_or_default();
+        self.cities.contains(location) || self.cities.contains(before_comma.trim())
     }
 
     fn age(&self, age: &Value<'_>, out: &mut Emitter<'_>) -> Option<i64> {
@@ -139,7 +132,7 @@ impl Customers {
             Ok(Some(_)) | Err(Wrong::OutOfRange) => &AGE_OUT_OF_RANGE,
             Err(_) => &AGE_NOT_INTEGER,
         };
-        if self.on_bad_age == OnBadAge::Reject {
+        if self.rejects_bad_age {
             out.reject_with(reason, age);
         }
         None

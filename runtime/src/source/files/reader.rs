@@ -61,6 +61,12 @@ pub struct FileSource {
     said_exhausted: bool,
 }
 
+impl std::fmt::Debug for FileSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileSource").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
 struct Held {
     what: What,
     run: RunId,

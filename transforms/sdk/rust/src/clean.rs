@@ -108,4 +108,4 @@ pub fn boolean(value: &Value<'_>) -> Result<Option<bool>, Wrong> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

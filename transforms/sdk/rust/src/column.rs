@@ -153,7 +153,7 @@ pub(crate) fn push_present(bitmap: &mut Vec<u8>, row: usize, present: bool) {
 #[cold]
 fn all_present(bitmap: &mut Vec<u8>, rows: usize) {
     bitmap.resize(rows / 8, 0xff);
-    if rows % 8 != 0 {
+    if !rows.is_multiple_of(8) {
         bitmap.push((1 << (rows % 8)) - 1);
     }
 }
@@ -162,7 +162,7 @@ fn all_present(bitmap: &mut Vec<u8>, rows: usize) {
 #[inline]
 pub(crate) fn push_bit(bitmap: &mut Vec<u8>, at: usize, bit: bool) {
     match bitmap.last_mut() {
-        Some(last) if at % 8 != 0 => *last |= u8::from(bit) << (at % 8),
+        Some(last) if !at.is_multiple_of(8) => *last |= u8::from(bit) << (at % 8),
         _ => bitmap.push(u8::from(bit)),
     }
 }

@@ -266,7 +266,7 @@ impl<'a> Emitter<'a> {
 impl RouteBuilder {
     fn finish(self, route: u32, input: &Input<'_>) -> Result<RouteOutput, String> {
         let columns = self.columns.into_iter().map(ColumnBuilder::finish).collect();
-        let (keys, headers, deletes) = self.envelope.finish(&self.rows, input)?;
+        let EnvelopeBuilder { keys, headers, deletes } = self.envelope.finish(&self.rows, input)?;
         Ok(RouteOutput { route, rows: self.rows, columns, keys, headers, deletes })
     }
 }

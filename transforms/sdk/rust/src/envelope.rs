@@ -6,9 +6,10 @@ use crate::output::Headers;
 
 #[derive(Debug, Default)]
 pub(crate) struct EnvelopeBuilder {
-    keys: Option<VarBytes>,
-    headers: Option<Headers>,
-    deletes: Vec<u8>,
+    pub(crate) keys: Option<VarBytes>,
+    pub(crate) headers: Option<Headers>,
+    /// Empty, or one bit per row.
+    pub(crate) deletes: Vec<u8>,
 }
 
 impl EnvelopeBuilder {
@@ -54,12 +55,8 @@ impl EnvelopeBuilder {
         self.deletes[row / 8] |= 1 << (row % 8);
     }
 
-    /// All keys, headers and deletes; `None` and empty where no row has its own.
-    pub(crate) fn finish(
-        mut self,
-        rows: &[u32],
-        input: &Input<'_>,
-    ) -> Result<(Option<VarBytes>, Option<Headers>, Vec<u8>), String> {
+    /// Everything for a route of these rows; nothing where no row has its own.
+    pub(crate) fn finish(mut self, rows: &[u32], input: &Input<'_>) -> Result<Self, String> {
         if let Some(keys) = &mut self.keys {
             inherit_keys(keys, rows, input)?;
         }
@@ -69,7 +66,7 @@ impl EnvelopeBuilder {
         if !self.deletes.is_empty() {
             self.deletes.resize(rows.len().div_ceil(8), 0);
         }
-        Ok((self.keys, self.headers, self.deletes))
+        Ok(self)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Write a Weir transform: declare routes, reasons, settings and tables, and decide one record at a time. The SDK
 //! does the batches, the columns, the rejects and the counting. Never reads a file, a clock or a random number.
 
+#[cfg(target_family = "wasm")]
+extern crate self as weir_sdk;
+
 pub mod batch;
 pub mod clean;
 pub mod column;
@@ -13,6 +16,7 @@ mod lookup;
 pub mod output;
 mod row;
 mod settings;
+pub mod testing;
 mod transform;
 
 #[cfg(target_family = "wasm")]
@@ -55,3 +59,7 @@ macro_rules! export {
         };
     };
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Guide;

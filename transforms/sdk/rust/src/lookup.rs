@@ -96,8 +96,10 @@ impl TableData {
 impl Lookup {
     /// A look-up of the place that a text has in `keys`. `None` is no key; of equal keys the first counts.
     pub fn new<'k>(keys: impl IntoIterator<Item = Option<&'k str>>, case: Case) -> Self {
-        let mut lookup = Self { case, slots: vec![(0, 0); 16], text: String::new(), keys: Vec::new() };
-        for (key, row) in keys.into_iter().zip(0..) {
+        let keys = keys.into_iter();
+        let slots = vec![(0, 0); (keys.size_hint().0 * 2).next_power_of_two().max(16)];
+        let mut lookup = Self { case, slots, text: String::new(), keys: Vec::new() };
+        for (key, row) in keys.zip(0..) {
             match (key, case) {
                 (None, _) => {}
                 (Some(key), Case::Exact) => lookup.insert(key, row),

@@ -57,6 +57,12 @@ impl<T: Transform> Instance<T> {
         Ok(Self { transform, described })
     }
 
+    /// What the transform tells under its settings.
+    #[must_use]
+    pub const fn description(&self) -> &Description {
+        &self.described
+    }
+
     /// The contract's `process`.
     ///
     /// # Errors
