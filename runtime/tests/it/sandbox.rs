@@ -1,7 +1,7 @@
 //! A transform that does its worst, in the sandbox: each misdeed has its own clear error, and harms no other
 //! record.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use weir::batch::{Batch, BatchBuilder, RecordRef};
@@ -13,9 +13,11 @@ use weir::sandbox::{Imports, Init, Instance, InstanceLimits, Sandbox, SandboxOpt
 
 use crate::guests;
 
+/// Compiled once: that is what takes time.
 fn hostile() -> Transform {
-    let sandbox = Sandbox::new(SandboxOptions { max_instances: 8, ..SandboxOptions::default() }).unwrap();
-    sandbox.load(guests::hostile()).unwrap()
+    static LOADED: OnceLock<Transform> = OnceLock::new();
+    let load = || Sandbox::new(SandboxOptions::default()).unwrap().load(guests::hostile()).unwrap();
+    LOADED.get_or_init(load).clone()
 }
 
 fn limits() -> InstanceLimits {
