@@ -142,7 +142,10 @@ impl Functions<'_> {
         self.has::<(wit::Batch<'_>,), (Result<wit::Output, String>,)>("process")
     }
 
-    fn has<P: ComponentNamedList + Lower, R: ComponentNamedList + Lift>(&self, name: &str) -> Result<(), LoadError> {
+    fn has<P: ComponentNamedList + Lower, R: ComponentNamedList + Lift>(
+        &self,
+        name: &str,
+    ) -> Result<(), LoadError> {
         let wrong = |text: String| LoadError::Signature { text: format!("`{name}`: {text}") };
         match self.component.get_export(Some(self.of), name) {
             Some((ComponentItem::ComponentFunc(function), _)) => {

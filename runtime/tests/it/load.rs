@@ -85,7 +85,10 @@ fn imports_from_elsewhere_are_refused_by_name() {
     let import = |name: &str| component(&format!(r#"(import "{name}" (instance (export "f" (func))))"#));
     let refused = |name: &str, hint: &str| {
         let error = load(&import(name));
-        assert_eq!(error.to_string(), format!("the component imports `{name}`, which a transform may not use"));
+        assert_eq!(
+            error.to_string(),
+            format!("the component imports `{name}`, which a transform may not use")
+        );
         assert!(error.hint().contains(hint), "{}", error.hint());
     };
     refused("wasi:http/types@0.2.6", "--disable http --disable fetch-event");
@@ -120,6 +123,7 @@ fn another_signature_is_refused_at_load() {
         (func $f (canon lift (core func $c "f")))
         (instance $i (export "describe" (func $f)) (export "init" (func $f)) (export "process" (func $f)))
         (export "weir:transform/transform@0.1.0" (instance $i))"#;
-    let other = "the component's `weir:transform/transform@0.1.0` is not that of the contract: `describe`: expected";
+    let other =
+        "the component's `weir:transform/transform@0.1.0` is not that of the contract: `describe`: expected";
     says(&component(text), other);
 }

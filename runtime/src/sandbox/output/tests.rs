@@ -11,7 +11,12 @@ use wit::ColumnDataResult as Data;
 const COUNT: usize = 4;
 
 fn description() -> Description {
-    let field = |name: &str, data_type, nullable| Field { name: name.into(), data_type, nullable, doc: String::new() };
+    let field = |name: &str, data_type, nullable| Field {
+        name: name.into(),
+        data_type,
+        nullable,
+        doc: String::new(),
+    };
     let fields = vec![
         field("name", DataType::Utf8, false),
         field("age", DataType::Int64, true),
@@ -125,7 +130,8 @@ fn absent_cells_are_null_and_bits_behind_the_end_do_not_count() {
     let output = taken(|o| {
         o.routes[0].columns[1].validity = vec![0b1111_1101];
         o.routes[0].columns[2].data = Data::Booleans(vec![0xff]);
-        o.routes[0].columns[3].data = Data::S128s([7_i128, i128::MAX].iter().flat_map(|v| v.to_le_bytes()).collect());
+        o.routes[0].columns[3].data =
+            Data::S128s([7_i128, i128::MAX].iter().flat_map(|v| v.to_le_bytes()).collect());
         o.routes[0].columns[3].validity = vec![0b01];
         let keys = o.routes[0].keys.as_mut().unwrap();
         keys.validity = vec![0xfd];
@@ -151,7 +157,14 @@ fn every_record_has_one_fate() {
 
 #[test]
 fn routes_exist_and_come_once() {
-    let raw = || wit::RouteBatch { route: 1, rows: vec![0], columns: vec![], keys: None, headers: None, deletes: vec![] };
+    let raw = || wit::RouteBatch {
+        route: 1,
+        rows: vec![0],
+        columns: vec![],
+        keys: None,
+        headers: None,
+        deletes: vec![],
+    };
     taken(|o| o.routes.push(raw()));
     refused(|o| o.routes[0].route = 2, "route 2: there are 2");
     refused(|o| o.routes[0].route = u32::MAX, "route 4294967295: there are 2");
@@ -170,7 +183,10 @@ fn columns_have_the_declared_type_and_length() {
     let big = [0_i128, 1000].iter().flat_map(|v| v.to_le_bytes()).collect();
     refused(set(3, Data::S128s(big)), "route `usa`, field `sum`: row 1: 1000 has more than 3 digits");
     let least = [0, i128::MIN].iter().flat_map(|v| v.to_le_bytes()).collect();
-    refused(set(3, Data::S128s(least)), &format!("route `usa`, field `sum`: row 1: {} has more than 3 digits", i128::MIN));
+    refused(
+        set(3, Data::S128s(least)),
+        &format!("route `usa`, field `sum`: row 1: {} has more than 3 digits", i128::MIN),
+    );
 }
 
 #[test]
@@ -195,8 +211,14 @@ fn byte_strings_have_true_offsets() {
     refused(offsets(&[1, 1, 1]), &format!("{at} the first offset is 1, not 0"));
     refused(offsets(&[0, 1, 2]), &format!("{at} the last offset is 2, where there are 1"));
     refused(offsets(&[0, 2, 1]), &format!("{at} row 1: its end, 1, lies before its start, 2"));
-    refused(offsets(&[0, u32::MAX, 1]), &format!("{at} row 1: its end, 1, lies before its start, 4294967295"));
-    refused(|o| o.routes[0].columns[9].validity = vec![0b10], &format!("{at} row 0 is absent and has bytes all the same"));
+    refused(
+        offsets(&[0, u32::MAX, 1]),
+        &format!("{at} row 1: its end, 1, lies before its start, 4294967295"),
+    );
+    refused(
+        |o| o.routes[0].columns[9].validity = vec![0b10],
+        &format!("{at} row 0 is absent and has bytes all the same"),
+    );
     let inner = "the validity inside `var-bytes` is not empty; that of the column counts";
     refused(|o| bytes_of(o, 9).validity = vec![3], &format!("{at} {inner}"));
 }
@@ -204,7 +226,10 @@ fn byte_strings_have_true_offsets() {
 #[test]
 fn text_is_utf8_and_json_is_json() {
     let at = "route `usa`, field `name`:";
-    refused(|o| *bytes_of(o, 0) = var(&[b"a", b"b\xff"]), &format!("{at} row 1 is not UTF-8 from its byte 1 on"));
+    refused(
+        |o| *bytes_of(o, 0) = var(&[b"a", b"b\xff"]),
+        &format!("{at} row 1 is not UTF-8 from its byte 1 on"),
+    );
     refused(|o| bytes_of(o, 0).offsets[1] = 2, &format!("{at} row 0 is not UTF-8 from its byte 1 on"));
     for (cell, why) in [
         (&b"{"[..], "EOF while parsing an object at line 1 column 1"),
@@ -272,10 +297,11 @@ fn any_u32() -> impl Strategy<Value = u32> {
 }
 
 fn any_var() -> impl Strategy<Value = wit::VarBytesResult> {
-    let honest = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3), 0..5).prop_map(|entries| {
-        let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
-        var(&entries)
-    });
+    let honest =
+        proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3), 0..5).prop_map(|entries| {
+            let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+            var(&entries)
+        });
     let lists = (proptest::collection::vec(any_u32(), 0..5), proptest::collection::vec(any::<u8>(), 0..6));
     let lying = (lists, proptest::collection::vec(any::<u8>(), 0..2));
     let lying = lying.prop_map(|((offsets, data), validity)| wit::VarBytesResult { offsets, data, validity });
@@ -306,28 +332,30 @@ fn any_output() -> impl Strategy<Value = wit::Output> {
     let route = (any_u32(), columns, rows, keys, headers, vec(any::<u8>(), 0..2));
     let rejects = (vec(any_u32(), 0..4), vec(any_u32(), 0..4), any_var());
     let rejects = proptest::option::of(rejects);
-    (vec(route, 0..3), rejects, proptest::option::of(vec(any_u32(), 0..4))).prop_map(|(routes, rejects, dropped)| {
-        let mut said = good();
-        for (i, (route, columns, rows, keys, headers, deletes)) in routes.into_iter().enumerate() {
-            if i > 0 {
-                said.routes.push(wit::RouteBatch { route, columns: vec![], ..good().routes.remove(0) });
-            }
-            let part = said.routes.last_mut().expect("there is one");
-            for (at, column) in columns {
-                match part.columns.get_mut(at) {
-                    Some(old) => *old = column,
-                    None => part.columns.push(column),
+    (vec(route, 0..3), rejects, proptest::option::of(vec(any_u32(), 0..4))).prop_map(
+        |(routes, rejects, dropped)| {
+            let mut said = good();
+            for (i, (route, columns, rows, keys, headers, deletes)) in routes.into_iter().enumerate() {
+                if i > 0 {
+                    said.routes.push(wit::RouteBatch { route, columns: vec![], ..good().routes.remove(0) });
                 }
+                let part = said.routes.last_mut().expect("there is one");
+                for (at, column) in columns {
+                    match part.columns.get_mut(at) {
+                        Some(old) => *old = column,
+                        None => part.columns.push(column),
+                    }
+                }
+                (part.keys, part.headers, part.deletes) = (keys, headers, deletes);
+                part.rows = rows.unwrap_or_else(|| std::mem::take(&mut part.rows));
             }
-            (part.keys, part.headers, part.deletes) = (keys, headers, deletes);
-            part.rows = rows.unwrap_or_else(|| std::mem::take(&mut part.rows));
-        }
-        if let Some((rows, reasons, details)) = rejects {
-            said.rejects = wit::Rejects { rows, reasons, details };
-        }
-        said.dropped = dropped.unwrap_or(said.dropped);
-        said
-    })
+            if let Some((rows, reasons, details)) = rejects {
+                said.rejects = wit::Rejects { rows, reasons, details };
+            }
+            said.dropped = dropped.unwrap_or(said.dropped);
+            said
+        },
+    )
 }
 
 proptest! {
