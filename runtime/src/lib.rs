@@ -16,3 +16,4 @@ pub mod plan;
 pub mod commit;
 pub mod pipeline;
 pub mod config;
+pub mod project;
