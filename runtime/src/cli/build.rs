@@ -98,7 +98,7 @@ fn imports(built: &Built) -> String {
         return "nothing".to_owned();
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     for import in imports {
         table.add_row([format!("    {}", import.interface), import.answer.to_owned()]);
     }

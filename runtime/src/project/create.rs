@@ -10,10 +10,12 @@ use super::name::Name;
 include!(concat!(env!("OUT_DIR"), "/sdk_files.rs"));
 
 /// What stands for the project's name in a template.
-const NAME: &str = "NAME";
+const NAME: &str = "{{name}}";
 
 const RUST: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("rust/Cargo.toml.in")),
+    // Ours: the versions that the SDK is tested with. The first build takes out what the project does not need.
+    ("Cargo.lock", include_str!("../../../Cargo.lock")),
     (".cargo/config.toml", include_str!("rust/config.toml")),
     (".gitignore", include_str!("rust/gitignore")),
     ("README.md", include_str!("rust/README.md")),

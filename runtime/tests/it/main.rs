@@ -2,4 +2,5 @@
 #![expect(missing_debug_implementations, reason = "tests")]
 
 mod guests;
+mod project;
 mod sandbox;

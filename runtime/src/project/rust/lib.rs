@@ -49,15 +49,17 @@ impl Transform for Orders {
     /// Lists what is declared above. What is used and not listed fails the batch.
     fn describe(_: &Settings) -> Result<Description, String> {
         let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        Ok(Description::new(name, version, env!("CARGO_PKG_DESCRIPTION"))
+        let described = Description::new(name, version, env!("CARGO_PKG_DESCRIPTION"))
             .settings(&[&CURRENCY])
             .routes(&[&ORDERS, &REST])
-            .reasons(&[BAD_VALUE]))
+            .reasons(&[BAD_VALUE]);
+        Ok(described)
     }
 
     /// Called once, before the first record. An error here keeps the pipeline from starting.
     fn init(settings: &Settings, _: &Tables) -> Result<Self, String> {
-        Ok(Self { currency: settings.get(&CURRENCY)? })
+        let currency = settings.get(&CURRENCY)?;
+        Ok(Self { currency })
     }
 
     /// Decides one record: it is routed, rejected or dropped. It can see nothing but the record and `self`.
@@ -76,7 +78,15 @@ impl Transform for Orders {
         match (id, amount) {
             _ if out.is_rejected() => {}
             (Some(id), Some(amount)) => {
-                out.row(&ORDERS, Order { id, customer, amount, ordered_at });
+                out.row(
+                    &ORDERS,
+                    Order {
+                        id,
+                        customer,
+                        amount,
+                        ordered_at,
+                    },
+                );
             }
             _ => out.record(&REST),
         }
@@ -90,45 +100,51 @@ mod tests {
 
     use super::*;
 
-    fn fate(settings: &[(&str, &str)], record: &str) -> Fate {
-        let settings = settings.iter().map(|(key, value)| (key.to_string(), value.to_string()));
-        let instance = Instance::<Orders>::init(settings.collect(), vec![]).unwrap();
-        fates(&instance, [Some(record.as_bytes())]).unwrap().remove(0)
+    /// What becomes of one record where the setting is `currency`.
+    fn fate(currency: &str, record: &str) -> Fate {
+        let settings = vec![("currency".to_owned(), currency.to_owned())];
+        let instance = Instance::<Orders>::init(settings, vec![]).unwrap();
+        let mut fates = fates(&instance, [Some(record.as_bytes())]).unwrap();
+        fates.remove(0)
     }
 
-    fn route(fate: &Fate) -> &str {
-        let Fate::Routed(rows) = fate else { panic!("not routed: {fate:?}") };
-        &rows[0].route
-    }
-
-    #[test]
-    fn an_order_becomes_a_typed_row() {
-        let order = r#"{"id":"1","amount":"19.9","currency":"EUR","ordered_at":"1970-01-02"}"#;
-        let Fate::Routed(rows) = fate(&[], order) else { panic!("not routed") };
-        let values: Vec<_> = rows[0].fields.iter().map(|(_, value)| value.clone()).collect();
-        let expected =
-            [Scalar::Text("1".into()), Scalar::Null, Scalar::Decimal(1990), Scalar::Integer(1)];
-        assert_eq!((rows[0].route.as_str(), values), ("orders", expected.to_vec()));
-    }
-
-    #[test]
-    fn what_is_no_order_goes_on_as_it_came() {
-        for record in ["no JSON", r#"{"id":"1","currency":"EUR"}"#, r#"{"currency":"EUR","amount":1}"#] {
-            assert_eq!(route(&fate(&[], record)), "rest", "{record}");
+    fn check_route(currency: &str, record: &str, expected: &str) {
+        match fate(currency, record) {
+            Fate::Routed(rows) => assert_eq!(rows[0].route, expected, "{record}"),
+            other => panic!("{record}: {other:?}"),
         }
     }
 
     #[test]
+    fn an_order_becomes_a_typed_row() {
+        let order = r#"{"id":"7","amount":"19.9","currency":"EUR","ordered_at":"1970-01-02"}"#;
+        let Fate::Routed(rows) = fate("EUR", order) else {
+            panic!("not routed");
+        };
+        let values: Vec<&Scalar> = rows[0].fields.iter().map(|(_, value)| value).collect();
+        let id = Scalar::Text("7".to_owned());
+        let (amount, day) = (Scalar::Decimal(1990), Scalar::Integer(1));
+        assert_eq!(values, [&id, &Scalar::Null, &amount, &day]);
+    }
+
+    #[test]
     fn the_setting_picks_the_currency() {
-        let order = r#"{"id":"1","amount":"12","currency":"USD"}"#;
-        assert_eq!(route(&fate(&[], order)), "rest");
-        assert_eq!(route(&fate(&[("currency", "USD")], order)), "orders");
+        let order = r#"{"id":"7","amount":"12","currency":"USD"}"#;
+        check_route("USD", order, "orders");
+        check_route("EUR", order, "rest");
+    }
+
+    #[test]
+    fn what_is_no_order_goes_on_as_it_came() {
+        check_route("EUR", "no JSON", "rest");
+        check_route("EUR", r#"{"id":"7","currency":"EUR"}"#, "rest");
+        check_route("EUR", r#"{"amount":"12","currency":"EUR"}"#, "rest");
     }
 
     #[test]
     fn a_wrong_type_is_a_reject_that_tells_the_value() {
-        let order = r#"{"id":"1","amount":"twelve","currency":"EUR"}"#;
+        let order = r#"{"id":"7","amount":"twelve","currency":"EUR"}"#;
         let reason = ("bad-value".to_owned(), Some(r#""twelve""#.to_owned()));
-        assert_eq!(fate(&[], order), Fate::Rejected(vec![reason]));
+        assert_eq!(fate("EUR", order), Fate::Rejected(vec![reason]));
     }
 }
