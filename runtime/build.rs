@@ -16,7 +16,8 @@ use cargo::TARGET;
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is one up");
-    let inputs = ["wit", "transforms/sdk/rust", "transforms/customers", "Cargo.toml", "runtime/src/project/cargo.rs"];
+    let inputs =
+        ["wit", "transforms/sdk/rust", "transforms/customers", "Cargo.toml", "runtime/src/project/cargo.rs"];
     for input in inputs {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
@@ -32,7 +33,9 @@ fn customers(root: &Path, target_dir: &Path) -> PathBuf {
         let cargo = cargo::version(root).expect("cargo runs");
         println!("cargo::warning=adding the target {TARGET} for {cargo}");
         let added = cargo::add_target(root);
-        added.unwrap_or_else(|e| panic!("the target {TARGET} is missing ({e}): run `rustup target add {TARGET}`"));
+        added.unwrap_or_else(|e| {
+            panic!("the target {TARGET} is missing ({e}): run `rustup target add {TARGET}`")
+        });
     }
     let mut cargo: Command = cargo::build(root);
     cargo.args(["--package", "customers", "--profile", "guest", "--target-dir"]).arg(target_dir);

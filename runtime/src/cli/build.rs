@@ -46,7 +46,9 @@ pub(crate) fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
 
 fn announce(what: Announce) {
     match what {
-        Announce::AddsTarget => eprintln!("The Rust toolchain lacks the target {TARGET}: adding it with rustup"),
+        Announce::AddsTarget => {
+            eprintln!("The Rust toolchain lacks the target {TARGET}: adding it with rustup")
+        }
         Announce::Ignores(name) => eprintln!(
             "{name} is not passed on: it is for this machine. Flags for {TARGET} go into .cargo/config.toml"
         ),
@@ -72,7 +74,8 @@ fn told(built: &Built) -> String {
     let Built { path, bytes, transform, description } = built;
     let path = path.strip_prefix(".").unwrap_or(path).display();
     let (name, version, digest) = (&description.name, &description.version, transform.digest());
-    let routes: Vec<_> = description.routes.iter().map(|r| format!("{} ({})", r.name, content(&r.content))).collect();
+    let routes: Vec<_> =
+        description.routes.iter().map(|r| format!("{} ({})", r.name, content(&r.content))).collect();
     format!(
         "Built {name} {version}: {path}, {kib} KiB\n  \
            digest  {digest}\n  \

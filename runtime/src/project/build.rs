@@ -64,7 +64,7 @@ pub enum BuildError {
     #[error(transparent)]
     Sandbox(#[from] EngineError),
     /// The sandbox does not accept it.
-    #[error("it compiled, but is no transform: {0}; {hint}", hint = .0.hint())]
+    #[error("it compiled, but is no transform: {0}; {hint}", hint = hint(.0))]
     Load(#[from] LoadError),
     /// It does not say what it is.
     #[error("it compiled, but does not describe itself: {0}")]
@@ -88,12 +88,24 @@ impl BuildError {
     }
 }
 
+/// What is missing most often has a shorter remedy in a project.
+fn hint(error: &LoadError) -> &'static str {
+    match error {
+        LoadError::NoTransform { .. } => "does src/lib.rs say `weir_sdk::export!(..);` for your transform?",
+        _ => error.hint(),
+    }
+}
+
 /// Builds the project in `dir` with cargo, in the release profile, checks the component and puts it at `output`, or
 /// at `NAME.wasm` in `dir`. What cargo says goes to stderr as it comes. The target is added where it is missing.
 ///
 /// # Errors
 /// See [`BuildError`]; after any of them `output` is what it was before.
-pub fn build(dir: &Path, output: Option<&Path>, announce: &mut dyn FnMut(Announce)) -> Result<Built, BuildError> {
+pub fn build(
+    dir: &Path,
+    output: Option<&Path>,
+    announce: &mut dyn FnMut(Announce),
+) -> Result<Built, BuildError> {
     let package = manifest::package(dir)?;
     prepare(dir, announce)?;
     let made = compile(dir, package.clone())?;
@@ -163,7 +175,11 @@ fn artifact(messages: ChildStdout, manifest: &Path) -> Option<PathBuf> {
     for line in BufReader::new(messages).lines().map_while(Result::ok) {
         let Ok(message) = serde_json::from_str::<Message>(&line) else { continue };
         if message.manifest_path == manifest {
-            made = message.filenames.into_iter().find(|file| file.extension().is_some_and(|e| e == "wasm")).or(made);
+            made = message
+                .filenames
+                .into_iter()
+                .find(|file| file.extension().is_some_and(|e| e == "wasm"))
+                .or(made);
         }
     }
     made

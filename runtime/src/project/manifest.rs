@@ -49,7 +49,9 @@ pub enum ManifestError {
     #[error("`{}` is a workspace without a package: name the directory of one of its members", .0.display())]
     Workspace(PathBuf),
     /// No component can come of it.
-    #[error("the package `{name}` is no transform: its Cargo.toml lacks `crate-type = [\"cdylib\"]` under `[lib]`")]
+    #[error(
+        "the package `{name}` is no transform: its Cargo.toml lacks `crate-type = [\"cdylib\"]` under `[lib]`"
+    )]
     NoComponent {
         /// As the manifest has it.
         name: String,
@@ -68,7 +70,11 @@ pub(super) fn package(dir: &Path) -> Result<String, ManifestError> {
         .map_err(|e| ManifestError::Form { path: path.clone(), text: e.to_string().trim_end().to_owned() })?;
     let Some(Package { name }) = manifest.package else { return Err(ManifestError::Workspace(path)) };
     let kinds = manifest.lib.unwrap_or_default().kinds;
-    if kinds.iter().any(|kind| kind == "cdylib") { Ok(name) } else { Err(ManifestError::NoComponent { name }) }
+    if kinds.iter().any(|kind| kind == "cdylib") {
+        Ok(name)
+    } else {
+        Err(ManifestError::NoComponent { name })
+    }
 }
 
 #[cfg(test)]

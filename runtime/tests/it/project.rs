@@ -65,7 +65,10 @@ fn a_new_project_builds_and_is_right_about_its_sample() {
     let component = dir.join("my-orders.wasm");
     let digest = weir::digest::of(&std::fs::read(&component).unwrap());
     assert_eq!(built["digest"], digest.as_str());
-    assert_eq!(fates(&component, &sample(&dir.join("sample.csv"))), [vec![0, 1, 2], vec![3, 7], vec![4, 5, 6]]);
+    assert_eq!(
+        fates(&component, &sample(&dir.join("sample.csv"))),
+        [vec![0, 1, 2], vec![3, 7], vec![4, 5, 6]]
+    );
 
     let mut tests = Command::new(env!("CARGO"));
     let tested = tests.arg("test").current_dir(&dir).env("CARGO_TARGET_DIR", target_dir()).output().unwrap();
