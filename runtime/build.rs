@@ -1,53 +1,95 @@
-//! Builds the customers transform, which the program carries so that its demo runs from a clean clone. It never
-//! touches the target directory of the build that it is part of.
+//! Builds the customers transform, which the program carries so that its demo runs from a clean clone, and lists
+//! the Rust SDK's files, which `weir new` writes. It never touches the target directory of the build that it is
+//! part of.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const TARGET: &str = "wasm32-wasip2";
+#[path = "src/project/cargo.rs"]
+#[expect(unreachable_pub, reason = "in the library it is public")]
+mod cargo;
+
+use cargo::TARGET;
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is one up");
-    for input in ["wit", "transforms/sdk/rust", "transforms/customers", "Cargo.toml"] {
+    let inputs =
+        ["wit", "transforms/sdk/rust", "transforms/customers", "Cargo.toml", "runtime/src/project/cargo.rs"];
+    for input in inputs {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("guests");
-    ensure_target();
-    let built = cargo(root, &out).status().expect("cargo runs");
-    assert!(built.success(), "the customers transform did not build: see above");
-    let component = out.join(TARGET).join("guest/customers.wasm");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    fs::write(out.join("sdk_files.rs"), sdk_files(root)).expect("OUT_DIR takes files");
+    let component = customers(root, &out.join("guests"));
     println!("cargo::rustc-env=WEIR_CUSTOMERS_WASM={}", component.display());
 }
 
-/// What the outer build says of compiler, flags and places is not for the guest.
-fn cargo(root: &Path, out: &Path) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").expect("cargo sets it"));
-    cargo.args(["build", "--package", "customers", "--target", TARGET, "--profile", "guest"]);
-    cargo.current_dir(root).arg("--target-dir").arg(out);
-    for name in [
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_TARGET_DIR",
-        "CARGO_BUILD_TARGET",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "CLIPPY_ARGS",
-    ] {
-        cargo.env_remove(name);
+/// Where the component is.
+fn customers(root: &Path, target_dir: &Path) -> PathBuf {
+    if !cargo::has_target(root) {
+        let cargo = cargo::version(root).expect("cargo runs");
+        println!("cargo::warning=adding the target {TARGET} for {cargo}");
+        let added = cargo::add_target(root);
+        added.unwrap_or_else(|e| {
+            panic!("the target {TARGET} is missing ({e}): run `rustup target add {TARGET}`")
+        });
     }
-    cargo
+    let mut cargo: Command = cargo::build(root);
+    cargo.args(["--package", "customers", "--profile", "guest", "--target-dir"]).arg(target_dir);
+    let built = cargo.env_remove("RUSTC_WRAPPER").status().expect("cargo runs");
+    assert!(built.success(), "the customers transform did not build: see above");
+    target_dir.join(TARGET).join("guest/customers.wasm")
 }
 
-/// Adds the target where the toolchain does not have it yet.
-fn ensure_target() {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let libraries = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
-    let there = libraries.is_ok_and(|o| Path::new(String::from_utf8_lossy(&o.stdout).trim()).exists());
-    if there {
-        return;
+/// The source of a constant with the path and text of each of the SDK's files, as a project carries them.
+fn sdk_files(root: &Path) -> String {
+    let sdk = root.join("transforms/sdk/rust");
+    let mut files = BTreeMap::new();
+    for folder in ["src", "wit"] {
+        read_into(&mut files, &sdk, &sdk.join(folder));
     }
-    println!("cargo::warning=adding the target {TARGET} to the toolchain");
-    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
-    let added = added.is_ok_and(|status| status.success());
-    assert!(added, "the target {TARGET} is missing: run `rustup target add {TARGET}`");
+    let workspace = read(&root.join("Cargo.toml"));
+    files.insert("Cargo.toml".to_owned(), standalone(&read(&sdk.join("Cargo.toml")), &workspace));
+    let mut source = "pub(super) const SDK: &[(&str, &str)] = &[\n".to_owned();
+    for (path, text) in files {
+        writeln!(source, "    ({path:?}, {text:?}),").expect("a string takes everything");
+    }
+    source + "];\n"
+}
+
+fn read_into(files: &mut BTreeMap<String, String>, sdk: &Path, folder: &Path) {
+    for entry in fs::read_dir(folder).expect("the SDK is part of the workspace") {
+        let path = entry.expect("a folder can be read to its end").path();
+        if path.is_dir() {
+            read_into(files, sdk, &path);
+        } else {
+            let name = path.strip_prefix(sdk).expect("it was found in there").to_str();
+            files.insert(name.expect("our names are ASCII").replace('\\', "/"), read(&path));
+        }
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("reading `{}`: {e}", path.display()))
+}
+
+/// The manifest outside of the workspace: what it takes from there (`name.workspace = true`) is written out, and
+/// the lints stay behind.
+fn standalone(manifest: &str, workspace: &str) -> String {
+    let manifest = manifest.split("[lints]").next().expect("a split has a first part");
+    let mut text = String::new();
+    for line in manifest.lines() {
+        let inherited = line.strip_suffix(".workspace = true");
+        let line = inherited.map_or(line, |name| {
+            let lines = &mut workspace.lines();
+            let found = lines.find(|line| line.split(" = ").next() == Some(name) && line.contains(" = "));
+            found.unwrap_or_else(|| panic!("the workspace does not say `{name}`"))
+        });
+        text += line;
+        text.push('\n');
+    }
+    text.trim_end().to_owned() + "\n"
 }

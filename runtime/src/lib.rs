@@ -26,5 +26,8 @@ pub mod commit;
 pub mod pipeline;
 
 pub mod config;
+pub mod report;
+pub mod validate;
+pub mod project;
 pub mod app;
 pub mod cli;

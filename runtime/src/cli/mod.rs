@@ -2,10 +2,13 @@
 //! Nothing here decides what becomes of a record.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program talks to people")]
 
+mod build;
 mod demo;
 mod history;
+mod new;
 mod run;
 mod screen;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::DemoArgs),
+    New(new::NewArgs),
+    Build(build::BuildArgs),
+    Validate(validate::ValidateArgs),
     Run(run::RunArgs),
     History(history::HistoryArgs),
 }
@@ -67,6 +73,9 @@ pub fn main() -> ExitCode {
 fn run_command(command: Command) -> Result<Ended> {
     match command {
         Command::Demo(args) => demo::demo(&args),
+        Command::New(args) => new::new(&args),
+        Command::Build(args) => build::build(&args),
+        Command::Validate(args) => validate::validate(&args),
         Command::Run(args) => run::run(&args),
         Command::History(args) => history::history(&args),
     }

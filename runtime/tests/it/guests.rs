@@ -1,7 +1,6 @@
 //! The transforms that misbehave on request, built when a test first asks for one.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 /// The bytes of the hostile transform.
@@ -13,12 +12,8 @@ pub(crate) fn hostile() -> &'static [u8] {
 fn build(package: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is one up");
     let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guests");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--target", "wasm32-wasip2", "--profile", "guest", "--package", package]);
-    cargo.current_dir(root).arg("--target-dir").arg(&out);
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "RUSTC_WORKSPACE_WRAPPER"] {
-        cargo.env_remove(name);
-    }
+    let mut cargo = weir::project::cargo::build(root);
+    cargo.args(["--quiet", "--profile", "guest", "--package", package, "--target-dir"]).arg(&out);
     assert!(cargo.status().expect("cargo runs").success(), "{package} did not build");
     let file = out.join("wasm32-wasip2/guest").join(format!("{package}.wasm"));
     std::fs::read(&file).expect("the build made it")
