@@ -16,3 +16,5 @@ pub mod plan;
 pub mod commit;
 pub mod pipeline;
 pub mod config;
+pub mod report;
+pub mod validate;
