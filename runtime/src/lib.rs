@@ -18,3 +18,4 @@ pub mod pipeline;
 pub mod config;
 pub mod report;
 pub mod validate;
+pub mod cli;
