@@ -78,7 +78,8 @@ impl Report {
         self.rejected = tally.rejected.clone();
         (self.dropped, self.failed) = (tally.dropped, tally.failed);
         self.conserved = tally.conserved();
-        self.timing = Timing::of(self.timing.load_ms, run, tally.records);
+        let through = tally.n_routed + tally.n_rejected + tally.dropped + tally.failed;
+        self.timing = Timing::of(self.timing.load_ms, run, through);
     }
 
     /// Adds a check that went well.

@@ -76,8 +76,12 @@ fn on_route(route: &str, first: &Rows<'_>, second: &Rows<'_>) -> Option<Differen
     let ends = first.at.len().min(second.at.len());
     if parted.is_some() || first.at.len() != second.at.len() {
         let row = parted.unwrap_or(ends);
-        let at = first.at.get(row).into_iter().chain(second.at.get(row)).map(place).min().expect("one has it");
-        return Some(Difference { offset: at.0, what: format!("{name}: it has another number of rows there") });
+        let at =
+            first.at.get(row).into_iter().chain(second.at.get(row)).map(place).min().expect("one has it");
+        return Some(Difference {
+            offset: at.0,
+            what: format!("{name}: it has another number of rows there"),
+        });
     }
     let columns = first.parts.first().map_or(0, |part| part.rows.num_columns());
     let column = (0..columns).find_map(|i| in_column(&name, route, i, first, second));
@@ -95,7 +99,9 @@ fn in_column(name: &str, route: &str, i: usize, first: &Rows<'_>, second: &Rows<
     if *a == *b {
         return None;
     }
-    let same = |row: &usize| a.slice(*row, 1).to_data() == b.slice(*row, 1).to_data() || is_trap(route, first.at[*row]);
+    let same = |row: &usize| {
+        a.slice(*row, 1).to_data() == b.slice(*row, 1).to_data() || is_trap(route, first.at[*row])
+    };
     let row = (0..a.len()).find(|row| !same(row))?;
     let (part, at) = first.at[row];
     let what = format!(

@@ -31,7 +31,12 @@ pub(super) fn check_settings(description: &Description, given: &[(String, String
     match description.settings.iter().find(missing) {
         None => Ok(()),
         Some(setting) => {
-            let text = format!("the transform {} needs the setting `{}`{}", description.name, setting.key, doc(&setting.doc));
+            let text = format!(
+                "the transform {} needs the setting `{}`{}",
+                description.name,
+                setting.key,
+                doc(&setting.doc)
+            );
             Err(Error::wrong(text, &format!("give it with `--set {}=VALUE`", setting.key)))
         }
     }
@@ -52,7 +57,10 @@ fn check_choice(setting: &Setting, value: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Wrong`] where a required table is not given, a given one not declared, or a file not such a table;
 /// [`Error::Unreadable`].
-pub(super) fn load_tables(description: &Description, given: &[(String, PathBuf)]) -> Result<Vec<Arc<Table>>, Error> {
+pub(super) fn load_tables(
+    description: &Description,
+    given: &[(String, PathBuf)],
+) -> Result<Vec<Arc<Table>>, Error> {
     let declared = || description.tables.iter().map(|need| need.name.as_str());
     if let Some((name, _)) = given.iter().find(|(name, _)| !declared().any(|other| other == name)) {
         let text = format!("the transform {} wants no table `{name}`", description.name);
@@ -70,16 +78,19 @@ pub(super) fn load_tables(description: &Description, given: &[(String, PathBuf)]
 }
 
 fn load(need: &TableNeed, path: &PathBuf) -> Result<Table, Error> {
-    let bytes = fs::read(path).map_err(|e| Error::Unreadable(format!("reading `{}` failed: {e}", path.display())))?;
+    let bytes =
+        fs::read(path).map_err(|e| Error::Unreadable(format!("reading `{}` failed: {e}", path.display())))?;
     let wrong = |e: csv::TableError| Error::Wrong { text: format!("`{}`: {e}", path.display()), hint: None };
     csv::load(need, &bytes, &CsvOptions::default()).map_err(wrong)
 }
 
 fn missing(description: &Description, need: &TableNeed) -> Error {
     let columns: Vec<&str> = need.columns.iter().map(|column| column.name.as_str()).collect();
-    let text = format!("the transform {} needs the table `{}`{}", description.name, need.name, doc(&need.doc));
+    let text =
+        format!("the transform {} needs the table `{}`{}", description.name, need.name, doc(&need.doc));
     let with = if columns.len() == 1 { "the column" } else { "the columns" };
-    let hint = format!("give it with `--table {}=FILE`: a CSV file with {with} {}", need.name, columns.join(", "));
+    let hint =
+        format!("give it with `--table {}=FILE`: a CSV file with {with} {}", need.name, columns.join(", "));
     Error::wrong(text, &hint)
 }
 

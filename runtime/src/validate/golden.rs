@@ -48,7 +48,9 @@ impl Mismatch {
 }
 
 fn collect(place: &str, expected: &Value, found: &Value, all: &mut Vec<(String, String, String)>) {
-    let text = |value: &Value| if value == &Value::Null && !place.contains('.') { "nothing".to_owned() } else { value.to_string() };
+    let text = |value: &Value| {
+        if value == &Value::Null && !place.contains('.') { "nothing".to_owned() } else { value.to_string() }
+    };
     match (expected, found) {
         _ if same(expected, found) => {}
         (Value::Object(a), Value::Object(b)) => {
@@ -105,7 +107,10 @@ impl Cases {
         };
         let cases: Vec<Case> = lines.map(case).collect::<Result<_, _>>()?;
         if cases.is_empty() {
-            return Err(Error::wrong(format!("`{}` has no cases", path.display()), "write one case per line, as JSON"));
+            return Err(Error::wrong(
+                format!("`{}` has no cases", path.display()),
+                "write one case per line, as JSON",
+            ));
         }
         Ok(Self { path: path.to_owned(), cases })
     }
@@ -116,7 +121,11 @@ impl Cases {
 
     /// The tables of the cases: what lies beside them as `CASES_TABLE.csv` (`golden_us_cities.csv` beside
     /// `golden.jsonl`), else what is given.
-    pub(super) fn tables(&self, description: &Description, given: &[(String, PathBuf)]) -> Vec<(String, PathBuf)> {
+    pub(super) fn tables(
+        &self,
+        description: &Description,
+        given: &[(String, PathBuf)],
+    ) -> Vec<(String, PathBuf)> {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let beside = description.tables.iter().map(|need| {
             let file = format!("{stem}_{}.csv", need.name);
@@ -129,7 +138,12 @@ impl Cases {
     ///
     /// # Errors
     /// What is wrong with the tables: see [`given::load_tables`].
-    pub(super) fn run(&self, transform: &Transform, tables: &[(String, PathBuf)], limits: &InstanceLimits) -> Result<Vec<Mismatch>, Error> {
+    pub(super) fn run(
+        &self,
+        transform: &Transform,
+        tables: &[(String, PathBuf)],
+        limits: &InstanceLimits,
+    ) -> Result<Vec<Mismatch>, Error> {
         let mut by_settings: BTreeMap<&[(String, String)], Vec<&Case>> = BTreeMap::new();
         for case in &self.cases {
             by_settings.entry(&case.settings).or_default().push(case);
@@ -206,11 +220,14 @@ fn found(routed: &Routed, description: &Description) -> Vec<Value> {
         for row in 0..part.rows.num_rows() {
             match *part.route == *DEAD_LETTERS {
                 true => _ = dead.insert(part.offsets[row], reasons(part, row)),
-                false => rows.entry(part.offsets[row]).or_default().push((part.index[row], row_of(part, row, description))),
+                false => rows
+                    .entry(part.offsets[row])
+                    .or_default()
+                    .push((part.index[row], row_of(part, row, description))),
             }
         }
     }
-    let fate = |(offset, fate): &(Offset, Fate)| match fate {
+    let mut fate = |(offset, fate): &(Offset, Fate)| match fate {
         Fate::Dropped => json!({ "fate": "dropped" }),
         Fate::Rejected => rejected(&dead[&offset.get()]),
         Fate::Failed => {
@@ -219,8 +236,6 @@ fn found(routed: &Routed, description: &Description) -> Vec<Value> {
         }
         Fate::Routed => on_routes(rows.remove(&offset.get()).unwrap_or_default()),
     };
-    // Not in one expression: the closure takes from `rows`.
-    let mut fate = fate;
     routed.fates.iter().map(&mut fate).collect()
 }
 
@@ -235,7 +250,9 @@ fn rejected(reasons: &Value) -> Value {
 }
 
 fn row_of(part: &RoutePart, row: usize, description: &Description) -> Value {
-    let typed = |route: &&crate::description::Route| route.name == part.route && matches!(route.content, RouteContent::Rows(_));
+    let typed = |route: &&crate::description::Route| {
+        route.name == part.route && matches!(route.content, RouteContent::Rows(_))
+    };
     match description.routes.iter().find(typed) {
         Some(_) => json!({ "route": &*part.route, "row": super::shown::row_as_json(&part.rows, row) }),
         None => json!({ "route": &*part.route }),

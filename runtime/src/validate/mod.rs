@@ -121,7 +121,8 @@ impl Validation {
                     1 => "1 interface".to_owned(),
                     n => format!("{n} interfaces"),
                 };
-                self.report.ok("loads", format!("a component of {} bytes that imports {imports}", component.len()));
+                self.report
+                    .ok("loads", format!("a component of {} bytes that imports {imports}", component.len()));
                 Some(transform)
             }
             Err(e) => {
@@ -148,7 +149,8 @@ impl Validation {
             Ok(description) => {
                 let (name, version) = (description.name.clone(), description.version.clone());
                 self.report.ok("describes", format!("{name} {version}: {}", extent(&description)));
-                self.report.transform = Some(TransformId { name, version, digest: transform.digest().clone() });
+                self.report.transform =
+                    Some(TransformId { name, version, digest: transform.digest().clone() });
                 self.description = Some(Arc::new(description));
                 Ok(self.description.clone())
             }
@@ -191,21 +193,28 @@ impl Validation {
         match (&ran.stopped, tally.conserved()) {
             (None, true) => report.ok("conserved", sum),
             (None, false) => report.not_ok("conserved", format!("E_NOT_CONSERVED: {sum}"), None),
-            (Some(_), _) => report.not_ok("conserved", format!("the sample did not run to its end; {sum}"), None),
+            (Some(_), _) => {
+                report.not_ok("conserved", format!("the sample did not run to its end; {sum}"), None)
+            }
         }
         match (&ran.stopped, tally.failed) {
             (Some(text), _) => report.not_ok("no-failures", text, Some(STALL_HINT.to_owned())),
             (None, 0) => report.ok("no-failures", no_failures(ran.split)),
             (None, failed) => {
                 let each = ran.failures.join("; ");
-                let text = format!("the transform failed on {failed} of {}: {each}", count(tally.records, "record"));
+                let text =
+                    format!("the transform failed on {failed} of {}: {each}", count(tally.records, "record"));
                 report.not_ok("no-failures", text, Some(FAILURE_HINT.to_owned()));
             }
         }
         match &ran.difference {
+            None if ran.stopped.is_some() => {}
             None => report.ok(
                 "deterministic",
-                format!("{} again in other batches, another order and another instance: the same", count(ran.compared, "record")),
+                format!(
+                    "{} again in other batches, another order and another instance: the same",
+                    count(ran.compared, "record")
+                ),
             ),
             Some(text) => {
                 let text = format!("E_NONDETERMINISTIC: {text}");
@@ -252,7 +261,8 @@ fn extent(description: &Description) -> String {
 }
 
 fn with_tables(init: &Init) -> String {
-    let tables: Vec<String> = init.tables.iter().map(|t| format!("{} ({})", t.name, count(t.rows.into(), "row"))).collect();
+    let tables: Vec<String> =
+        init.tables.iter().map(|t| format!("{} ({})", t.name, count(t.rows.into(), "row"))).collect();
     if tables.is_empty() { "without tables".to_owned() } else { format!("with {}", tables.join(", ")) }
 }
 
@@ -291,7 +301,10 @@ fn told(error: &dyn std::error::Error) -> String {
 }
 
 /// What `work` gives, and how long it took.
-#[expect(clippy::disallowed_methods, reason = "people want to know how long it took; nothing is decided by it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "people want to know how long it took; nothing is decided by it"
+)]
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let made = work();

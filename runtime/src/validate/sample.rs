@@ -46,7 +46,10 @@ impl Sample {
         let files = Inputs::new(path, format);
         let listing = files.list().map_err(Error::listing)?;
         if listing.found.is_empty() {
-            let text = format!("no file in `{}` is a sample: none ends in .csv, .jsonl, .ndjson or .json", path.display());
+            let text = format!(
+                "no file in `{}` is a sample: none ends in .csv, .jsonl, .ndjson or .json",
+                path.display()
+            );
             return Err(Error::wrong(text, "say how to read them with `--format csv|jsonl|raw`"));
         }
         let whole = listing.found.iter().all(|found| found.format == Format::Raw);
@@ -68,7 +71,8 @@ impl Sample {
     /// # Errors
     /// See [`RecordReader::open`].
     pub fn stream(input: Box<dyn Read + Send>, format: Format) -> Result<Self, Error> {
-        let reader = RecordReader::open(input, "the sample", &Options::new(format)).map_err(Error::reading)?;
+        let reader =
+            RecordReader::open(input, "the sample", &Options::new(format)).map_err(Error::reading)?;
         let mut sample = Self::new(Inputs::new("-", Some(format)), vec!["-".into()]);
         sample.reader = Some((Reader::File(Box::new(reader)), Offset::ZERO));
         Ok(sample)
@@ -194,7 +198,9 @@ mod tests {
     #[test]
     fn every_file_of_a_directory_is_read_by_its_name() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, text) in [("a.csv", "x\n1\n2\n"), ("b.jsonl", "{}\n{}\n{}\n"), ("c.txt", "?"), ("d.csv", "")] {
+        for (name, text) in
+            [("a.csv", "x\n1\n2\n"), ("b.jsonl", "{}\n{}\n{}\n"), ("c.txt", "?"), ("d.csv", "")]
+        {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
         let sample = Sample::files(dir.path(), None).unwrap();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::sample::Sample;
-use crate::route::{DEAD_LETTERS, RoutePart, Routed};
+use crate::route::{DEAD_LETTERS, RoutePart, Routed, records_schema};
 use crate::sandbox::escape;
 use crate::sink::json::JsonRows;
 
@@ -26,6 +26,9 @@ pub struct Shown {
     pub rows: Vec<Vec<String>>,
     /// Rows there are.
     pub total: u64,
+    /// Whether its rows are records as they came.
+    #[serde(skip)]
+    of_records: bool,
 }
 
 /// Collects the first rows of each route.
@@ -37,7 +40,8 @@ pub(super) struct Collected {
 
 impl Collected {
     pub(super) fn new(limit: usize, routes: impl Iterator<Item = Arc<str>>) -> Self {
-        let empty = |route| Shown { route, columns: Vec::new(), rows: Vec::new(), total: 0 };
+        let empty =
+            |route| Shown { route, columns: Vec::new(), rows: Vec::new(), total: 0, of_records: false };
         Self { limit, routes: routes.chain([DEAD_LETTERS.into()]).map(empty).collect() }
     }
 
@@ -63,9 +67,12 @@ impl Shown {
         let dead = &*part.route == DEAD_LETTERS;
         if self.columns.is_empty() {
             self.columns = vec!["offset".to_owned()];
+            self.of_records = dead || is_of_records(part);
             match dead {
                 true => self.columns.extend(["stage", "reason", "record", "log"].map(str::to_owned)),
-                false => self.columns.extend(part.rows.schema().fields().iter().map(|f| f.name().clone())),
+                false => {
+                    self.columns.extend(columns(part).map(|i| part.rows.schema().field(i).name().clone()))
+                }
             }
         }
         for row in 0..rows {
@@ -75,20 +82,42 @@ impl Shown {
             }];
             match dead {
                 true => cells.extend(dead_letter(&part.rows, row)),
-                false => cells.extend(part.rows.columns().iter().map(|column| cell(column.as_ref(), row))),
+                false => cells.extend(columns(part).map(|i| text_or_bytes(&part.rows, i, row))),
             }
             self.rows.push(cells);
         }
     }
 
     fn without_empty_columns(mut self) -> Self {
-        let of_records = self.columns.iter().any(|name| name == "value_bytes" || name == "stage");
-        let keep = |i: &usize| !of_records || self.rows.iter().any(|row| !matches!(row[*i].as_str(), "" | "null"));
+        let of_records = self.of_records;
+        let keep =
+            |i: &usize| !of_records || self.rows.iter().any(|row| !matches!(row[*i].as_str(), "" | "null"));
         let keep: Vec<usize> = (0..self.columns.len()).filter(keep).collect();
         let only = |all: &[String]| keep.iter().map(|&i| all[i].clone()).collect();
         self.columns = only(&self.columns);
         self.rows = self.rows.iter().map(|row| only(row)).collect();
         self
+    }
+}
+
+fn is_of_records(part: &RoutePart) -> bool {
+    part.rows.schema() == records_schema()
+}
+
+/// Of a record's key and value, text and bytes are shown in one column.
+fn columns(part: &RoutePart) -> impl Iterator<Item = usize> {
+    let twice = if is_of_records(part) { &["key_bytes", "value_bytes"][..] } else { &[] };
+    let schema = part.rows.schema();
+    (0..part.rows.num_columns()).filter(move |&i| !twice.contains(&schema.field(i).name().as_str()))
+}
+
+/// The cell, or that of the column of bytes that stands for it.
+fn text_or_bytes(rows: &RecordBatch, column: usize, row: usize) -> String {
+    let schema = rows.schema();
+    let bytes = rows.column_by_name(&format!("{}_bytes", schema.field(column).name()));
+    match bytes.filter(|bytes| schema == records_schema() && bytes.is_valid(row)) {
+        Some(bytes) => cell(bytes.as_ref(), row),
+        None => cell(rows.column(column).as_ref(), row),
     }
 }
 
@@ -133,7 +162,8 @@ pub(super) fn cell(column: &dyn Array, row: usize) -> String {
 
 fn in_json(column: &dyn Array, row: usize) -> String {
     let schema = Schema::new(vec![arrow::datatypes::Field::new("x", column.data_type().clone(), true)]);
-    let rows = RecordBatch::try_new(Arc::new(schema), vec![column.slice(row, 1)]).expect("one row of one column");
+    let rows =
+        RecordBatch::try_new(Arc::new(schema), vec![column.slice(row, 1)]).expect("one row of one column");
     match row_as_json(&rows, 0) {
         Value::Object(fields) => match &fields["x"] {
             Value::String(text) => text.clone(),
@@ -176,7 +206,8 @@ mod tests {
 
     #[test]
     fn a_reject_tells_what_was_found_and_a_failure_what_was_said() {
-        let reasons = r#"[{"code":"a","message":"same","detail":"x"},{"code":"b","message":"same","detail":null}]"#;
+        let reasons =
+            r#"[{"code":"a","message":"same","detail":"x"},{"code":"b","message":"same","detail":null}]"#;
         assert_eq!(reasons_as_text(reasons), "a (x), b");
         assert_eq!(reasons_as_text(r#"[{"code":"trap","message":"boom"}]"#), "trap (boom)");
     }

@@ -123,14 +123,19 @@ impl<'a> Trial<'a> {
     /// As a pipeline does it. `None`: it cannot go on; the batch is taken in and has no fate.
     fn first(&mut self, batch: &Batch) -> Option<(Routed, Vec<String>)> {
         let (keeper, plan, description) = (&mut self.keeper, self.plan.clone(), &self.init.description);
-        let (made, took) = super::timed(|| with_default(&self.listening, || {
-            let Judged { pieces, first_failure, .. } = keeper.transform(batch).map_err(|e| stopped(&e))?;
-            let split = first_failure.is_some() && pieces.failed.is_empty();
-            let failures = pieces.failed.iter().take(TOLD);
-            let failures = failures.map(|f| told_failure(batch.offsets()[f.row as usize], &f.message, &f.log)).collect();
-            let routed = route::route(batch, plan, description, pieces).map_err(|e| e.to_string())?;
-            Ok((routed, failures, split))
-        }));
+        let (made, took) = super::timed(|| {
+            with_default(&self.listening, || {
+                let Judged { pieces, first_failure, .. } =
+                    keeper.transform(batch).map_err(|e| stopped(&e))?;
+                let split = first_failure.is_some() && pieces.failed.is_empty();
+                let failures = pieces.failed.iter().take(TOLD);
+                let failures = failures
+                    .map(|f| told_failure(batch.offsets()[f.row as usize], &f.message, &f.log))
+                    .collect();
+                let routed = route::route(batch, plan, description, pieces).map_err(|e| e.to_string())?;
+                Ok((routed, failures, split))
+            })
+        });
         self.ran.took += took;
         match made {
             Ok((routed, failures, split)) => {

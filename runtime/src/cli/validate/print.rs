@@ -9,6 +9,7 @@ use crate::description::Description;
 use crate::report::{Check, Report};
 use crate::route::DEAD_LETTERS;
 use crate::sandbox::escape;
+use crate::sandbox::wasi::Import;
 use crate::validate::{GuestLog, Mismatch, Shown, Validation};
 
 /// Where nobody knows how wide the output is.
@@ -53,7 +54,11 @@ impl Paper {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colour && !text.is_empty() {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn bold(&self, text: &str) -> String {
@@ -72,28 +77,36 @@ impl Paper {
         let digest = found.report.transform.as_ref().map_or("", |transform| &transform.digest);
         println!("  digest    {digest}");
         println!("  size      {}", HumanBytes(bytes as u64));
-        self.list("settings", description.settings.iter().map(|setting| {
-            let default = setting.default.as_ref().map_or("required".to_owned(), |value| format!("default {value}"));
-            let choices = setting.choices.as_ref().map_or(String::new(), |all| format!(", one of {}", all.join(", ")));
-            format!("{}: {} ({default}{choices})", setting.key, setting.doc)
-        }));
-        self.list("tables", description.tables.iter().map(|need| {
-            let columns: Vec<&str> = need.columns.iter().map(|column| column.name.as_str()).collect();
-            let required = if need.required { "" } else { ", may be left out" };
-            format!("{}: {} ({}{required})", need.name, need.doc, columns.join(", "))
-        }));
-        let widest = found.imports.iter().map(|import| import.interface.len()).max().unwrap_or(0);
-        let imports = found.imports.iter();
-        let imports: Vec<_> = imports.map(|i| format!("{:widest$}  {}", i.interface, i.answer)).collect();
-        let imports = if imports.is_empty() { vec!["nothing".to_owned()] } else { imports };
-        self.list("imports", imports.into_iter());
+        self.list(
+            "settings",
+            description.settings.iter().map(|setting| {
+                let default = setting
+                    .default
+                    .as_ref()
+                    .map_or("required".to_owned(), |value| format!("default {value}"));
+                let choices = setting
+                    .choices
+                    .as_ref()
+                    .map_or(String::new(), |all| format!(", one of {}", all.join(", ")));
+                format!("{}: {} ({default}{choices})", setting.key, setting.doc)
+            }),
+        );
+        self.list(
+            "tables",
+            description.tables.iter().map(|need| {
+                let columns: Vec<&str> = need.columns.iter().map(|column| column.name.as_str()).collect();
+                let required = if need.required { "" } else { ", may be left out" };
+                format!("{}: {} ({}{required})", need.name, need.doc, columns.join(", "))
+            }),
+        );
+        self.list("imports", imports(&found.imports).into_iter());
     }
 
     /// Under one name, one line each.
     fn list(&self, name: &str, lines: impl Iterator<Item = String>) {
-        for (i, line) in lines.enumerate() {
-            let name = if i == 0 { name } else { "" };
-            println!("  {name:<10}{}", cut(&escape(&line), self.width - 12));
+        let wrapped = lines.flat_map(|line| wrap_hanging(&escape(&line), self.width - 12));
+        for (i, line) in wrapped.enumerate() {
+            println!("  {:<10}{line}", if i == 0 { name } else { "" });
         }
     }
 
@@ -104,16 +117,30 @@ impl Paper {
             let share = if report.records == 0 { 0.0 } else { n as f64 * 100.0 / report.records as f64 };
             let numbers = [HumanCount(n).to_string(), format!("{share:.1} %")];
             let numbers = numbers.map(|text| Cell::new(text).set_alignment(CellAlignment::Right));
-            let mut row = Row::from([Cell::new(escape(what))].into_iter().chain(numbers).chain([Cell::new(escape(doc))]).collect::<Vec<_>>());
+            let mut row = Row::from(
+                [Cell::new(escape(what))]
+                    .into_iter()
+                    .chain(numbers)
+                    .chain([Cell::new(escape(doc))])
+                    .collect::<Vec<_>>(),
+            );
             row.max_height(1);
             table.add_row(row);
         };
         for route in &description.routes {
-            row(&format!("route {}", route.name), report.routed.get(&route.name).copied().unwrap_or(0), &route.doc);
+            row(
+                &format!("route {}", route.name),
+                report.routed.get(&route.name).copied().unwrap_or(0),
+                &route.doc,
+            );
         }
         for (code, n) in &report.rejected {
             let reason = description.reasons.iter().find(|reason| reason.code == *code);
-            row(&format!("rejected, {code}"), *n, reason.map_or("not a record; found by the source", |r| &r.message));
+            row(
+                &format!("rejected, {code}"),
+                *n,
+                reason.map_or("not a record; found by the source", |r| &r.message),
+            );
         }
         row("dropped", report.dropped, "");
         row("failed", report.failed, "");
@@ -167,7 +194,11 @@ impl Paper {
         }
         let shown = log.lines.len().min(LOG_LINES);
         let more = (log.lines.len() - shown) as u64 + log.more;
-        let more = if more == 0 { String::new() } else { format!(" (the first {shown} lines; {} more)", HumanCount(more)) };
+        let more = if more == 0 {
+            String::new()
+        } else {
+            format!(" (the first {shown} lines; {} more)", HumanCount(more))
+        };
         self.heading("What the transform wrote to its log", &more);
         log.lines[..shown].iter().for_each(|line| println!("  {}", cut(line, self.width - 2)));
     }
@@ -177,13 +208,19 @@ impl Paper {
             return;
         }
         let shown = mismatches.len().min(MISMATCHES);
-        let more = if shown == mismatches.len() { String::new() } else { format!(" (the first {shown} of {})", mismatches.len()) };
+        let more = if shown == mismatches.len() {
+            String::new()
+        } else {
+            format!(" (the first {shown} of {})", mismatches.len())
+        };
         self.heading("Cases that came out otherwise", &more);
         for mismatch in &mismatches[..shown] {
             let alone = if mismatch.alone { ", only when it is alone in its batch" } else { "" };
             println!("  line {}, {}{alone}", mismatch.line, escape(&mismatch.case));
             for (place, expected, found) in mismatch.differences() {
-                let line = |sign: &str, what: &str, value: &str| cut(&format!("    {sign} {place} {what} {}", escape(value)), self.width);
+                let line = |sign: &str, what: &str, value: &str| {
+                    cut(&format!("    {sign} {place} {what} {}", escape(value)), self.width)
+                };
                 println!("{}", self.paint("31", &line("-", "expected", &expected)));
                 println!("{}", self.paint("32", &line("+", "found   ", &found)));
             }
@@ -224,6 +261,22 @@ impl Paper {
     }
 }
 
+/// By how they are answered. Versions are left out.
+fn imports(all: &[Import]) -> Vec<String> {
+    let name = |import: &Import| import.interface.split('@').next().unwrap_or_default().to_owned();
+    let mut by_answer: Vec<(&str, Vec<String>)> = Vec::new();
+    for import in all {
+        match by_answer.iter_mut().find(|(answer, _)| *answer == import.answer) {
+            Some((_, names)) => names.push(name(import)),
+            None => by_answer.push((import.answer, vec![name(import)])),
+        }
+    }
+    if by_answer.is_empty() {
+        return vec!["nothing".to_owned()];
+    }
+    by_answer.iter().map(|(answer, names)| format!("{}: {answer}", names.join(", "))).collect()
+}
+
 fn records(n: u64) -> String {
     if n == 1 { "1 record".to_owned() } else { format!("{} records", HumanCount(n)) }
 }
@@ -234,6 +287,12 @@ fn cut(text: &str, width: usize) -> String {
         None => text.to_owned(),
         Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
     }
+}
+
+/// As [`wrap`], all lines but the first two characters further in.
+fn wrap_hanging(text: &str, width: usize) -> Vec<String> {
+    let lines = wrap(text, width - 2).into_iter().enumerate();
+    lines.map(|(i, line)| if i == 0 { line } else { format!("  {line}") }).collect()
 }
 
 /// Lines of at most `width` characters, broken at spaces; a longer word is a line of its own.
