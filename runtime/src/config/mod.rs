@@ -7,7 +7,7 @@ mod diagnostic;
 mod document;
 mod file;
 mod names;
-mod nearest;
+pub(crate) mod nearest;
 mod quantity;
 #[cfg(test)]
 mod reference;

@@ -2,7 +2,7 @@
 
 /// "did you mean `memory`?" if one of `valid` is near to `written`, else the list of them, else
 /// nothing if there are none.
-pub(super) fn hint<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn hint<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let valid: Vec<_> = valid.into_iter().collect();
     match nearest(written, valid.iter().copied()) {
         Some(near) => Some(format!("did you mean `{near}`?")),

@@ -210,6 +210,25 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Adds the fates of a transformed batch.
+    pub fn count(&mut self, routed: &Routed) {
+        self.records += routed.fates.len() as u64;
+        for (_, fate) in &routed.fates {
+            *match fate {
+                Fate::Routed => &mut self.n_routed,
+                Fate::Rejected => &mut self.n_rejected,
+                Fate::Dropped => &mut self.dropped,
+                Fate::Failed => &mut self.failed,
+            } += 1;
+        }
+        for (route, n) in &routed.routes {
+            *self.routed.entry(route.clone()).or_default() += n;
+        }
+        for (reason, n) in &routed.rejected {
+            *self.rejected.entry(reason.clone()).or_default() += n;
+        }
+    }
+
     /// Whether every record has exactly one fate.
     pub fn conserved(&self) -> bool {
         self.records == self.n_routed + self.n_rejected + self.dropped + self.failed
@@ -453,25 +472,7 @@ impl Core {
             self.actions.extend(batch.map(write));
         }
         if wanted {
-            self.count(&routed);
-        }
-    }
-
-    fn count(&mut self, routed: &Routed) {
-        self.tally.records += routed.fates.len() as u64;
-        for (_, fate) in &routed.fates {
-            *match fate {
-                Fate::Routed => &mut self.tally.n_routed,
-                Fate::Rejected => &mut self.tally.n_rejected,
-                Fate::Dropped => &mut self.tally.dropped,
-                Fate::Failed => &mut self.tally.failed,
-            } += 1;
-        }
-        for (route, n) in &routed.routes {
-            *self.tally.routed.entry(route.clone()).or_default() += n;
-        }
-        for (reason, n) in &routed.rejected {
-            *self.tally.rejected.entry(reason.clone()).or_default() += n;
+            self.tally.count(&routed);
         }
     }
 

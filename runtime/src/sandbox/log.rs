@@ -115,7 +115,7 @@ impl GuestLog {
 }
 
 /// Control characters, and those that turn the direction of writing, as `\u{1b}`.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

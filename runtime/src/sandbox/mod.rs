@@ -26,4 +26,5 @@ pub use compile::MAX_COMPONENT_BYTES;
 pub use engine::{EngineError, Imports, Sandbox, SandboxOptions};
 pub use instance::{Init, Instance, InstanceLimits, StartError};
 pub use load_error::LoadError;
+pub(crate) use log::escape;
 pub use transform::Transform;

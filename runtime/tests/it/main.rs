@@ -4,3 +4,5 @@ mod guests;
 mod load;
 mod project;
 mod sandbox;
+mod tidy;
+mod validate;

@@ -4,7 +4,12 @@
 
 wit_bindgen::generate!({ path: "../../../../wit", world: "transform-component" });
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use exports::weir::transform::transform::*;
+
+/// What no transform may keep: how many records it was asked to count.
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 struct Hostile;
 export!(Hostile);
@@ -110,6 +115,7 @@ impl Made {
             "reject" => return Ok(self.rejected.push(row)),
             "drop" => return Ok(self.dropped.push(row)),
             "twice" => self.dropped.push(row),
+            "count" => return Ok(self.row(row, &COUNT.fetch_add(1, Ordering::Relaxed).to_string(), offset)),
             "clock" => return Ok(self.row(row, &format!("{:?}", std::time::SystemTime::now()), offset)),
             "many" => return Ok((0..600_000).for_each(|_| self.row(row, "0123456789", offset))),
             "route" | "short-column" | "bad-utf8" | "bad-offsets" => self.lies.push(value.into()),
