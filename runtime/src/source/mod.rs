@@ -7,7 +7,6 @@ pub mod format;
 use std::sync::Arc;
 
 use crate::batch::Batch;
-use crate::commit::RunId;
 use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::{Epoch, Input, Start};
 
@@ -46,6 +45,11 @@ pub enum SourceEvent {
     /// There will never be another partition, and none is being read.
     Exhausted,
 }
+
+/// Tells apart the times that a partition was claimed by this process, so that what belongs to an earlier one is
+/// recognised and dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
 
 /// A partition that became ours.
 #[derive(Clone, Debug)]
