@@ -1,4 +1,13 @@
 //! Records from a source, through rules in a WebAssembly sandbox, to sinks, each exactly once.
+//!
+//! A [`source`] cuts its input into batches of records, each of one partition. Workers hand every batch to the
+//! transform of the plan that is due for its offsets; the [`sandbox`] runs it and checks what comes back. Each
+//! record then has one fate: rows on a [`route`], a rejection with reasons, or dropped on purpose. The rows go to the
+//! sinks in offset order, and a [`sink`] stores them together with its own position, so that after a crash the
+//! pipeline reads again from the least of all positions and every sink skips what it has. What runs from which offset
+//! stands in the [`plan`] log. The [`pipeline`] alone knows this order.
+//!
+//! The modules, in the order in which a record meets them:
 
 pub mod offset;
 pub mod budget;
@@ -15,5 +24,7 @@ pub mod sink;
 pub mod plan;
 pub mod commit;
 pub mod pipeline;
+
 pub mod config;
 pub mod app;
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `weir`: parse, run, say how it ended.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weir::cli::main()
+}

@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339_and_those_beyond_the_calendar_plain_counts() {
-        let times = TimestampMicrosecondArray::from(vec![0, 1, -1, i64::MAX]);
+        let times = TimestampMicrosecondArray::from(vec![0, 1, -1, i64::MAX]).with_timezone("UTC");
         let expected = concat!(
             r#"{"x":"1970-01-01T00:00:00.000000Z"}{"x":"1970-01-01T00:00:00.000001Z"}"#,
             r#"{"x":"1969-12-31T23:59:59.999999Z"}{"x":9223372036854775807}"#

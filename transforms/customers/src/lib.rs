@@ -26,32 +26,19 @@ const USA: Rows<Usa> = Rows::route("usa");
 const ALERTS: Records = Records::route("alerts", "What is no JSON object, or tells no location.");
 const OTHER: Records = Records::route("other", "Customers who are not American.");
 
-const ID_NOT_TEXT: Reason =
-    Reason::of_field("id", "id-not-text", "the id is neither a text nor a whole number");
+const ID_NOT_TEXT: Reason = Reason::of("id", "id-not-text", "the id is neither text nor a whole number");
 const NAME_NOT_TEXT: Reason = Reason::new("name-not-text", "the first or last name is not a text");
-const EMAIL_NOT_TEXT: Reason = Reason::of_field("email", "email-not-text", "the email address is not a text");
-const LOCATION_NOT_TEXT: Reason =
-    Reason::of_field("location", "location-not-text", "the location is not a text");
-const AGE_NOT_INTEGER: Reason = Reason::of_field("age", "age-not-integer", "the age is not a whole number");
-const AGE_OUT_OF_RANGE: Reason =
-    Reason::of_field("age", "age-out-of-range", "nobody is that old: 0 to 150 years");
+const EMAIL_NOT_TEXT: Reason = Reason::of("email", "email-not-text", "the email address is not a text");
+const LOCATION_NOT_TEXT: Reason = Reason::of("location", "location-not-text", "the location is not a text");
+const AGE_NOT_INTEGER: Reason = Reason::of("age", "age-not-integer", "the age is not a whole number");
+const AGE_OUT_OF_RANGE: Reason = Reason::of("age", "age-out-of-range", "the age is not from 0 to 150");
 
-const US_CITIES: Table = Table::required(
-    "us_cities",
-    &[TableColumn::new("city", DataType::Utf8, "The city's name, in upper or lower case")],
-    "The cities of the USA",
-);
+const CITY: TableColumn = TableColumn::new("city", DataType::Utf8, "The name, in upper or lower case");
+const US_CITIES: Table = Table::required("us_cities", &[CITY], "The cities of the USA");
 
-#[derive(Debug, Clone, Copy)]
-enum NonUsa {
-    Other,
-    Alerts,
-    Drop,
-}
-
-const NON_USA: Choice<NonUsa> = Choice::new(
+const NON_USA: Choice<Option<Records>> = Choice::new(
     "non_usa",
-    &[("other", NonUsa::Other), ("alerts", NonUsa::Alerts), ("drop", NonUsa::Drop)],
+    &[("other", Some(OTHER)), ("alerts", Some(ALERTS)), ("drop", None)],
     "Where customers go who are not American",
 );
 const ON_BAD_AGE: Choice<bool> = Choice::new(
@@ -64,7 +51,7 @@ const CUSTOMER: Object<6> = Object::with(["id", "first_name", "last_name", "emai
 #[derive(Debug)]
 pub struct Customers {
     cities: Lookup,
-    non_usa: NonUsa,
+    non_usa: Option<Records>,
     rejects_bad_age: bool,
 }
 
@@ -72,19 +59,12 @@ weir_sdk::export!(Customers);
 
 impl Transform for Customers {
     fn describe(_: &Settings) -> Result<Description, String> {
-        let doc = "American customers as typed rows, the others as they came.";
-        Ok(Description::new("customers", env!("CARGO_PKG_VERSION"), doc)
+        Ok(Description::new("customers", env!("CARGO_PKG_VERSION"), "American customers as typed rows")
             .settings(&[&NON_USA, &ON_BAD_AGE])
             .tables(&[&US_CITIES])
             .routes(&[&USA, &ALERTS, &OTHER])
-            .reasons(&[
-                ID_NOT_TEXT,
-                NAME_NOT_TEXT,
-                EMAIL_NOT_TEXT,
-                LOCATION_NOT_TEXT,
-                AGE_NOT_INTEGER,
-                AGE_OUT_OF_RANGE,
-            ]))
+            .reasons(&[ID_NOT_TEXT, NAME_NOT_TEXT, EMAIL_NOT_TEXT, LOCATION_NOT_TEXT])
+            .reasons(&[AGE_NOT_INTEGER, AGE_OUT_OF_RANGE]))
     }
 
     fn init(settings: &Settings, tables: &Tables) -> Result<Self, String> {
@@ -103,9 +83,8 @@ impl Transform for Customers {
         };
         if !self.is_american(place) || clean::text(&id) == Ok(None) {
             return match self.non_usa {
-                NonUsa::Other => out.record(&OTHER),
-                NonUsa::Alerts => out.record(&ALERTS),
-                NonUsa::Drop => out.drop_record(),
+                Some(route) => out.record(&route),
+                None => out.drop_record(),
             };
         }
         let id = out.clean(&id, clean::text_or_integer, &ID_NOT_TEXT);
@@ -121,8 +100,8 @@ impl Transform for Customers {
 
 impl Customers {
     fn is_american(&self, location: &str) -> bool {
-        let before_comma = location.split(',').next().unwrap_or_default();
-        self.cities.contains(location) || self.cities.contains(before_comma.trim())
+        let before_comma = location.split_once(',').and_then(|(city, _)| clean::trim(city));
+        self.cities.contains(location) || before_comma.is_some_and(|city| self.cities.contains(city))
     }
 
     fn age(&self, age: &Value<'_>, out: &mut Emitter<'_>) -> Option<i64> {

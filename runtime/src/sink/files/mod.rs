@@ -70,6 +70,8 @@ pub struct FilesConfig {
     pub sink: Arc<str>,
     /// How rows are written.
     pub format: Format,
+    /// Targets whose rows are written otherwise.
+    pub formats: BTreeMap<Arc<str>, Format>,
     /// Whether each row carries `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and `weir_plan`. Dead
     /// letters always do.
     pub provenance: bool,
@@ -87,10 +89,15 @@ impl FilesConfig {
             pipeline: pipeline.into(),
             sink: sink.into(),
             format: Format::Parquet,
+            formats: BTreeMap::new(),
             provenance: true,
             row_group_rows: 128 << 10,
             row_group_bytes: 8 << 20,
         }
+    }
+
+    fn format_of(&self, target: &str) -> Format {
+        self.formats.get(target).copied().unwrap_or(self.format)
     }
 }
 

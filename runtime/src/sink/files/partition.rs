@@ -68,15 +68,20 @@ impl Partition {
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<Committed, Error> {
         self.state.check_commit(self.claim.epoch, self.claim.owner, commit)?;
         self.check_range(commit)?;
-        let files = self.staging.seal(&self.claim.at, commit)?;
-        let (epoch, owner, rolled) = (self.claim.epoch, self.claim.owner, self.last);
-        let record = CommitRecord { epoch, owner, commit: commit.clone(), files, rolled };
-        fail::fail_point!("file.before_temp_record");
-        let staged = self.log.stage(commit.id, &Record::Commit(record))?;
+        let staged = self.prepare(commit).map_err(|error| self.fenced_or(commit, error))?;
         fail::fail_point!("file.after_temp_record");
         self.put = Some(staged.clone());
         let put = self.log.put(self.last + 1, &staged);
         self.conclude(commit, put)
+    }
+
+    /// Completes the files and writes the record that names them.
+    fn prepare(&mut self, commit: &Commit) -> Result<StagedRecord, Error> {
+        let files = self.staging.seal(&self.claim.at, commit)?;
+        let (epoch, owner, rolled) = (self.claim.epoch, self.claim.owner, self.last);
+        let record = CommitRecord { epoch, owner, commit: commit.clone(), files, rolled };
+        fail::fail_point!("file.before_temp_record");
+        self.log.stage(commit.id, &Record::Commit(record))
     }
 
     fn check_range(&self, commit: &Commit) -> Result<(), Error> {
@@ -101,7 +106,11 @@ impl Partition {
                 Ok(Committed::Done)
             }
             Put::Unknown(why) => Ok(Committed::Unknown(why)),
-            Put::Taken | Put::CleanedAway => Err(self.overtaken(commit)),
+            Put::Taken | Put::CleanedAway => {
+                self.put = None;
+                let text = format!("the log of {} moved on without us", self.claim.at);
+                Err(self.fenced_or(commit, Error::Transient(Problem::new(text))))
+            }
         }
     }
 
@@ -146,22 +155,21 @@ impl Partition {
         }
     }
 
-    /// Why somebody else's record stands where ours should.
-    fn overtaken(&mut self, commit: &Commit) -> Error {
-        self.put = None;
-        let found = self.log.read().map(|history| {
-            let held = history.map(|history| history.state);
-            held.and_then(|state| state.check_commit(self.claim.epoch, self.claim.owner, commit).err())
-        });
-        match found {
-            Ok(Some(refused @ (Refused::Fenced { .. } | Refused::WentBack { .. }))) => {
-                self.context.tally.fenced.add(1);
+    /// What to say when a commit failed: a higher epoch removes what we staged and takes the number we put, so
+    /// the log is asked before `error` is believed.
+    fn fenced_or(&self, commit: &Commit, error: Error) -> Error {
+        let held = match self.log.read() {
+            Ok(history) => history.map(|history| history.state),
+            Err(_) => return error,
+        };
+        let refused =
+            held.and_then(|state| state.check_commit(self.claim.epoch, self.claim.owner, commit).err());
+        match refused {
+            Some(refused @ (Refused::Fenced { .. } | Refused::WentBack { .. })) => {
+                self.context.tally.refused(&refused);
                 Error::Conflict(refused)
             }
-            Ok(_) => {
-                Error::Transient(Problem::new(format!("the log of {} moved on without us", self.claim.at)))
-            }
-            Err(error) => error,
+            _ => error,
         }
     }
 

@@ -67,7 +67,12 @@ impl Staging {
                 self.add(
                     config,
                     origin,
-                    Rows { target: &part.target, route: &part.route, format: config.format, rows },
+                    Rows {
+                        target: &part.target,
+                        route: &part.route,
+                        format: config.format_of(&part.target),
+                        rows,
+                    },
                 )?;
             }
             if refused.rows.num_rows() > 0 {

@@ -4,11 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use tempfile::TempDir;
 
+use super::storage::tests::{Faulty, Loss};
 use super::*;
+use crate::offset::Offset;
+use crate::sink::Part;
 use crate::sink::conformance::{self, Owner, Seen, World, at, batch, check_laws, delivered, part, permanent};
 
 /// A directory that processes write to, and its readers.
@@ -110,3 +113,219 @@ fn parquet_files_obey_every_law() {
 fn json_files_obey_every_law() {
     check_laws(|| Directory::new(Format::JsonLines));
 }
+
+/// An owner on a disk whose puts can be made to fail.
+fn on_faulty_disk(directory: &Directory) -> (Owner, Arc<Faulty>, Arc<Tally>) {
+    let disk = Arc::new(Faulty::new(LocalStorage::open(directory.root.path()).unwrap()));
+    let sink = FilesSink::with_storage(directory.config(), disk.clone()).unwrap();
+    let tally = sink.tally();
+    let mut owner = Owner { sink: Box::new(sink), claim: conformance::claim(1) };
+    owner.claim().unwrap();
+    (owner, disk, tally)
+}
+
+#[test]
+fn a_lost_answer_is_found_out_from_the_log() {
+    let directory = Directory::new(Format::JsonLines);
+    let (mut owner, disk, tally) = on_faulty_disk(&directory);
+    disk.lose(Loss::Answer);
+    owner.deliver(0, 3);
+    assert_eq!(tally.unknown_resolved.get(), 1);
+    disk.lose(Loss::Request);
+    owner.deliver(3, 5);
+    assert_eq!(tally.unknown_resolved.get(), 1);
+    assert_eq!(directory.visible().len(), delivered(0, 5).len());
+    disk.lose(Loss::Answer);
+    owner.claim.epoch = crate::sink::state::Epoch::new(2);
+    assert_eq!(owner.claim().unwrap().next, Offset::new(5));
+}
+
+#[test]
+fn a_commit_that_nobody_answers_for_is_unknown_then_resolved_and_tried_again() {
+    let directory = Directory::new(Format::JsonLines);
+    let (mut owner, disk, _) = on_faulty_disk(&directory);
+    owner.write(0, 3).unwrap();
+    let request = conformance::commit(0, 3);
+    disk.lose(Loss::Outage(1));
+    let answer = owner.sink.commit(&at(), &request).unwrap();
+    assert!(matches!(answer, Committed::Unknown(_)), "{answer:?}");
+    assert_eq!(owner.sink.resolve(&at(), &request).unwrap(), Resolved::NotCommitted);
+    assert_eq!(directory.visible(), []);
+    assert_eq!(owner.sink.commit(&at(), &request).unwrap(), Committed::Done);
+    assert_eq!(directory.visible(), delivered(0, 3));
+}
+
+#[test]
+fn a_commit_of_unknown_outcome_that_was_overtaken_is_a_conflict() {
+    let directory = Directory::new(Format::JsonLines);
+    let (mut owner, disk, _) = on_faulty_disk(&directory);
+    owner.write(0, 3).unwrap();
+    let request = conformance::commit(0, 3);
+    disk.lose(Loss::Outage(1));
+    assert!(matches!(owner.sink.commit(&at(), &request).unwrap(), Committed::Unknown(_)));
+    let mut other = Owner::claimed(&directory, 2);
+    let refused = conformance::conflict(owner.sink.resolve(&at(), &request).unwrap_err());
+    assert!(matches!(refused, Refused::Fenced { .. }), "{refused}");
+    owner.sink.release(&at());
+    other.deliver(0, 2);
+    assert_eq!(directory.visible(), delivered(0, 2));
+}
+
+#[test]
+fn what_lower_epochs_left_in_staging_is_removed_and_what_higher_ones_have_is_not() {
+    let directory = Directory::new(Format::JsonLines);
+    let mut first = Owner::claimed(&directory, 1);
+    first.write(0, 3).unwrap();
+    std::mem::forget(first);
+    assert_eq!(directory.staged().len(), 2);
+    let mut second = Owner::claimed(&directory, 2);
+    assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+    second.write(0, 3).unwrap();
+    assert!(Owner::new(&directory, 1).claim().is_err());
+    assert_eq!(second.commit(0, 3).unwrap(), Committed::Done);
+    assert_eq!(directory.visible(), delivered(0, 3));
+}
+
+#[test]
+fn a_released_partition_leaves_nothing_in_staging() {
+    let directory = Directory::new(Format::Parquet);
+    let mut owner = Owner::claimed(&directory, 1);
+    owner.write(0, 3).unwrap();
+    owner.sink.release(&at());
+    assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+}
+
+/// What a claim says to a log that `damage` was done to.
+fn check_damage(damage: impl FnOnce(&Path), code: &str, names: &str) {
+    let directory = Directory::new(Format::JsonLines);
+    Owner::claimed(&directory, 1).deliver(0, 3);
+    damage(&directory.log());
+    let text = permanent(Owner::new(&directory, 2).claim().unwrap_err());
+    assert!(text.starts_with(code) && text.contains(names), "{text}");
+    assert_eq!(directory.visible(), delivered(0, 3));
+}
+
+#[test]
+fn a_log_that_cannot_be_read_in_full_is_never_continued() {
+    const FIRST: &str = "00000000000000000000.json";
+    const SECOND: &str = "00000000000000000001.json";
+    const THIRD: &str = "00000000000000000002.json";
+    let edit = |name: &'static str, from: &'static str, to: &'static str| {
+        move |log: &Path| {
+            let text = fs::read_to_string(log.join(name)).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(log.join(name), text.replace(from, to)).unwrap();
+        }
+    };
+    check_damage(|log| fs::remove_file(log.join(SECOND)).unwrap(), "E_LOG_CORRUPT", SECOND);
+    check_damage(|log| fs::remove_file(log.join(FIRST)).unwrap(), "E_LOG_CORRUPT", FIRST);
+    check_damage(|log| fs::write(log.join(THIRD), "").unwrap(), "E_LOG_CORRUPT", THIRD);
+    check_damage(|log| fs::write(log.join(THIRD), "{\"version\":1}").unwrap(), "E_LOG_CORRUPT", THIRD);
+    check_damage(edit(THIRD, "\"end\":3", "\"end\":4"), "E_LOG_CORRUPT", THIRD);
+    check_damage(edit(THIRD, "{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", THIRD);
+    let snapshot = "00000000000000000001.snap.json";
+    check_damage(|log| fs::write(log.join(snapshot), "{}").unwrap(), "E_LOG_NEWER", snapshot);
+    let twice =
+        |log: &Path| assert!(fs::copy(log.join(THIRD), log.join("00000000000000000003.json")).is_ok());
+    check_damage(twice, "E_LOG_CORRUPT", "00000000000000000003.json");
+}
+
+#[test]
+fn files_that_a_reader_took_away_raise_no_alarm() {
+    let directory = Directory::new(Format::JsonLines);
+    let mut first = Owner::claimed(&directory, 1);
+    first.deliver(0, 3);
+    directory.files().iter().for_each(|path| fs::remove_file(path).unwrap());
+    first.deliver(3, 4);
+    let sink = directory.open();
+    let tally = sink.tally();
+    let mut second = Owner { sink: Box::new(sink), claim: conformance::claim(2) };
+    assert_eq!(second.claim().unwrap().next, Offset::new(4));
+    assert_eq!((tally.roll_unverified.get(), tally.rolled_forward.get()), (0, 0));
+}
+
+#[test]
+fn rows_that_delete_are_rejected_in_the_same_commit() {
+    let directory = Directory::new(Format::Parquet);
+    let mut owner = Owner::claimed(&directory, 1);
+    let rows = conformance::deleting(part("a", vec![0, 1, 2], 0), &[false, true, false]);
+    let staged = owner.sink.write(RoutedBatch { parts: vec![rows], ..batch(0, 3) }).unwrap();
+    assert_eq!(staged.rows, 3);
+    assert_eq!(owner.commit(0, 3).unwrap(), Committed::Done);
+
+    let row = |o: i64| ("a".to_owned(), o, 0, format!("a{o}"));
+    let rejected = (REJECTS.to_owned(), 1, 0, String::new());
+    assert_eq!(directory.visible(), [row(0), row(2), rejected]);
+    let path = directory.files().into_iter().find(|path| path.extension().unwrap() == "jsonl").unwrap();
+    let expected = serde_json::json!({
+        "target": "a", "route": "to-a", "error": "a file cannot delete a row", "row": {"text": "a1", "number": 1},
+        "weir_topic": "customers", "weir_partition": 0, "weir_offset": 1, "weir_index": 0, "weir_plan": 7,
+    });
+    assert_eq!(read_json(&path), [expected]);
+}
+
+#[test]
+fn without_provenance_only_dead_letters_tell_where_they_came_from() {
+    let directory = Directory::new(Format::Parquet);
+    let config = FilesConfig { provenance: false, ..directory.config() };
+    let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
+    owner.claim().unwrap();
+    let dead = Part { route: crate::route::DEAD_LETTERS.into(), ..part("dead", vec![1], 0) };
+    owner.sink.write(RoutedBatch { parts: vec![part("a", vec![0], 0), dead], ..batch(0, 2) }).unwrap();
+    assert_eq!(owner.commit(0, 2).unwrap(), Committed::Done);
+    let columns = |i: usize| read_parquet(&directory.files()[i])[0].num_columns();
+    assert_eq!((columns(0), columns(1)), (2, 7));
+}
+
+#[test]
+fn a_target_can_have_a_format_of_its_own() {
+    let directory = Directory::new(Format::Parquet);
+    let config = FilesConfig { formats: [("b".into(), Format::JsonLines)].into(), ..directory.config() };
+    let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
+    owner.claim().unwrap();
+    owner.deliver(0, 3);
+    assert_eq!(directory.visible(), delivered(0, 3));
+    let files = directory.files();
+    let endings: Vec<_> = files.iter().map(|path| path.extension().unwrap().to_str().unwrap()).collect();
+    assert_eq!(endings, ["parquet", "jsonl"]);
+}
+
+#[test]
+fn a_parquet_file_holds_its_row_groups_plan_and_provenance() {
+    let directory = Directory::new(Format::Parquet);
+    let config = FilesConfig { row_group_rows: 10, ..directory.config() };
+    let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
+    owner.claim().unwrap();
+    owner.deliver(0, 25);
+    let file = fs::File::open(&directory.files()[0]).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let notes = reader.metadata().file_metadata().key_value_metadata().unwrap();
+    let note = |key: &str| notes.iter().find(|note| note.key == key).and_then(|note| note.value.clone());
+    assert_eq!(note("weir.plan").as_deref(), Some("7"));
+    assert_eq!(note("weir.digest").as_deref(), Some("sha256:00"));
+    assert_eq!(reader.metadata().num_row_groups(), 3);
+    let names: Vec<_> = reader.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let own = ["weir_topic", "weir_partition", "weir_offset", "weir_index", "weir_plan"];
+    assert_eq!(names, [&["text", "number"][..], &own].concat());
+}
+
+#[test]
+fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
+    let directory = Directory::new(Format::Parquet);
+    Owner::claimed(&directory, 1).deliver(0, 5);
+    let text = fs::read(directory.log().join("00000000000000000002.json")).unwrap();
+    let (_, record) = record::from_text(&text).unwrap();
+    let record::Record::Commit(record) = record else { panic!("{record:?}") };
+    let mut paths = Vec::new();
+    for file in &record.files {
+        let bytes = fs::read(directory.root.path().join(&file.path)).unwrap();
+        assert_eq!((bytes.len() as u64, crc32fast::hash(&bytes)), (file.length, file.crc32));
+        paths.push(directory.root.path().join(&file.path));
+    }
+    assert_eq!(paths, directory.files());
+    assert_eq!(record.files.iter().map(|file| file.rows).sum::<u64>(), 8);
+}
+
+#[cfg(feature = "failpoints")]
+mod failpoints;
+mod interleavings;

@@ -79,7 +79,7 @@ impl Reason {
 
     /// A reason that lies in one field.
     #[must_use]
-    pub const fn of_field(field: &'static str, code: &'static str, message: &'static str) -> Self {
+    pub const fn of(field: &'static str, code: &'static str, message: &'static str) -> Self {
         Self { code, field: Some(field), message }
     }
 }

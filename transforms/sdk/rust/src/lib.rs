@@ -1,6 +1,10 @@
 //! Write a Weir transform: declare routes, reasons, settings and tables, and decide one record at a time. The SDK
 //! does the batches, the columns, the rejects and the counting. Never reads a file, a clock or a random number.
+//!
+//! Begin with [`Transform`]; [`row!`] declares what goes out, [`json`] and [`clean`] read what comes in, [`export!`]
+//! makes the component, and [`testing`] tells the fate of records in a native test.
 
+// The bindings that `export!` expands to name this crate, also inside it.
 #[cfg(target_family = "wasm")]
 extern crate self as weir_sdk;
 
@@ -60,6 +64,7 @@ macro_rules! export {
     };
 }
 
+// The guide's code is tried by the doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Guide;

@@ -34,7 +34,7 @@ const SMALL: Rows<Small> = Rows::route("small");
 const AS_IT_CAME: Records = Records::route("as_it_came", "The record.");
 const UNKNOWN: Records = Records::route("unknown", "Not described.");
 const OTHER_FIELDS: Rows<All> = Rows::route("small");
-const FIRST: Reason = Reason::of_field("text", "first", "the first reason");
+const FIRST: Reason = Reason::of("text", "first", "the first reason");
 const SECOND: Reason = Reason::new("second", "the second reason");
 const THIRD: Reason = Reason::new("third", "not described");
 

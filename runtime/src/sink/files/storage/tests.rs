@@ -1,1 +1,173 @@
-//! x
+//! Storages that fail on purpose.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::sink::files::LocalStorage;
+
+/// What goes wrong with the next publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Loss {
+    /// It happens, the answer is lost.
+    Answer,
+    /// It does not happen, and the answer is lost.
+    Request,
+    /// It does not happen, and the storage does not answer for `n` more requests of any kind.
+    Outage(u32),
+}
+
+/// A local disk whose publishing of records can be made to fail, once.
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    disk: LocalStorage,
+    next: std::sync::Mutex<Option<Loss>>,
+    silent: AtomicU32,
+}
+
+impl Faulty {
+    pub(crate) fn new(disk: LocalStorage) -> Self {
+        Self { disk, next: std::sync::Mutex::default(), silent: AtomicU32::new(0) }
+    }
+
+    /// The next publish goes wrong.
+    pub(crate) fn lose(&self, loss: Loss) {
+        *self.next.lock().unwrap() = Some(loss);
+    }
+
+    fn answer(&self) -> io::Result<()> {
+        let lost = self.silent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        if lost.is_ok() { Err(timed_out()) } else { Ok(()) }
+    }
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer")
+}
+
+impl Storage for Faulty {
+    fn create(&self, path: &str) -> io::Result<Box<dyn StagedFile>> {
+        self.disk.create(path)
+    }
+
+    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
+        self.answer()?;
+        let loss = self.next.lock().unwrap().take();
+        match loss {
+            None => self.disk.publish(from, to),
+            Some(Loss::Answer) => self.disk.publish(from, to).and(Err(timed_out())),
+            Some(Loss::Request) => Err(timed_out()),
+            Some(Loss::Outage(n)) => {
+                self.silent.store(n, Ordering::Relaxed);
+                Err(timed_out())
+            }
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn sync(&self, directory: &str) -> io::Result<()> {
+        self.disk.sync(directory)
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        self.disk.list(directory)
+    }
+
+    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        self.disk.read(path)
+    }
+
+    fn length(&self, path: &str) -> io::Result<Option<u64>> {
+        self.answer()?;
+        self.disk.length(path)
+    }
+
+    fn delete(&self, path: &str) -> io::Result<()> {
+        self.disk.delete(path)
+    }
+
+    fn show(&self, path: &str) -> String {
+        self.disk.show(path)
+    }
+}
+
+/// A disk that lacks what the sink stands on.
+#[derive(Debug)]
+struct Unfit {
+    disk: LocalStorage,
+    lacks: Lack,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Lack {
+    Links,
+    ExclusiveRename,
+    Nothing,
+}
+
+impl Storage for Unfit {
+    fn create(&self, path: &str) -> io::Result<Box<dyn StagedFile>> {
+        self.disk.create(path)
+    }
+
+    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
+        match self.lacks {
+            Lack::Links => Err(rustix::io::Errno::PERM.into()),
+            _ => self.disk.publish(from, to),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        match self.lacks {
+            Lack::ExclusiveRename => std::fs::rename(self.show(from), self.show(to)),
+            _ => self.disk.rename(from, to),
+        }
+    }
+
+    fn sync(&self, directory: &str) -> io::Result<()> {
+        self.disk.sync(directory)
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        self.disk.list(directory)
+    }
+
+    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        self.disk.read(path)
+    }
+
+    fn length(&self, path: &str) -> io::Result<Option<u64>> {
+        self.disk.length(path)
+    }
+
+    fn delete(&self, path: &str) -> io::Result<()> {
+        self.disk.delete(path)
+    }
+
+    fn show(&self, path: &str) -> String {
+        self.disk.show(path)
+    }
+}
+
+#[test]
+fn a_file_system_without_links_or_exclusive_renames_is_refused_and_left_clean() {
+    for (lacks, expected) in [
+        (Lack::Links, Some("it cannot publish a file under a second name")),
+        (Lack::ExclusiveRename, Some("it renames over a file that is there")),
+        (Lack::Nothing, None),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let storage = Unfit { disk: LocalStorage::open(root.path()).unwrap(), lacks };
+        let answer = self_test(&storage);
+        match (&answer, expected) {
+            (Ok(()), None) => {}
+            (Err(Error::Permanent(problem)), Some(text)) => {
+                assert!(problem.text.ends_with(text) && problem.hint.is_some(), "{problem}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(storage.list("_weir").unwrap(), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,111 @@
+//! `weir demo`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use super::Ended;
+use super::run::run_pipeline;
+use crate::app::Options;
+use crate::config::PipelineConfig;
+
+/// Run the customers pipeline on the sample data that comes with the program
+///
+/// Writes a pipeline file, its component, its table and the input into a directory, runs it there to the end of the
+/// input and shows what became of every record. Run again, it goes on where it stood and finds nothing new. What you
+/// change in that directory stays changed, and is taken over by the next run.
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// The directory; made if it is not there
+    #[arg(long, default_value = "weir-demo")]
+    dir: PathBuf,
+    /// Begin anew: remove what an earlier demo left in the directory
+    #[arg(long)]
+    fresh: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the demo consists of, by where it goes.
+const FILES: [(&str, &[u8]); 5] = [
+    ("pipeline.toml", include_bytes!("../../../transforms/customers/customers.toml")),
+    ("customers.wasm", include_bytes!(env!("WEIR_CUSTOMERS_WASM"))),
+    ("us_cities.csv", include_bytes!("../../../data/us_cities.csv")),
+    ("input/customers.csv", include_bytes!("../../../data/customers.csv")),
+    ("input/hostile.jsonl", include_bytes!("../../../data/hostile.jsonl")),
+];
+
+/// What a run makes in the directory.
+const MADE: [&str; 2] = ["state", "out"];
+
+pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
+    let dir = &args.dir;
+    if args.fresh {
+        remove(dir)?;
+    }
+    write(dir)?;
+    let config = PipelineConfig::load(&dir.join("pipeline.toml"))?;
+    let options = Options { adopt: true, once: true, cache_dir: None };
+    let done = run_pipeline(&config, &options)?;
+    if args.json {
+        println!("{}", done.to_json());
+    } else {
+        done.print();
+        print_next(dir);
+    }
+    Ok(done.ended())
+}
+
+/// Removes what a demo wrote, by name, and nothing else.
+fn remove(dir: &Path) -> Result<()> {
+    let ours = dir.join("pipeline.toml").exists() || !dir.exists();
+    ensure!(ours, "{} holds no demo; nothing was removed", dir.display());
+    for made in MADE {
+        let path = dir.join(made);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    for (name, _) in FILES {
+        let path = dir.join(name);
+        if path.exists() {
+            fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what is not there yet: what somebody changed stays.
+fn write(dir: &Path) -> Result<()> {
+    for (name, bytes) in FILES {
+        let path = dir.join(name);
+        if path.exists() {
+            continue;
+        }
+        let parent = path.parent().expect("it is in the directory");
+        fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        // Under another name first: a source never sees half a file.
+        let temp = path.with_extension("tmp");
+        fs::write(&temp, bytes).and_then(|()| fs::rename(&temp, &path))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn print_next(dir: &Path) {
+    let dir = dir.display();
+    println!();
+    println!("{dir}/out/usa            American customers, typed, as Parquet");
+    println!("{dir}/out/other          the others, as they came, as Parquet");
+    println!("{dir}/out/alerts         what is no customer at all, as JSON lines");
+    println!("{dir}/out/dead_letters   what was rejected, and why, as JSON lines");
+    println!();
+    println!("Next:");
+    println!("  1. look at a dead letter:  head -n 1 {dir}/out/dead_letters/*.jsonl");
+    println!("  2. swap the rule: set non_usa = \"alerts\" in {dir}/pipeline.toml, put another CSV file into");
+    println!("     {dir}/input, run the demo again, and see the cut:  weir history {dir}/pipeline.toml");
+    println!("  3. write your own rule:  weir new my-rule --lang rust");
+}

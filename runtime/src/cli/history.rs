@@ -1,0 +1,74 @@
+//! `weir history`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::Ended;
+use super::screen;
+use crate::app;
+use crate::config::PipelineConfig;
+use crate::plan::History;
+
+/// Show which plan made which offsets: plans and cuts, oldest first
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn history(args: &HistoryArgs) -> Result<Ended> {
+    let config = PipelineConfig::load(&args.pipeline)?;
+    let history = app::history(&config)?;
+    if args.json {
+        println!("{}", to_json(&history));
+    } else {
+        print(&history);
+    }
+    Ok(Ended::Done)
+}
+
+fn to_json(history: &History) -> serde_json::Value {
+    let plans = history.plans.iter().map(|(number, plan)| json!({ "plan": number, "what": plan }));
+    let cuts = history.adopted.iter().map(|(partition, cut)| {
+        let input = input_of(history, *partition);
+        json!({ "partition": partition, "input": input, "from": cut.from, "plan": cut.plan.plan, "digest": cut.plan.digest })
+    });
+    let done = history.done.iter().map(|(partition, end)| json!({ "partition": partition, "records": end }));
+    json!({
+        "plans": plans.collect::<Vec<_>>(),
+        "cuts": cuts.collect::<Vec<_>>(),
+        "done": done.collect::<Vec<_>>(),
+    })
+}
+
+fn input_of(history: &History, partition: i32) -> Option<&str> {
+    history.inputs.iter().find(|entry| entry.partition == partition).map(|entry| &*entry.path)
+}
+
+fn print(history: &History) {
+    let mut plans = screen::table(&["plan", "transform", "digest", "settings"], &[0]);
+    for (number, plan) in &history.plans {
+        let settings: Vec<_> = plan.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let digest: String = plan.digest.chars().take("sha256:".len() + 12).collect();
+        plans.add_row(vec![
+            number.to_string(),
+            format!("{} {}", plan.name, plan.version),
+            digest,
+            settings.join(" "),
+        ]);
+    }
+    println!("{plans}\n");
+    let mut cuts = screen::table(&["partition", "input", "from offset", "plan"], &[0, 2, 3]);
+    for (partition, cut) in &history.adopted {
+        let input = input_of(history, *partition).unwrap_or_default().to_owned();
+        cuts.add_row(vec![partition.to_string(), input, cut.from.to_string(), cut.plan.plan.to_string()]);
+    }
+    println!("{cuts}");
+}

@@ -1,0 +1,82 @@
+//! What a person types and sees. One file per command: its arguments, whose comments are the help, and one function.
+//! Nothing here decides what becomes of a record.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program talks to people")]
+
+mod demo;
+mod history;
+mod run;
+mod screen;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Records from files through rules in a WebAssembly sandbox to files, each exactly once.
+///
+/// Start with `weir demo`. Exit codes: 0 done; 1 the answer is no, such as a failed check or a partition that
+/// stopped; 2 the command or the configuration is wrong; 3 something outside could not be reached.
+#[derive(Debug, Parser)]
+#[command(version, name = "weir", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Run(run::RunArgs),
+    History(history::HistoryArgs),
+}
+
+/// How a command ended, for whoever called the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// All went well.
+    Done,
+    /// The answer is no.
+    No,
+    /// The command or the configuration is wrong.
+    Wrong,
+    /// Something outside could not be reached.
+    Outside,
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        Self::from(match ended {
+            Ended::Done => 0,
+            Ended::No => 1,
+            Ended::Wrong => 2,
+            Ended::Outside => 3,
+        })
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    match run_command(cli.command) {
+        Ok(ended) => ended.into(),
+        Err(error) => screen::explain(&error).into(),
+    }
+}
+
+fn run_command(command: Command) -> Result<Ended> {
+    match command {
+        Command::Demo(args) => demo::demo(&args),
+        Command::Run(args) => run::run(&args),
+        Command::History(args) => history::history(&args),
+    }
+}
+
+/// The log goes to standard error; `WEIR_LOG` says how much of it, such as `debug` or `weir::pipeline=trace`.
+fn start_log() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+}

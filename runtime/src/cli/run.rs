@@ -1,0 +1,181 @@
+//! `weir run`.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use crossbeam_channel::{Receiver, bounded};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Ended;
+use super::screen::{self, Progress, count};
+use crate::app::{Options, Pipeline, Ran};
+use crate::config::PipelineConfig;
+use crate::pipeline::Tally;
+use crate::plan::Plan;
+
+/// Run a pipeline until it is told to stop, or with --once to the end of its input
+///
+/// Ctrl-C and SIGTERM: what is under way is finished and committed, then it exits with 0. Started again, it goes on
+/// where the sinks stand.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The pipeline file
+    pipeline: PathBuf,
+    /// Make what the file says the next plan, where it changed since it was last taken over
+    #[arg(long)]
+    adopt: bool,
+    /// Stop at the end of the input instead of waiting for more
+    #[arg(long)]
+    once: bool,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<Ended> {
+    let config = PipelineConfig::load(&args.pipeline)?;
+    let warnings = config.warnings();
+    if !warnings.is_empty() {
+        eprintln!("{warnings}");
+    }
+    let options = Options { adopt: args.adopt, once: args.once, cache_dir: None };
+    let done = run_pipeline(&config, &options)?;
+    if args.json {
+        println!("{}", done.to_json());
+    } else {
+        done.print();
+    }
+    Ok(done.ended())
+}
+
+/// A run and what is to be said of it.
+pub(super) struct Done {
+    pub(super) plan_number: u64,
+    pub(super) plan: Plan,
+    pub(super) ran: Ran,
+    pub(super) seconds: f64,
+}
+
+/// Opens and runs a pipeline, with progress on the terminal and an end on Ctrl-C.
+pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result<Done> {
+    let stop = stop_on_signals()?;
+    let start = clock();
+    let pipeline = Pipeline::open(config, options)?;
+    let (plan_number, plan) = (pipeline.plan().0, pipeline.plan().1.clone());
+    let progress = Progress::start();
+    let ran = pipeline.run(&stop, &mut |tally| progress.show(tally));
+    progress.end();
+    Ok(Done { plan_number, plan, ran: ran?, seconds: start.elapsed().as_secs_f64() })
+}
+
+#[expect(clippy::disallowed_methods, reason = "tells a person how long it took")]
+fn clock() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// A message for the first SIGTERM or Ctrl-C; the second ends the process at once, which loses nothing either.
+fn stop_on_signals() -> Result<Receiver<()>> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let (tell, stop) = bounded(1);
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("listening for signals")?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if ASKED.swap(true, Ordering::Relaxed) {
+                std::process::exit(128 + signal);
+            }
+            eprintln!("stopping: finishing and committing what is under way (once more: stop at once)");
+            drop(tell.try_send(()));
+        }
+    })?;
+    Ok(stop)
+}
+
+impl Done {
+    fn tally(&self) -> &Tally {
+        &self.ran.outcome.tally
+    }
+
+    /// A partition that stopped is a no, or something outside.
+    pub(super) fn ended(&self) -> Ended {
+        let stopped = &self.ran.outcome.stopped;
+        match stopped.iter().map(|(_, stop)| stop.outside).reduce(|a, b| a && b) {
+            None => Ended::Done,
+            Some(true) => Ended::Outside,
+            Some(false) => Ended::No,
+        }
+    }
+
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let tally = self.tally();
+        let stopped = self.ran.outcome.stopped.iter().map(|(at, stop)| {
+            json!({ "partition": at.to_string(), "error": stop.text, "hint": stop.hint })
+        });
+        let commits = self.ran.outcome.writers.iter().map(|writer| writer.commits).sum::<u64>();
+        json!({
+            "records": tally.records,
+            "routed": tally.routed,
+            "rejected": tally.rejected,
+            "dropped": tally.dropped,
+            "failed": tally.failed,
+            "conserved": tally.conserved(),
+            "checks": [{
+                "name": "conserved",
+                "ok": tally.conserved(),
+                "detail": format!("{} in = {} routed + {} rejected + {} dropped + {} failed",
+                    tally.records, tally.n_routed, tally.n_rejected, tally.dropped, tally.failed),
+            }],
+            "transform": { "name": self.plan.name, "version": self.plan.version, "digest": self.plan.digest },
+            "timing": { "seconds": self.seconds, "records_per_second": tally.records as f64 / self.seconds },
+            "plan": self.plan_number,
+            "stopped": stopped.collect::<Vec<_>>(),
+            "counters": {
+                "commits": commits,
+                "skipped": tally.skipped,
+                "replayed_older": tally.replayed_older,
+                "rolled_forward": self.ran.rolled_forward,
+                "restarted": tally.restarted,
+            },
+        })
+    }
+
+    pub(super) fn print(&self) {
+        let tally = self.tally();
+        let mut table = screen::table(&["", "records"], &[1]);
+        let mut row = |what: &str, n: u64| {
+            table.add_row(vec![what.to_owned(), count(n)]);
+        };
+        row("in", tally.records);
+        for (route, n) in &tally.routed {
+            row(&format!("  on route {route}"), *n);
+        }
+        for (reason, n) in &tally.rejected {
+            row(&format!("  rejected, {reason}"), *n);
+        }
+        row("  dropped", tally.dropped);
+        row("  failed", tally.failed);
+        println!("{table}");
+        println!("{}", self.accounts());
+        let plan = &self.plan;
+        println!("plan {}: {} {} ({})", self.plan_number, plan.name, plan.version, plan.digest);
+        for (at, stop) in &self.ran.outcome.stopped {
+            println!("stopped {at}: {stop}");
+            if let Some(hint) = &stop.hint {
+                println!("  hint: {hint}");
+            }
+        }
+    }
+
+    /// One line: whether every record is accounted for.
+    fn accounts(&self) -> String {
+        let tally = self.tally();
+        match (tally.records, tally.conserved()) {
+            (0, _) => "nothing new: every sink has all there is".to_owned(),
+            (_, true) => "every record is accounted for: in = routed + rejected + dropped + failed".to_owned(),
+            (_, false) => "E_NOT_CONSERVED: not every record is accounted for".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Tables, errors and progress, as a terminal or a pipe wants them.
+
+use std::error::Error as _;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+use super::Ended;
+use crate::app::{Changed, Held};
+use crate::pipeline::Tally;
+use crate::{config, plan, sandbox, sink, source};
+
+/// Whether to use colour: on a terminal, unless the environment says no.
+pub(super) fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A table without lines but the one below its head; numbers in `right` columns stand to the right.
+pub(super) fn table(head: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let bold = colour();
+    table.set_header(head.iter().map(|name| {
+        let cell = Cell::new(name);
+        if bold { cell.add_attribute(Attribute::Bold) } else { cell }
+    }));
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A number as people read it.
+pub(super) fn count(n: u64) -> String {
+    HumanCount(n).to_string()
+}
+
+/// Tells a person on standard error what went wrong and what to do, and says how to end.
+pub(super) fn explain(error: &anyhow::Error) -> Ended {
+    if let Some(refused) = find::<config::Error>(error) {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let text = refused.render(colour);
+        eprintln!("{}{text}", if text.contains("error:") { "" } else { "error: " });
+        if let Some(cause) = refused.source() {
+            eprintln!("  {cause}");
+        }
+        return Ended::Wrong;
+    }
+    eprintln!("error: {}", chain(error));
+    if let Some(hint) = hint(error) {
+        eprintln!("hint: {hint}");
+    }
+    ended(error)
+}
+
+/// All causes, each once: some texts already hold the next.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| match cause.to_string() {
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
+}
+
+fn find<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> Option<&E> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    if find::<Changed>(error).is_some() {
+        return Some("`--adopt` makes what the file says the next plan".to_owned());
+    }
+    if find::<Held>(error).is_some() {
+        return Some("stop that process first, or give this pipeline a state directory of its own".to_owned());
+    }
+    if let Some(refused) = find::<sandbox::LoadError>(error) {
+        return Some(refused.hint().to_owned());
+    }
+    if let Some(sink::Error::Transient(problem) | sink::Error::Permanent(problem)) = find(error) {
+        return problem.hint.clone();
+    }
+    match find(error) {
+        Some(source::Error::Input { hint, .. }) => hint.clone(),
+        _ => None,
+    }
+}
+
+fn ended(error: &anyhow::Error) -> Ended {
+    let outside = matches!(find(error), Some(sink::Error::Transient(_)))
+        || matches!(find(error), Some(source::Error::Io { .. }))
+        || matches!(find(error), Some(plan::Error::Io { .. }));
+    let answer_is_no = find::<sandbox::LoadError>(error).is_some();
+    match (outside, answer_is_no) {
+        (true, _) => Ended::Outside,
+        (_, true) => Ended::No,
+        _ => Ended::Wrong,
+    }
+}
+
+/// Shows on a terminal how many records went through and how fast; shows nothing in a pipe, and nothing for what is
+/// over at once.
+pub(super) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    pub(super) fn start() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{spinner} {human_pos} records, {per_sec:.0} {wide_msg}");
+        bar.set_style(style.expect("the template is well formed"));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar }
+    }
+
+    pub(super) fn show(&self, tally: &Tally) {
+        self.bar.set_position(tally.records);
+        let lost = tally.n_rejected + tally.failed;
+        if lost > 0 {
+            self.bar.set_message(format!("({} to dead letters)", HumanCount(lost)));
+        }
+    }
+
+    pub(super) fn end(self) {
+        self.bar.finish_and_clear();
+    }
+}
