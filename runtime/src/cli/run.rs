@@ -88,7 +88,8 @@ fn stop_on_signals() -> Result<Receiver<()>> {
                 std::process::exit(128 + signal);
             }
             eprintln!("stopping: finishing and committing what is under way (once more: stop at once)");
-            drop(tell.try_send(()));
+            // Full: it was told already.
+            let _: Result<(), _> = tell.try_send(());
         }
     })?;
     Ok(stop)

@@ -21,7 +21,6 @@ pub struct FileLog {
 #[derive(Serialize, Deserialize)]
 struct Line {
     version: u64,
-    #[serde(flatten)]
     entry: Entry,
 }
 
@@ -120,6 +119,8 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offset::Offset;
+    use crate::sink::state::{Cut, PlanRef};
 
     fn start(generation: u64) -> Entry {
         Entry::Start { generation, owner: Nonce::from_u128(7), runtime: "0.1.0".into() }
@@ -134,6 +135,27 @@ mod tests {
         assert!(log.put(1, &start(3)).unwrap());
         assert_eq!(log.read(0).unwrap(), [(0, start(1)), (1, start(3))]);
         assert_eq!(log.read(1).unwrap(), [(1, start(3))]);
+    }
+
+    #[test]
+    fn every_kind_of_entry_is_read_back_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = FileLog::open(dir.path()).unwrap();
+        let plan = PlanRef { plan: 3, digest: "sha256:ab".into() };
+        let entries = [
+            Entry::Topic { id: "topic".into() },
+            start(4),
+            Entry::Plan(crate::plan::tests::plan(Some(0), "sha256:ab")),
+            Entry::Inputs { files: Vec::new() },
+            Entry::Started { partition: 2, sinks: vec!["lake".into()] },
+            Entry::Adopted { partition: 2, cut: Cut { from: Offset::new(7), plan }, runtime: "0.1.0".into() },
+            Entry::Done { partition: 2, end: Offset::new(9) },
+        ];
+        for (at, entry) in (0..).zip(&entries) {
+            assert!(log.put(at, entry).unwrap());
+        }
+        let read: Vec<_> = log.read(0).unwrap().into_iter().map(|(_, entry)| entry).collect();
+        assert_eq!(read, entries);
     }
 
     #[test]

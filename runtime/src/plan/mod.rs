@@ -69,7 +69,7 @@ pub struct PlanLimits {
 
 /// One line of the plan log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "entry", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Entry {
     /// What the topic of a file source is known by; written once.
     Topic {
@@ -265,7 +265,7 @@ impl History {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn plan(replaces: Option<u64>, digest: &str) -> Plan {

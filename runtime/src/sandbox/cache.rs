@@ -88,7 +88,10 @@ fn private(meta: &fs::Metadata, forbidden: u32, what: &str) -> io::Result<()> {
     if meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & forbidden == 0 {
         return Ok(());
     }
-    Err(io::Error::other(format!("{what} belongs to another user, or its mode {:o} lets others in", meta.mode() & 0o777)))
+    Err(io::Error::other(format!(
+        "{what} belongs to another user, or its mode {:o} lets others in",
+        meta.mode() & 0o777
+    )))
 }
 
 /// The directory's key, made at random by whoever comes first.

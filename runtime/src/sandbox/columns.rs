@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, StringArray,
-    TimestampMicrosecondArray,
+    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray,
+    StringArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, Date32Type, Float64Type, Int32Type, Int64Type};
@@ -19,7 +19,9 @@ use crate::description::{DataType, Field};
 /// Adopts the column of `field`, which has `n` rows. The error names the row, if it is one.
 pub(super) fn adopt(column: wit::ColumnResult, field: &Field, n: usize) -> Result<ArrayRef, String> {
     let nulls = nulls(column.validity, n)?;
-    if !field.nullable && let Some(row) = first_null(nulls.as_ref()) {
+    if !field.nullable
+        && let Some(row) = first_null(nulls.as_ref())
+    {
         return Err(format!("row {row} has no value, and the field is not nullable"));
     }
     match (field.data_type, column.data) {
@@ -40,7 +42,9 @@ pub(super) fn adopt(column: wit::ColumnResult, field: &Field, n: usize) -> Resul
         (DataType::Json, Data::VarBytes(all)) => Ok(Arc::new(json(text(all, nulls, n)?)?)),
         (DataType::Binary, Data::VarBytes(all)) => {
             let (offsets, data) = entries(all, nulls.as_ref(), n)?;
-            BinaryArray::try_new(offsets, data, nulls).map(|a| Arc::new(a) as ArrayRef).map_err(|e| e.to_string())
+            BinaryArray::try_new(offsets, data, nulls)
+                .map(|a| Arc::new(a) as ArrayRef)
+                .map_err(|e| e.to_string())
         }
         (wanted, data) => Err(format!("{} do not carry {wanted:?}", case(&data))),
     }
@@ -84,7 +88,11 @@ pub(super) fn positions(positions: &[u32], end: usize, n: usize, what: &str) -> 
     let falls = positions.windows(2).fold(false, |falls, pair| falls | (pair[0] > pair[1]));
     if falls {
         let row = positions.windows(2).position(|pair| pair[0] > pair[1]).unwrap_or_default();
-        return Err(format!("row {row}: its end, {}, lies before its start, {}", positions[row + 1], positions[row]));
+        return Err(format!(
+            "row {row}: its end, {}, lies before its start, {}",
+            positions[row + 1],
+            positions[row]
+        ));
     }
     Ok(())
 }
@@ -130,7 +138,9 @@ fn decimals(
     let bound = 10_u128.pow(precision.into());
     let values: Vec<i128> = entries.iter().map(|bytes| i128::from_le_bytes(*bytes)).collect();
     let present = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-    if let Some(row) = values.iter().enumerate().position(|(row, v)| v.unsigned_abs() >= bound && present(row)) {
+    if let Some(row) =
+        values.iter().enumerate().position(|(row, v)| v.unsigned_abs() >= bound && present(row))
+    {
         return Err(format!("row {row}: {} has more than {precision} digits", values[row]));
     }
     let array = Decimal128Array::new(values.into(), nulls).with_precision_and_scale(precision, scale as i8);
@@ -163,7 +173,8 @@ fn no_bytes_where_absent(offsets: &[u32], nulls: &NullBuffer) -> Result<(), Stri
 fn text(of: wit::VarBytesResult, nulls: Option<NullBuffer>, n: usize) -> Result<StringArray, String> {
     let (offsets, data) = entries(of, nulls.as_ref(), n)?;
     let again = (offsets.clone(), data.clone());
-    StringArray::try_new(offsets, data, nulls).map_err(|e| not_utf8(&again.0, &again.1).unwrap_or_else(|| e.to_string()))
+    StringArray::try_new(offsets, data, nulls)
+        .map_err(|e| not_utf8(&again.0, &again.1).unwrap_or_else(|| e.to_string()))
 }
 
 fn not_utf8(offsets: &OffsetBuffer<i32>, data: &Buffer) -> Option<String> {

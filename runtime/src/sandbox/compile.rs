@@ -5,15 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
-use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower};
 
-use super::bindings::{INTERFACE, TransformComponentPre};
+use super::bindings::{INTERFACE, TransformComponentPre, wit};
 use super::cache::{Cache, hex};
 use super::engine::Sandbox;
 use super::load_error::{LoadError, one_line};
 use super::transform::Transform;
-use super::wasi;
+use super::wasi::{self, Host};
 
 /// The largest component that is accepted, in bytes.
 pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
@@ -31,8 +31,9 @@ impl Sandbox {
         let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
         let component = self.component(bytes, &digest)?;
         let (linker, imports) = wasi::link(self.engine(), &component, self.shared.options.imports)?;
-        exports_transform(self.engine(), &component)?;
+        let transform = exports_transform(self.engine(), &component)?;
         let pre = linker.instantiate_pre(&component).map_err(|e| LoadError::unlinked(&e))?;
+        Functions { component: &component, pre: &pre, of: &transform }.check()?;
         let pre = TransformComponentPre::new(pre).map_err(|e| LoadError::Signature { text: one_line(&e) })?;
         Ok(Transform::new(self.clone(), digest.into(), imports, pre))
     }
@@ -110,9 +111,9 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
 }
 
 /// By name and version: `0.1.x` serves for `0.1.0`.
-fn exports_transform(engine: &Engine, component: &Component) -> Result<(), LoadError> {
-    if component.get_export_index(None, INTERFACE).is_some() {
-        return Ok(());
+fn exports_transform(engine: &Engine, component: &Component) -> Result<ComponentExportIndex, LoadError> {
+    if let Some(transform) = component.get_export_index(None, INTERFACE) {
+        return Ok(transform);
     }
     let names = component.component_type();
     let names: Vec<_> = names
@@ -123,4 +124,34 @@ fn exports_transform(engine: &Engine, component: &Component) -> Result<(), LoadE
         .collect();
     let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     Err(LoadError::NoTransform { found })
+}
+
+/// The functions of the contract in a component. Their types would otherwise be compared when the first instance
+/// starts, too late to refuse the file.
+struct Functions<'a> {
+    component: &'a Component,
+    pre: &'a InstancePre<Host>,
+    of: &'a ComponentExportIndex,
+}
+
+impl Functions<'_> {
+    fn check(&self) -> Result<(), LoadError> {
+        type Settings<'a> = &'a [(&'a str, &'a str)];
+        self.has::<(Settings<'_>,), (Result<wit::Description, String>,)>("describe")?;
+        self.has::<(Settings<'_>, &[wit::Table<'_>]), (Result<(), String>,)>("init")?;
+        self.has::<(wit::Batch<'_>,), (Result<wit::Output, String>,)>("process")
+    }
+
+    fn has<P: ComponentNamedList + Lower, R: ComponentNamedList + Lift>(
+        &self,
+        name: &str,
+    ) -> Result<(), LoadError> {
+        let wrong = |text: String| LoadError::Signature { text: format!("`{name}`: {text}") };
+        match self.component.get_export(Some(self.of), name) {
+            Some((ComponentItem::ComponentFunc(function), _)) => {
+                function.typecheck::<P, R>(&self.pre.instance_type()).map_err(|e| wrong(one_line(&e)))
+            }
+            _ => Err(wrong("there is no such function".to_owned())),
+        }
+    }
 }

@@ -189,7 +189,9 @@ mod tests {
 
     #[test]
     fn decimals_have_a_precision_and_a_scale_within_it() {
-        for (precision, scale, ok) in [(1, 0, true), (38, 38, true), (0, 0, false), (39, 0, false), (5, 6, false)] {
+        for (precision, scale, ok) in
+            [(1, 0, true), (38, 38, true), (0, 0, false), (39, 0, false), (5, 6, false)]
+        {
             let decimal = wit::DataType::Decimal(wit::DecimalType { precision, scale });
             assert_eq!(check(with_fields(vec![field("d", decimal)])).is_ok(), ok, "{precision} {scale}");
         }
@@ -208,7 +210,10 @@ mod tests {
         let default_value = Some("b".to_owned());
         said.settings =
             vec![wit::Setting { key: "k".into(), default_value, doc: String::new(), annotations: choices }];
-        assert_eq!(check(said.clone()).unwrap().settings[0].choices, Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(
+            check(said.clone()).unwrap().settings[0].choices,
+            Some(vec!["a".to_owned(), "b".to_owned()])
+        );
         said.settings[0].default_value = Some("c".into());
         assert_eq!(check(said).unwrap_err(), "setting `k`: its default `c` is none of its choices");
     }

@@ -104,7 +104,10 @@ pub struct Instance {
 
 impl std::fmt::Debug for Instance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Instance").field("transform", &self._transform).field("dead", &self.dead).finish_non_exhaustive()
+        f.debug_struct("Instance")
+            .field("transform", &self._transform)
+            .field("dead", &self.dead)
+            .finish_non_exhaustive()
     }
 }
 
@@ -151,12 +154,12 @@ impl Instance {
         arm(&mut self.store, self.limits.deadline);
         let said = self.guest.weir_transform_transform().call_process(&mut self.store, input);
         let said = said.map_err(|e| failed(&mut self.store, self.limits.deadline, &self.limits, &e))?;
-        let said = said.map_err(|text| {
-            CallError::Returned { text: cut(&text), log: self.store.data_mut().log.last_lines() }
+        let said = said.map_err(|text| CallError::Returned {
+            text: cut(&text),
+            log: self.store.data_mut().log.last_lines(),
         })?;
-        output::check(said, &self.description, batch.len(), self.limits.output_bytes).map_err(|text| {
-            CallError::BadOutput { text, log: self.store.data_mut().log.last_lines() }
-        })
+        output::check(said, &self.description, batch.len(), self.limits.output_bytes)
+            .map_err(|text| CallError::BadOutput { text, log: self.store.data_mut().log.last_lines() })
     }
 }
 
@@ -194,7 +197,9 @@ fn instantiate(
     store.limiter(|host| &mut host.limiter);
     store.set_hostcall_fuel(limits.output_bytes.saturating_add(OVERHEAD));
     arm(&mut store, limits.start_deadline);
-    let guest = transform.pre().instantiate(&mut store).map_err(|e| match e.is::<wasmtime::PoolConcurrencyLimitError>() {
+    let guest = transform.pre().instantiate(&mut store).map_err(|e| match e
+        .is::<wasmtime::PoolConcurrencyLimitError>(
+    ) {
         true => StartError::NoRoom(one_line(&e)),
         false => failed_start(&mut store, "start", limits, &e),
     })?;
@@ -278,7 +283,10 @@ fn complete<'a>(
 }
 
 /// Time since the first call of this.
-#[expect(clippy::disallowed_methods, reason = "it meters how much of a guest's log goes on; nothing is decided by it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it meters how much of a guest's log goes on; nothing is decided by it"
+)]
 fn elapsed() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed()

@@ -105,7 +105,9 @@ impl LoadError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Empty => "build the transform again; the build may have failed",
-            Self::TooLarge { .. } => "strip it, or pass large tables through `init` instead of embedding them",
+            Self::TooLarge { .. } => {
+                "strip it, or pass large tables through `init` instead of embedding them"
+            }
             Self::NotWasm { .. } | Self::Precompiled => "give the .wasm file that the build made, as it is",
             Self::CoreModule => {
                 "in Rust build with `--target wasm32-wasip2`; elsewhere make a component of it with `wasm-tools \
@@ -114,7 +116,9 @@ impl LoadError {
             Self::Format { .. } => "build it with current tools: binary format 0x1000d is understood",
             Self::Truncated { .. } => "copy the file again, all of it",
             Self::Feature { .. } => "switch the feature off in the compiler that built it",
-            Self::TooDemanding { .. } => "raise `sandbox.memory_limit`, or build it with a smaller memory and stack",
+            Self::TooDemanding { .. } => {
+                "raise `sandbox.memory_limit`, or build it with a smaller memory and stack"
+            }
             Self::Invalid { .. } => "build it again; check it with `wasm-tools validate`",
             Self::Compiler { .. } => "this is a fault of the runtime: please report it, with the file",
             Self::Import { hint, .. } => hint,
@@ -127,7 +131,9 @@ impl LoadError {
 
     pub(super) fn import(interface: &str, allowed: Imports) -> Self {
         let hint = match interface {
-            _ if allowed == Imports::None => "`sandbox.imports = \"none\"` refuses all imports: build it without WASI",
+            _ if allowed == Imports::None => {
+                "`sandbox.imports = \"none\"` refuses all imports: build it without WASI"
+            }
             _ if interface.starts_with("wasi:http") => {
                 "build with `--disable http --disable fetch-event` (JavaScript), or leave the HTTP client out"
             }
@@ -174,6 +180,7 @@ const FEATURES: &[(&str, &str)] = &[
     ("exceptions", "exceptions"),
     ("relaxed SIMD", "relaxed SIMD"),
     ("relaxed-simd", "relaxed SIMD"),
+    ("gc types", "garbage collection"),
     ("gc feature", "garbage collection"),
     ("gc proposal", "garbage collection"),
     ("gc is not enabled", "garbage collection"),

@@ -61,7 +61,9 @@ pub(super) fn tables<'a, T: AsRef<Table>>(
 fn pick<'a>(table: &'a Table, need: &TableNeed) -> Result<Wanted<'a>, String> {
     let columns = need.columns.iter().map(|field| {
         let found = table.columns.iter().find(|column| column.name == field.name);
-        found.ok_or_else(|| format!("it has no column `{}`", field.name)).and_then(|c| column(c, field, table.rows))
+        found
+            .ok_or_else(|| format!("it has no column `{}`", field.name))
+            .and_then(|c| column(c, field, table.rows))
     });
     Ok(Wanted { name: &table.name, rows: table.rows, columns: columns.collect::<Result<_, _>>()? })
 }
@@ -69,7 +71,8 @@ fn pick<'a>(table: &'a Table, need: &TableNeed) -> Result<Wanted<'a>, String> {
 fn column<'a>(from: &'a TableColumn, field: &Field, rows: u32) -> Result<wit::NamedColumn<'a>, String> {
     let at = |what: &str| format!("column `{}`: {what}", field.name);
     let data = data(&from.values, field.data_type).ok_or_else(|| at("its type is not the one asked for"))?;
-    let full = (0..rows as usize).all(|i| from.validity.is_empty() || from.validity[i / 8] >> (i % 8) & 1 == 1);
+    let full =
+        (0..rows as usize).all(|i| from.validity.is_empty() || from.validity[i / 8] >> (i % 8) & 1 == 1);
     if !field.nullable && !full {
         return Err(at("it has rows without a value"));
     }

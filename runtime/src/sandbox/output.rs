@@ -41,7 +41,8 @@ fn take(said: wit::Output, description: &Description, fates: &mut Fates) -> Resu
         }
         routes.push(route(part, description, fates).map_err(|e| format!("route `{name}`, {e}"))?);
     }
-    let rejects = rejects(said.rejects, description.reasons.len(), fates).map_err(|e| format!("rejects: {e}"))?;
+    let rejects =
+        rejects(said.rejects, description.reasons.len(), fates).map_err(|e| format!("rejects: {e}"))?;
     dropped(&said.dropped, fates).map_err(|e| format!("dropped: {e}"))?;
     Ok(Output { routes, rejects, dropped: said.dropped })
 }
@@ -189,7 +190,8 @@ fn dropped(rows: &[u32], fates: &mut Fates) -> Result<(), String> {
 /// Bytes of all lists.
 fn size(said: &wit::Output) -> usize {
     let routes: usize = said.routes.iter().map(route_size).sum();
-    let rejects = 4 * (said.rejects.rows.len() + said.rejects.reasons.len()) + var_size(&said.rejects.details);
+    let rejects =
+        4 * (said.rejects.rows.len() + said.rejects.reasons.len()) + var_size(&said.rejects.details);
     routes + rejects + 4 * said.dropped.len()
 }
 

@@ -158,7 +158,9 @@ mod tests {
             if has(b"m") && batch.len() > 2 {
                 return Err(CallError::Memory { limit_bytes: 1, text: "full".into(), log });
             }
-            if has(b"s") && self.slow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            if has(b"s")
+                && self.slow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+            {
                 return Err(CallError::Deadline { ms: 5, log });
             }
             self.used_up = false;
@@ -197,7 +199,9 @@ mod tests {
     fn the_guilty_are_found_and_the_others_are_unharmed() {
         for values in [&b"t"[..], b"ta", b"at", b"aatatt", b"tttt", b"aaaaaaaat", b"aaataaaaataaa"] {
             let judged = judge(values, 0).unwrap();
-            let expected = |guilty| Vec::from_iter((0..values.len()).filter(|&i| (values[i] == b't') == guilty).map(|i| i as u32));
+            let expected = |guilty| {
+                Vec::from_iter((0..values.len()).filter(|&i| (values[i] == b't') == guilty).map(|i| i as u32))
+            };
             assert_eq!(rows(&judged), (expected(false), expected(true)), "{values:?}");
             assert!(judged.pieces.failed.iter().all(|f| f.code == "trap" && f.message.ends_with("boom")));
         }
@@ -214,7 +218,10 @@ mod tests {
     fn one_slow_answer_is_forgiven_two_are_a_stall() {
         assert_eq!(judge(b"as", 1).unwrap().calls, 2);
         let stall = judge(b"as", 2).unwrap_err().to_string();
-        assert_eq!(stall, "E_STALL: the transform did not answer within 5 ms, twice, for t/0 offsets [10, 100)");
+        assert_eq!(
+            stall,
+            "E_STALL: the transform did not answer within 5 ms, twice, for t/0 offsets [10, 100)"
+        );
     }
 
     #[test]

@@ -2,5 +2,6 @@
 #![expect(missing_debug_implementations, reason = "tests")]
 
 mod guests;
+mod load;
 mod sandbox;
 mod tidy;

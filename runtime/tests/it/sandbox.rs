@@ -1,7 +1,7 @@
 //! A transform that does its worst, in the sandbox: each misdeed has its own clear error, and harms no other
 //! record.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use weir::batch::{Batch, BatchBuilder, RecordRef};
@@ -9,13 +9,17 @@ use weir::budget::Permit;
 use weir::offset::{Offset, TopicPartition};
 use weir::rule::{CallError, Rule};
 use weir::sandbox::verdict::{Judged, Keeper, Stopped};
-use weir::sandbox::{Imports, Init, Instance, InstanceLimits, Sandbox, SandboxOptions, StartError, Transform};
+use weir::sandbox::{
+    Imports, Init, Instance, InstanceLimits, Sandbox, SandboxOptions, StartError, Transform,
+};
 
 use crate::guests;
 
+/// Compiled once: that is what takes time.
 fn hostile() -> Transform {
-    let sandbox = Sandbox::new(SandboxOptions { max_instances: 8, ..SandboxOptions::default() }).unwrap();
-    sandbox.load(guests::hostile()).unwrap()
+    static LOADED: OnceLock<Transform> = OnceLock::new();
+    let load = || Sandbox::new(SandboxOptions::default()).unwrap().load(guests::hostile()).unwrap();
+    LOADED.get_or_init(load).clone()
 }
 
 fn limits() -> InstanceLimits {
@@ -73,7 +77,7 @@ fn each_misdeed_is_told_and_harms_no_other_record() {
     let transform = hostile();
     for (misdeed, code, message) in [
         ("panic", "trap", "the transform trapped: wasm `unreachable` instruction executed"),
-        ("recurse", "trap", "the transform trapped: call stack exhausted"),
+        ("recurse", "trap", "the transform trapped: out of bounds memory access"),
         ("eat", "trap", "the transform wanted more than 67108864 bytes of memory: wasm `unreachable`"),
         ("socket", "trap", "which a transform cannot do"),
         ("exit", "trap", "wasi:cli/exit"),
@@ -83,7 +87,11 @@ fn each_misdeed_is_told_and_harms_no_other_record() {
         ("twice", "bad-output", "process: dropped: row 0: record 0 is also on a route"),
         ("route", "bad-output", "process: route 77: there are 2"),
         ("short-column", "bad-output", "process: route `ok`, field `offset`: 0 values for 1 rows"),
-        ("bad-utf8", "bad-output", "process: route `ok`, field `value`: row 0 is not UTF-8 from its byte 0 on"),
+        (
+            "bad-utf8",
+            "bad-output",
+            "process: route `ok`, field `value`: row 0 is not UTF-8 from its byte 0 on",
+        ),
         ("bad-offsets", "bad-output", "process: route `ok`, field `value`: the first offset is 9, not 0"),
         ("many", "bad-output", "process: more than 8388608 bytes"),
     ] {
@@ -134,7 +142,9 @@ fn a_flood_of_log_is_bounded_and_harmless() {
     let limits = InstanceLimits { deadline: Duration::from_secs(60), ..limits() };
     let mut instance = transform.instance(&init(&transform, limits)).unwrap();
     assert_eq!(process(&mut instance, &["flood", "a"]).unwrap(), [0, 1]);
-    let Err(CallError::Returned { log, .. }) = process(&mut instance, &["flood", "err"]) else { panic!("an error") };
+    let Err(CallError::Returned { log, .. }) = process(&mut instance, &["flood", "err"]) else {
+        panic!("an error")
+    };
     assert!(log.len() <= 8 << 10 && log.ends_with("flood 99999 \\u{1b}[31m"), "{}", log.len());
 }
 
@@ -157,13 +167,20 @@ fn a_bad_start_is_told() {
         init.settings = vec![("when".to_owned(), when.to_owned())];
         transform.instance(&init).map(drop).unwrap_err()
     };
-    assert_eq!(start("init-err").to_string(), "the transform refuses its settings or tables: started badly on request");
+    assert_eq!(
+        start("init-err").to_string(),
+        "the transform refuses its settings or tables: started badly on request"
+    );
     let StartError::Call { function: "init", source } = start("init-trap") else { panic!("a trap") };
     assert!(source.log().contains("started badly on request"));
     let StartError::Call { function: "init", source } = start("init-loop") else { panic!("a deadline") };
     assert_eq!(source.code(), "deadline");
-    let describe = |when: &str| transform.describe(&[("when".to_owned(), when.to_owned())]).unwrap_err().to_string();
-    assert_eq!(describe("describe-err"), "the transform refuses its settings or tables: described badly on request");
+    let describe =
+        |when: &str| transform.describe(&[("when".to_owned(), when.to_owned())]).unwrap_err().to_string();
+    assert_eq!(
+        describe("describe-err"),
+        "the transform refuses its settings or tables: described badly on request"
+    );
     assert!(describe("bad-name").starts_with("describe: route `ok`: field `../x`: a name is"));
 }
 
@@ -179,8 +196,13 @@ fn settings_are_complete_and_known() {
 fn imports_are_listed_or_refused() {
     let transform = hostile();
     let imports = transform.imports();
-    assert!(imports.iter().any(|i| i.interface.starts_with("wasi:cli/stderr@0.2.") && i.answer == "goes to the guest log"));
-    let sandbox = Sandbox::new(SandboxOptions { imports: Imports::None, ..SandboxOptions::default() }).unwrap();
+    assert!(
+        imports
+            .iter()
+            .any(|i| i.interface.starts_with("wasi:cli/stderr@0.2.") && i.answer == "goes to the guest log")
+    );
+    let sandbox =
+        Sandbox::new(SandboxOptions { imports: Imports::None, ..SandboxOptions::default() }).unwrap();
     let refused = sandbox.load(guests::hostile()).unwrap_err();
     assert!(refused.to_string().starts_with("the component imports `wasi:"), "{refused}");
     assert!(refused.hint().starts_with("`sandbox.imports = \"none\"`"));

@@ -172,6 +172,32 @@ fn a_commit_of_unknown_outcome_that_was_overtaken_is_a_conflict() {
 }
 
 #[test]
+fn a_record_that_arrives_after_its_owner_gave_up_still_finds_its_files() {
+    let directory = Directory::new(Format::JsonLines);
+    let (mut owner, disk, _) = on_faulty_disk(&directory);
+    owner.write(0, 3).unwrap();
+    disk.lose(Loss::Late);
+    assert!(matches!(owner.commit(0, 3).unwrap(), Committed::Unknown(_)));
+    owner.sink.release(&at());
+    disk.arrive().unwrap();
+    assert_eq!(Owner::new(&directory, 2).claim().unwrap().next, Offset::new(3));
+    assert_eq!(directory.visible(), delivered(0, 3));
+}
+
+#[test]
+fn a_record_that_was_resolved_as_not_committed_cannot_arrive_any_more() {
+    let directory = Directory::new(Format::JsonLines);
+    let (mut owner, disk, _) = on_faulty_disk(&directory);
+    owner.write(0, 3).unwrap();
+    let request = conformance::commit(0, 3);
+    disk.lose(Loss::Late);
+    assert!(matches!(owner.sink.commit(&at(), &request).unwrap(), Committed::Unknown(_)));
+    assert_eq!(owner.sink.resolve(&at(), &request).unwrap(), Resolved::NotCommitted);
+    assert!(disk.arrive().is_err());
+    assert_eq!(Owner::new(&directory, 2).claim().unwrap().next, Offset::ZERO);
+}
+
+#[test]
 fn what_lower_epochs_left_in_staging_is_removed_and_what_higher_ones_have_is_not() {
     let directory = Directory::new(Format::JsonLines);
     let mut first = Owner::claimed(&directory, 1);

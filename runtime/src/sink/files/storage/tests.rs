@@ -12,6 +12,8 @@ pub(crate) enum Loss {
     Answer,
     /// It does not happen, and the answer is lost.
     Request,
+    /// It happens only when [`Faulty::arrive`] says so; until then one request gets no answer.
+    Late,
     /// It does not happen, and the storage does not answer for `n` more requests of any kind.
     Outage(u32),
 }
@@ -22,16 +24,28 @@ pub(crate) struct Faulty {
     disk: LocalStorage,
     next: std::sync::Mutex<Option<Loss>>,
     silent: AtomicU32,
+    late: std::sync::Mutex<Option<(String, String)>>,
 }
 
 impl Faulty {
     pub(crate) fn new(disk: LocalStorage) -> Self {
-        Self { disk, next: std::sync::Mutex::default(), silent: AtomicU32::new(0) }
+        Self {
+            disk,
+            next: std::sync::Mutex::default(),
+            silent: AtomicU32::new(0),
+            late: std::sync::Mutex::default(),
+        }
     }
 
     /// The next publish goes wrong.
     pub(crate) fn lose(&self, loss: Loss) {
         *self.next.lock().unwrap() = Some(loss);
+    }
+
+    /// The late publish arrives.
+    pub(crate) fn arrive(&self) -> io::Result<()> {
+        let (from, to) = self.late.lock().unwrap().take().expect("one is late");
+        self.disk.publish(&from, &to)
     }
 
     fn answer(&self) -> io::Result<()> {
@@ -56,6 +70,11 @@ impl Storage for Faulty {
             None => self.disk.publish(from, to),
             Some(Loss::Answer) => self.disk.publish(from, to).and(Err(timed_out())),
             Some(Loss::Request) => Err(timed_out()),
+            Some(Loss::Late) => {
+                *self.late.lock().unwrap() = Some((from.to_owned(), to.to_owned()));
+                self.silent.store(1, Ordering::Relaxed);
+                Err(timed_out())
+            }
             Some(Loss::Outage(n)) => {
                 self.silent.store(n, Ordering::Relaxed);
                 Err(timed_out())

@@ -102,7 +102,7 @@ impl Twins {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn files_answer_and_show_what_the_sink_in_memory_does(ops in prop::collection::vec(op(), 1..40)) {

@@ -31,7 +31,10 @@ impl Guest for Hostile {
             }],
             tables: vec![],
             routes: vec![
-                route("ok", RouteContent::Rows(vec![field(name, DataType::Utf8), field("offset", DataType::Int64)])),
+                route(
+                    "ok",
+                    RouteContent::Rows(vec![field(name, DataType::Utf8), field("offset", DataType::Int64)]),
+                ),
                 route("raw", RouteContent::Records),
             ],
             reasons: vec![Reason {
@@ -58,7 +61,8 @@ impl Guest for Hostile {
         let mut made = Made::default();
         for row in 0..input.count {
             let (start, end) = (input.values.offsets[row as usize], input.values.offsets[row as usize + 1]);
-            let value = String::from_utf8_lossy(&input.values.data[start as usize..end as usize]).into_owned();
+            let value =
+                String::from_utf8_lossy(&input.values.data[start as usize..end as usize]).into_owned();
             made.take(row, &value, offsets[row as usize])?;
         }
         Ok(made.finish())
@@ -107,7 +111,7 @@ impl Made {
             "drop" => return Ok(self.dropped.push(row)),
             "twice" => self.dropped.push(row),
             "clock" => return Ok(self.row(row, &format!("{:?}", std::time::SystemTime::now()), offset)),
-            "many" => return Ok((0..3_000_000).for_each(|_| self.row(row, "0123456789", offset))),
+            "many" => return Ok((0..600_000).for_each(|_| self.row(row, "0123456789", offset))),
             "route" | "short-column" | "bad-utf8" | "bad-offsets" => self.lies.push(value.into()),
             _ => {}
         }
@@ -137,7 +141,14 @@ impl Made {
         let none = || VarBytes { offsets: vec![], data: vec![], validity: vec![] };
         let column = |data| Column { data, validity: vec![] };
         let columns = vec![column(ColumnData::VarBytes(values)), column(ColumnData::S64s(self.offsets))];
-        let part = |route, rows, columns| RouteBatch { route, rows, columns, keys: None, headers: None, deletes: vec![] };
+        let part = |route, rows, columns| RouteBatch {
+            route,
+            rows,
+            columns,
+            keys: None,
+            headers: None,
+            deletes: vec![],
+        };
         Output {
             routes: vec![part(route, self.rows, columns), part(1, self.raw, vec![])],
             rejects: Rejects { reasons: vec![0; self.rejected.len()], rows: self.rejected, details: none() },
@@ -152,6 +163,7 @@ fn spin<T>() -> T {
     }
 }
 
+#[expect(unconditional_recursion, reason = "that is its purpose")]
 fn recurse(n: u64) -> u64 {
     let kept = std::hint::black_box([n; 64]);
     std::hint::black_box(recurse(kept[3] + 1)) + kept[5]

@@ -1,0 +1,129 @@
+//! Files that are no transforms: what is wrong with each is said in words, with what to do.
+
+use weir::sandbox::{LoadError, Sandbox, SandboxOptions};
+
+use crate::guests;
+
+fn load(bytes: &[u8]) -> LoadError {
+    let options = SandboxOptions { max_instances: 1, ..SandboxOptions::default() };
+    Sandbox::new(options).unwrap().load(bytes).map(drop).unwrap_err()
+}
+
+fn says(bytes: &[u8], expected: &str) {
+    let error = load(bytes);
+    assert!(error.to_string().starts_with(expected), "expected {expected}, got {error}");
+    assert!(!error.hint().is_empty());
+}
+
+fn component(text: &str) -> Vec<u8> {
+    wat::parse_str(format!("(component {text})")).unwrap()
+}
+
+fn module(text: &str) -> Vec<u8> {
+    component(&format!("(core module {text})"))
+}
+
+#[test]
+fn what_is_not_wasm_is_told_by_its_look() {
+    says(b"", "the file is empty");
+    says(b"(module)", "this is WebAssembly text, not a WebAssembly component");
+    says(b"<!DOCTYPE html>", "this is HTML or XML");
+    says(b"hello", "this is text");
+    says(b"\x1f\x8b\x08\x00", "this is a gzip file");
+    says(b"\x7fELF\x02\x01\x01\x00\x00\x00", "this is an ELF file");
+    says(b"PK\x03\x04", "this is a zip file");
+    says(b"\x00\x01\x02\x03\xff", "this is something else");
+    says(&vec![0; (32 << 20) + 1], "the file has 33554433 bytes, more than the 33554432");
+}
+
+#[test]
+fn other_kinds_of_wasm_are_told() {
+    says(&wat::parse_str("(module)").unwrap(), "this is a core WebAssembly module, not a component");
+    says(b"\0asm\x0c\x00\x01\x00", "the component is in binary format 0x1000c");
+    says(b"\0asm\x0d", "the component is cut off after 5 bytes");
+    let hostile = guests::hostile();
+    says(&hostile[..hostile.len() / 2], "the component is cut off after");
+    assert!(load(&wat::parse_str("(module)").unwrap()).hint().contains("--target wasm32-wasip2"));
+}
+
+#[test]
+fn damaged_bytes_never_panic() {
+    let hostile = guests::hostile();
+    for i in 0..40 {
+        let mut damaged = hostile[..hostile.len().min(20_000)].to_vec();
+        let at = 8 + i * (damaged.len() - 8) / 40;
+        damaged[at] ^= 0x55;
+        load(&damaged);
+    }
+}
+
+#[test]
+fn precompiled_code_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SandboxOptions { cache_dir: Some(dir.path().join("c")), ..SandboxOptions::default() };
+    Sandbox::new(options).unwrap().load(guests::hostile()).unwrap();
+    let files = std::fs::read_dir(dir.path().join("c")).unwrap().map(|entry| entry.unwrap().path());
+    let code = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "cwasm")).unwrap();
+    says(&std::fs::read(code).unwrap(), "precompiled code is not accepted");
+}
+
+#[test]
+fn features_that_are_off_are_named() {
+    says(&module("(memory 1 1 shared)"), "the component uses threads");
+    says(&module("(memory i64 1)"), "the component uses 64-bit memories");
+    says(&module("(tag)"), "the component uses exceptions");
+    says(&module("(type (struct))"), "the component uses garbage collection");
+}
+
+#[test]
+fn a_memory_that_nobody_gets_is_refused() {
+    says(&module("(memory 5000)"), "the component wants more than any transform may have");
+}
+
+#[test]
+fn imports_from_elsewhere_are_refused_by_name() {
+    let import = |name: &str| component(&format!(r#"(import "{name}" (instance (export "f" (func))))"#));
+    let refused = |name: &str, hint: &str| {
+        let error = load(&import(name));
+        assert_eq!(
+            error.to_string(),
+            format!("the component imports `{name}`, which a transform may not use")
+        );
+        assert!(error.hint().contains(hint), "{}", error.hint());
+    };
+    refused("wasi:http/types@0.2.6", "--disable http --disable fetch-event");
+    refused("wasi:random/random@0.3.0", "WASI 0.2");
+    refused("acme:lookup/table@1.0.0", "leave the import out");
+    says(&component(r#"(import "lookup" (func))"#), "the component imports `lookup`");
+    says(&import("wasi:cli/environment@0.2.6"), "the component does not export");
+    let form = r#"(import "wasi:cli/environment@0.2.6" (instance (export "get-arguments" (func (result u8)))))
+        (instance $i) (export "weir:transform/transform@0.1.0" (instance $i))"#;
+    says(&component(form), "the component imports `wasi:cli/environment@0.2.6` in a form");
+}
+
+#[test]
+fn another_world_or_version_is_named() {
+    let export = |name: &str| component(&format!(r#"(instance $i) (export "{name}" (instance $i))"#));
+    let none = "the component does not export `weir:transform/transform@0.1.0`; it exports";
+    says(&component(""), &format!("{none} nothing"));
+    says(&export("weir:transform/transform@0.2.0"), &format!("{none} `weir:transform/transform@0.2.0`"));
+    says(&export("weir:transform/transform@1.0.0"), &format!("{none} `weir:transform/transform@1.0.0`"));
+    says(&export("acme:t/t@0.1.0"), &format!("{none} `acme:t/t@0.1.0`"));
+    for version in ["0.1.0", "0.1.7"] {
+        let name = format!("weir:transform/transform@{version}");
+        says(&export(&name), "the component's `weir:transform/transform@0.1.0` is not that of the contract");
+    }
+}
+
+#[test]
+fn another_signature_is_refused_at_load() {
+    let text = r#"
+        (core module $m (func (export "f")))
+        (core instance $c (instantiate $m))
+        (func $f (canon lift (core func $c "f")))
+        (instance $i (export "describe" (func $f)) (export "init" (func $f)) (export "process" (func $f)))
+        (export "weir:transform/transform@0.1.0" (instance $i))"#;
+    let other =
+        "the component's `weir:transform/transform@0.1.0` is not that of the contract: `describe`: expected";
+    says(&component(text), other);
+}
