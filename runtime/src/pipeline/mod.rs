@@ -114,6 +114,7 @@ pub enum Event {
 
 /// What a pipeline wants done, in this order.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum Action {
     /// Claim a partition in a sink.
     Claim {

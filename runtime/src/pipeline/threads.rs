@@ -217,7 +217,7 @@ impl Threads {
         self.workers.outbox.wait_in(&mut select);
         self.sinks.iter().for_each(|sink| sink.outbox.wait_in(&mut select));
         // Whatever it says, a timeout included: the caller looks at everything again.
-        let _: Result<usize, _> = select.ready_timeout(due.unwrap_or(PATIENCE).min(PATIENCE));
+        select.ready_timeout(due.unwrap_or(PATIENCE).min(PATIENCE)).ok();
     }
 
     fn join(self) -> Outcome {

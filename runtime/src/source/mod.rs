@@ -12,6 +12,7 @@ use crate::sink::state::{Epoch, Input, Start};
 
 /// What a source tells the pipeline, in order per partition.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum SourceEvent {
     /// The partition is ours. Nothing of it is delivered before [`Source::read`].
     Assigned(Assignment),
@@ -70,6 +71,7 @@ pub struct Assignment {
 
 /// What a source has for its caller.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum Poll {
     /// Something to handle.
     Event(SourceEvent),
