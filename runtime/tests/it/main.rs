@@ -1,5 +1,4 @@
 //! The integration tests, all in one binary.
-#![expect(missing_debug_implementations, reason = "tests")]
 
 mod guests;
 mod load;
