@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::{Claim, Commit, Counters, Nonce, PlanRef, SinkState};
 use crate::sink::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
+use crate::source::RunId;
 
 /// When what is staged for a partition is committed: as soon as one of these is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,6 @@ pub struct Policy {
     /// Offsets without any row, so that a sink that gets few rows does not hold back where a restart begins.
     pub offsets: u64,
 }
-
-/// Tells apart the times that a partition was claimed by this process, so that what belongs to an earlier one is
-/// recognised and dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RunId(pub u64);
 
 /// What a writer tells the pipeline.
 #[derive(Debug)]

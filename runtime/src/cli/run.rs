@@ -89,7 +89,7 @@ fn stop_on_signals() -> Result<Receiver<()>> {
             }
             eprintln!("stopping: finishing and committing what is under way (once more: stop at once)");
             // Full: it was told already.
-            let _: Result<(), _> = tell.try_send(());
+            tell.try_send(()).ok();
         }
     })?;
     Ok(stop)

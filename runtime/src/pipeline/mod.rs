@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::commit::{Report, RunId};
+use crate::commit::Report;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{Entry, History};
 use crate::route::{Fate, Routed};
 use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, TargetCounters};
 use crate::sink::{self, Part, RoutedBatch};
-use crate::source::{Assignment, SourceEvent};
+use crate::source::{Assignment, RunId, SourceEvent};
 
 pub use track::Job;
 use track::{End, Phase, Track};
@@ -114,6 +114,7 @@ pub enum Event {
 
 /// What a pipeline wants done, in this order.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum Action {
     /// Claim a partition in a sink.
     Claim {

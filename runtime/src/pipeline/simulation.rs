@@ -26,6 +26,7 @@ const N_RECORDS: i64 = 40;
 const TOPIC: &str = "records";
 
 #[test]
+#[expect(clippy::print_stdout, reason = "tells what the seeds came upon")]
 fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
     let seed = |name| std::env::var(name).ok().map(|n: String| n.parse::<u64>().expect("a number"));
     let seeds = match seed("WEIR_SIM_SEED") {

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError
 
 use super::{Action, Core, Event, Job, Settings, Stop, Tally};
 use crate::budget::{Budget, Permit};
-use crate::commit::{Policy, Report, RunId, Writer, WriterStats};
+use crate::commit::{Policy, Report, Writer, WriterStats};
 use crate::description::Description;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{self, History, PlanLog};
@@ -23,7 +23,7 @@ use crate::rule::Rule;
 use crate::sandbox::verdict::{Keeper, Stopped};
 use crate::sink::state::{Claim, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
-use crate::source::{Poll, Source};
+use crate::source::{Poll, RunId, Source};
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
 const QUEUE: usize = 16;
@@ -217,7 +217,7 @@ impl Threads {
         self.workers.outbox.wait_in(&mut select);
         self.sinks.iter().for_each(|sink| sink.outbox.wait_in(&mut select));
         // Whatever it says, a timeout included: the caller looks at everything again.
-        let _: Result<usize, _> = select.ready_timeout(due.unwrap_or(PATIENCE).min(PATIENCE));
+        select.ready_timeout(due.unwrap_or(PATIENCE).min(PATIENCE)).ok();
     }
 
     fn join(self) -> Outcome {

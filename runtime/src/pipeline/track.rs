@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::batch::Batch;
-use crate::commit::RunId;
 use crate::offset::Offset;
 use crate::route::Routed;
 use crate::sink::state::{Cut, PlanRef, SinkState};
-use crate::source::Assignment;
+use crate::source::{Assignment, RunId};
 
 use super::Stop;
 

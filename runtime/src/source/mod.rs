@@ -7,12 +7,12 @@ pub mod format;
 use std::sync::Arc;
 
 use crate::batch::Batch;
-use crate::commit::RunId;
 use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::{Epoch, Input, Start};
 
 /// What a source tells the pipeline, in order per partition.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum SourceEvent {
     /// The partition is ours. Nothing of it is delivered before [`Source::read`].
     Assigned(Assignment),
@@ -47,6 +47,11 @@ pub enum SourceEvent {
     Exhausted,
 }
 
+/// Tells apart the times that a partition was claimed by this process, so that what belongs to an earlier one is
+/// recognised and dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
 /// A partition that became ours.
 #[derive(Clone, Debug)]
 pub struct Assignment {
@@ -66,6 +71,7 @@ pub struct Assignment {
 
 /// What a source has for its caller.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum Poll {
     /// Something to handle.
     Event(SourceEvent),

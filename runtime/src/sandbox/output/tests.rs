@@ -252,7 +252,7 @@ fn keys_headers_and_deletes_fit_their_rows() {
     let head = |o: &mut wit::Output| o.routes[0].headers.take().unwrap();
     refused(|o| o.routes[0].keys = Some(var(&[b"k"])), "route `usa`, keys: 2 offsets for 2 entries, not 3");
     refused(|o| o.routes[0].deletes = vec![1, 0], "route `usa`, deletes: 2 bytes for 2 rows, not 1");
-    let mut headers = |change: fn(&mut wit::HeadersResult), expected: &str| {
+    let headers = |change: fn(&mut wit::HeadersResult), expected: &str| {
         let change = |o: &mut wit::Output| {
             let mut h = head(o);
             change(&mut h);
@@ -377,7 +377,7 @@ proptest! {
                 batch.columns().iter().for_each(|c| c.to_data().validate_full().expect("valid"));
                 part.rows.iter().for_each(|&row| fates[row as usize] |= 1);
                 part.keys.iter().for_each(|keys| assert_eq!(keys.iter().count(), part.rows.len()));
-                part.headers.iter().for_each(|h| (0..part.rows.len()).for_each(|i| drop(h.get(i).count())));
+                part.headers.iter().for_each(|h| (0..part.rows.len()).for_each(|i| _ = h.get(i).count()));
             }
             output.rejects.iter().for_each(|reject| fates[reject.row as usize] |= 2);
             output.dropped.iter().for_each(|&row| fates[row as usize] |= 4);

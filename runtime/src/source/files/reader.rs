@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use super::{DirectoryReader, FileEntry, Inputs};
 use crate::batch::BatchBuilder;
 use crate::budget::Budget;
-use crate::commit::RunId;
 use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::{Epoch, Start};
 use crate::source::format::{Format, Options, RecordReader};
-use crate::source::{Assignment, Error, Poll, Source, SourceEvent};
+use crate::source::{Assignment, Error, Poll, RunId, Source, SourceEvent};
 
 /// How many files are begun before the first of them is finished: enough that the commit of one does not hold up
 /// the reading of the next.

@@ -1,3 +1,5 @@
+//! The laws of listing files and of telling which were there before.
+
 use tempfile::TempDir;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The laws of cutting bytes into records: the same records however the bytes arrive.
+
 use std::io::Cursor;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The laws of reference tables from CSV: typed as declared, and all or nothing.
+
 use super::*;
 use crate::batch::VarBytes;
 use crate::description::{DataType, Field};

@@ -1,3 +1,5 @@
+//! The laws of the cleaning functions.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The laws of the small JSON reader.
+
 use proptest::prelude::*;
 
 use super::*;
