@@ -323,7 +323,8 @@ impl BatchBuilder {
         self.keys.push(record.key);
         self.headers.push(record.headers);
         self.timestamps.push(record.timestamp_ms);
-        self.bytes += RECORD_OVERHEAD + record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
+        self.bytes +=
+            RECORD_OVERHEAD + record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
         self.next = offset.next();
     }
 

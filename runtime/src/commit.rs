@@ -231,7 +231,10 @@ impl Writer {
                 return Ok(());
             }
         }
-        let text = format!("committing {} of {at}: no answer after {RESOLVE_ATTEMPTS} attempts: {lost}", commit.range);
+        let text = format!(
+            "committing {} of {at}: no answer after {RESOLVE_ATTEMPTS} attempts: {lost}",
+            commit.range
+        );
         Err(Error::Transient(Problem::new(text)))
     }
 
@@ -249,6 +252,9 @@ impl Writer {
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").field("policy", &self.policy).field("stats", &self.stats).finish_non_exhaustive()
+        f.debug_struct("Writer")
+            .field("policy", &self.policy)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
     }
 }

@@ -9,25 +9,25 @@
 //!
 //! The modules, in the order in which a record meets them:
 
-pub mod offset;
-pub mod budget;
 pub mod batch;
+pub mod budget;
+pub mod commit;
+pub mod csv;
 pub mod description;
-pub mod tables;
+pub mod digest;
+pub mod offset;
+pub mod pipeline;
+pub mod plan;
 pub mod route;
 pub mod rule;
 pub mod sandbox;
-pub mod csv;
-pub mod digest;
-pub mod source;
 pub mod sink;
-pub mod plan;
-pub mod commit;
-pub mod pipeline;
+pub mod source;
+pub mod tables;
 
-pub mod config;
-pub mod report;
-pub mod validate;
-pub mod project;
 pub mod app;
 pub mod cli;
+pub mod config;
+pub mod project;
+pub mod report;
+pub mod validate;

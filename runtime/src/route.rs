@@ -465,12 +465,7 @@ fn dead_letters(
     (part, rejected)
 }
 
-fn rejected<'a>(
-    batch: &'a Batch,
-    description: &Description,
-    row: u32,
-    reject: &Reject,
-) -> DeadLetter<'a> {
+fn rejected<'a>(batch: &'a Batch, description: &Description, row: u32, reject: &Reject) -> DeadLetter<'a> {
     let each = reject.reasons.iter().map(|why| {
         let reason = &description.reasons[why.reason];
         json!({ "code": &*reason.code, "field": reason.field, "message": reason.message, "detail": why.detail })

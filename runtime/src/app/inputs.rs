@@ -61,7 +61,8 @@ pub(super) fn discoverer(log: SharedLog, inputs: Inputs) -> Discover {
 
 /// The files whose partitions are not finished. Files that are a record each are never finished.
 pub(super) fn unfinished(history: &History) -> Vec<FileEntry> {
-    let open = |entry: &&FileEntry| entry.format == Format::Raw || !history.done.contains_key(&entry.partition);
+    let open =
+        |entry: &&FileEntry| entry.format == Format::Raw || !history.done.contains_key(&entry.partition);
     history.inputs.iter().filter(open).cloned().collect()
 }
 

@@ -87,7 +87,12 @@ impl Pipeline {
         let store = state.store()?;
         let candidate = plans::Candidate::load(config, &sandbox)?;
         let chosen = candidate.choose(&mut history, &mut log, &store, options.adopt)?;
-        let rules = plans::PlanRules::new(sandbox, store, history.plans.clone(), config.limits.log_bytes_per_second.bytes());
+        let rules = plans::PlanRules::new(
+            sandbox,
+            store,
+            history.plans.clone(),
+            config.limits.log_bytes_per_second.bytes(),
+        );
         let description = rules.description(&chosen)?;
         check_routes(config, &description)?;
 
@@ -223,7 +228,8 @@ fn open_sinks(config: &PipelineConfig) -> Result<(Sinks, Vec<Arc<FilesTally>>)> 
         let SinkConfig::Files(files) = sink;
         let mut settings = FilesConfig::new(&files.path, config.name.as_str(), name.as_str());
         settings.format = format_of(files.format);
-        settings.formats = files.formats().map(|(target, format)| (target.as_str().into(), format_of(format))).collect();
+        settings.formats =
+            files.formats().map(|(target, format)| (target.as_str().into(), format_of(format))).collect();
         settings.provenance = files.provenance;
         let policy = Policy {
             bytes: files.roll.bytes.bytes(),
@@ -258,7 +264,10 @@ fn used_sinks(config: &PipelineConfig) -> impl Iterator<Item = (&config::SinkNam
 fn bindings(config: &PipelineConfig) -> Bindings {
     let dead = (DEAD_LETTERS, &config.dead_letter.to);
     let routes = || {
-        let routed = config.routes.iter().flat_map(|(route, targets)| targets.iter().map(move |t| (route.as_str(), t)));
+        let routed = config
+            .routes
+            .iter()
+            .flat_map(|(route, targets)| targets.iter().map(move |t| (route.as_str(), t)));
         routed.chain([dead])
     };
     let sink = |name: &config::SinkName| SinkBinding {
@@ -277,7 +286,11 @@ fn bindings(config: &PipelineConfig) -> Bindings {
 /// If there is none, or it cannot be read.
 pub fn history(config: &PipelineConfig) -> Result<History> {
     let plans = config.state.join("plans");
-    anyhow::ensure!(plans.is_dir(), "no pipeline has run with the state directory {}", config.state.display());
+    anyhow::ensure!(
+        plans.is_dir(),
+        "no pipeline has run with the state directory {}",
+        config.state.display()
+    );
     let mut history = History::default();
     history.catch_up(&mut FileLog::open(plans)?)?;
     Ok(history)

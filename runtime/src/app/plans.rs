@@ -116,10 +116,8 @@ impl Candidate {
             store.put(bytes)?;
         }
         let digest = self.plan.digest.clone();
-        let next = |history: &History| Plan {
-            replaces: history.newest().map(|(n, _)| n),
-            ..self.plan.clone()
-        };
+        let next =
+            |history: &History| Plan { replaces: history.newest().map(|(n, _)| n), ..self.plan.clone() };
         fail::fail_point!("plan.before_adopt");
         let mut put = false;
         let plan = history.append(log, |history| {
@@ -214,7 +212,8 @@ fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
     for name in names {
         let table = |plan: &Plan| plan.tables.get(name).map(|table| short(&table.digest));
         compare(format!("table {name}"), table(was), table(is));
-        let mapping = |plan: &Plan| plan.tables.get(name).map(|t| format!("{:?} {:?}", t.delimiter, t.columns));
+        let mapping =
+            |plan: &Plan| plan.tables.get(name).map(|t| format!("{:?} {:?}", t.delimiter, t.columns));
         compare(format!("columns of table {name}"), mapping(was), mapping(is));
     }
     let limit = |n: u64| Some(n.to_string());
@@ -267,7 +266,8 @@ impl PlanRules {
 
     fn load_plan(&self, wanted: &PlanRef) -> Result<LoadedPlan> {
         let plan = self.plans.get(&wanted.plan);
-        let plan = plan.with_context(|| format!("E_PLAN_MISSING: plan {} is not in the plan log", wanted.plan))?;
+        let plan =
+            plan.with_context(|| format!("E_PLAN_MISSING: plan {} is not in the plan log", wanted.plan))?;
         let transform = self.sandbox.load(&self.store.get(&plan.digest)?)?;
         let settings: Vec<_> = plan.settings.clone().into_iter().collect();
         let description = Arc::new(transform.describe(&settings)?);

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use clap::Args;
-use comfy_table::{Table, presets};
-use serde_json::{Value, json};
 use super::Ended;
 use crate::description::RouteContent;
 use crate::project::cargo::TARGET;
 use crate::project::{self, Announce, Built};
+use anyhow::Result;
+use clap::Args;
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
 
 /// Build a project to a component, and check that it loads
 ///

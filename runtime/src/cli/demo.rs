@@ -89,7 +89,8 @@ fn write(dir: &Path) -> Result<()> {
         fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         // Under another name first: a source never sees half a file.
         let temp = path.with_extension("tmp");
-        fs::write(&temp, bytes).and_then(|()| fs::rename(&temp, &path))
+        fs::write(&temp, bytes)
+            .and_then(|()| fs::rename(&temp, &path))
             .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
@@ -105,7 +106,9 @@ fn print_next(dir: &Path) {
     println!();
     println!("Next:");
     println!("  1. look at a dead letter:  head -n 1 {dir}/out/dead_letters/*.jsonl");
-    println!("  2. swap the rule: set non_usa = \"alerts\" in {dir}/pipeline.toml, put another CSV file into");
+    println!(
+        "  2. swap the rule: set non_usa = \"alerts\" in {dir}/pipeline.toml, put another CSV file into"
+    );
     println!("     {dir}/input, run the demo again, and see the cut:  weir history {dir}/pipeline.toml");
     println!("  3. write your own rule:  weir new my-rule --lang rust");
 }

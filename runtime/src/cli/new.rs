@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::Ended;
+use crate::project::{self, Created, Name};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use super::Ended;
-use crate::project::{self, Created, Name};
 
 /// Make a transform project that builds
 #[derive(Debug, Args)]

@@ -112,9 +112,10 @@ impl Done {
 
     pub(super) fn to_json(&self) -> serde_json::Value {
         let tally = self.tally();
-        let stopped = self.ran.outcome.stopped.iter().map(|(at, stop)| {
-            json!({ "partition": at.to_string(), "error": stop.text, "hint": stop.hint })
-        });
+        let stopped =
+            self.ran.outcome.stopped.iter().map(
+                |(at, stop)| json!({ "partition": at.to_string(), "error": stop.text, "hint": stop.hint }),
+            );
         let commits = self.ran.outcome.writers.iter().map(|writer| writer.commits).sum::<u64>();
         json!({
             "records": tally.records,
@@ -175,7 +176,9 @@ impl Done {
         let tally = self.tally();
         match (tally.records, tally.conserved()) {
             (0, _) => "nothing new: every sink has all there is".to_owned(),
-            (_, true) => "every record is accounted for: in = routed + rejected + dropped + failed".to_owned(),
+            (_, true) => {
+                "every record is accounted for: in = routed + rejected + dropped + failed".to_owned()
+            }
             (_, false) => "E_NOT_CONSERVED: not every record is accounted for".to_owned(),
         }
     }

@@ -74,7 +74,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return Some("`--adopt` makes what the file says the next plan".to_owned());
     }
     if find::<Held>(error).is_some() {
-        return Some("stop that process first, or give this pipeline a state directory of its own".to_owned());
+        return Some(
+            "stop that process first, or give this pipeline a state directory of its own".to_owned(),
+        );
     }
     if let Some(refused) = find::<sandbox::LoadError>(error) {
         return Some(refused.hint().to_owned());
@@ -108,7 +110,8 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn start() -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let bar =
+            if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("{spinner} {human_pos} records, {per_sec:.0} {wide_msg}");
         bar.set_style(style.expect("the template is well formed"));
         bar.enable_steady_tick(Duration::from_millis(200));

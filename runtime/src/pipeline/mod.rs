@@ -355,8 +355,9 @@ impl Core {
     }
 
     fn sink(&mut self, sink: usize, report: Report, now: Duration) {
-        let (Report::Claimed { at, run, .. } | Report::Committed { at, run, .. } | Report::Broken { at, run, .. }) =
-            &report;
+        let (Report::Claimed { at, run, .. }
+        | Report::Committed { at, run, .. }
+        | Report::Broken { at, run, .. }) = &report;
         let at = at.clone();
         if self.tracks.get(&at).is_none_or(|track| track.run != *run) {
             return;
@@ -451,8 +452,13 @@ impl Core {
         match track.count_failed(&routed, limit) {
             None => Ok(routed),
             Some(n) => {
-                let text = format!("E_FAILING: the transform failed on {n} records in a row of {at}, up to {}", routed.range);
-                Err(Stop::new(text).hint("run `weir validate` on such records; dead_letter.stop_after_consecutive sets the limit"))
+                let text = format!(
+                    "E_FAILING: the transform failed on {n} records in a row of {at}, up to {}",
+                    routed.range
+                );
+                Err(Stop::new(text).hint(
+                    "run `weir validate` on such records; dead_letter.stop_after_consecutive sets the limit",
+                ))
             }
         }
     }
@@ -579,7 +585,8 @@ impl Core {
                 self.leave(at, false);
             }
             sink::Error::Permanent(problem) => {
-                let stop = Stop { text: format!("sink {name}: {problem}"), hint: problem.hint, outside: false };
+                let stop =
+                    Stop { text: format!("sink {name}: {problem}"), hint: problem.hint, outside: false };
                 self.stopped.insert(at.clone());
                 self.actions.push_back(Action::Stopped { at: at.clone(), stop });
                 self.leave(at, false);

@@ -44,8 +44,12 @@ fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
         }
     }
     println!("{seen:?}");
-    let rare = [seen.fenced, seen.skipped, seen.unknown_resolved, seen.replayed_older, seen.deaths, seen.moves];
-    assert!(one_seed || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
+    let rare =
+        [seen.fenced, seen.skipped, seen.unknown_resolved, seen.replayed_older, seen.deaths, seen.moves];
+    assert!(
+        one_seed || rare.iter().all(|n| *n >= 100),
+        "the simulation no longer gets into trouble: {seen:?}"
+    );
 }
 
 /// The proof that what the test is about happened.
@@ -94,8 +98,7 @@ impl Random {
 }
 
 static DESCRIPTION: LazyLock<Description> = LazyLock::new(|| {
-    let route =
-        |name: &str| Route { name: name.into(), content: RouteContent::Records, doc: String::new() };
+    let route = |name: &str| Route { name: name.into(), content: RouteContent::Records, doc: String::new() };
     Description {
         name: "simulated".into(),
         version: "1".into(),
@@ -163,7 +166,8 @@ fn expected_fates(batch: &crate::batch::Batch, plan: u64) -> Vec<Expected> {
 
 fn piece(batch: &crate::batch::Batch, plan: u64, first: usize, n: usize, pieces: &mut Pieces) {
     let mut output = Output::default();
-    let rows = |route| RouteRows { route, rows: vec![], columns: vec![], keys: None, headers: None, deletes: None };
+    let rows =
+        |route| RouteRows { route, rows: vec![], columns: vec![], keys: None, headers: None, deletes: None };
     output.routes = vec![rows(0), rows(1)];
     for (row, offset) in batch.offsets()[first..first + n].iter().enumerate() {
         let row = row as u32;
@@ -271,7 +275,9 @@ impl World {
             limits,
             declared: String::new(),
         };
-        history.append(&mut self.log, |history| Some(Entry::Plan(plan(history)))).expect("memory does not fail");
+        history
+            .append(&mut self.log, |history| Some(Entry::Plan(plan(history))))
+            .expect("memory does not fail");
         self.seen.plans += 1;
     }
 
@@ -365,7 +371,8 @@ impl World {
             }
             _ => {}
         }
-        let dead = (0..self.processes.len()).rev().filter(|i| self.processes[*i].dead.load(Ordering::Relaxed));
+        let dead =
+            (0..self.processes.len()).rev().filter(|i| self.processes[*i].dead.load(Ordering::Relaxed));
         dead.collect::<Vec<_>>().into_iter().for_each(|i| self.bury(i));
         if self.processes.is_empty() {
             self.start_process();
@@ -411,7 +418,8 @@ impl World {
             return false;
         }
         let n = self.random.below(process.reading.len());
-        let (at, (run, from)) = process.reading.iter().nth(n).map(|(a, r)| (a.clone(), *r)).expect("in range");
+        let (at, (run, from)) =
+            process.reading.iter().nth(n).map(|(a, r)| (a.clone(), *r)).expect("in range");
         let end = Offset::new(N_RECORDS);
         if from >= end {
             process.reading.remove(&at);
@@ -446,7 +454,8 @@ impl World {
 
     fn command(&mut self, i: usize) -> bool {
         let (process, now) = (&mut self.processes[i], self.now);
-        let ready: Vec<_> = (0..process.commands.len()).filter(|s| !process.commands[*s].is_empty()).collect();
+        let ready: Vec<_> =
+            (0..process.commands.len()).filter(|s| !process.commands[*s].is_empty()).collect();
         if ready.is_empty() {
             return false;
         }
@@ -568,7 +577,8 @@ impl World {
             let plans = self.check_versions(&at)?;
             for (store, binding) in self.stores.iter().zip(&bindings().sinks) {
                 check_chain(store, &at, &plans).map_err(|e| format!("{at} in {}: {e}", binding.sink))?;
-                check_rows(store, &at, binding, &plans).map_err(|e| format!("{at} in {}: {e}", binding.sink))?;
+                check_rows(store, &at, binding, &plans)
+                    .map_err(|e| format!("{at} in {}: {e}", binding.sink))?;
             }
         }
         let _ = self.seed;
@@ -605,7 +615,8 @@ fn check_chain(store: &MemoryStore, at: &TopicPartition, plans: &[u64]) -> Resul
         if commit.range.start != next {
             return Err(format!("I3: {} does not follow {next}", commit.range));
         }
-        if plans[next.get() as usize..commit.range.end.get() as usize].iter().any(|p| *p != commit.plan.plan) {
+        if plans[next.get() as usize..commit.range.end.get() as usize].iter().any(|p| *p != commit.plan.plan)
+        {
             return Err(format!("I4: the commit of {} holds other plans than it names", commit.range));
         }
         next = commit.range.end;
@@ -619,7 +630,12 @@ fn check_chain(store: &MemoryStore, at: &TopicPartition, plans: &[u64]) -> Resul
 }
 
 /// I1, I2 and I5: exactly the rows that the recorded plan makes of each record, each on its targets, in order.
-fn check_rows(store: &MemoryStore, at: &TopicPartition, sink: &SinkBinding, plans: &[u64]) -> Result<(), String> {
+fn check_rows(
+    store: &MemoryStore,
+    at: &TopicPartition,
+    sink: &SinkBinding,
+    plans: &[u64],
+) -> Result<(), String> {
     let rows: Vec<_> = store.rows().into_iter().filter(|row| row.at == *at).collect();
     let mut wanted = Vec::new();
     for (offset, plan) in plans.iter().enumerate() {

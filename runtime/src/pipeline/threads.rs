@@ -105,7 +105,8 @@ pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> 
     let workers = Workers::start(parts.workers, &parts.rules, &events);
     let sinks = parts.sinks.into_iter().enumerate();
     let sinks = sinks.map(|(n, (sink, policy))| SinkThread::start(n, sink, policy, events.clone())).collect();
-    let mut threads = Threads { core, source, workers, sinks, outcome: Outcome::default(), clock: Clock::start() };
+    let mut threads =
+        Threads { core, source, workers, sinks, outcome: Outcome::default(), clock: Clock::start() };
     let decided = threads.decide_all(&inbox, stop, watch, &mut |entry| {
         history.append(log.as_mut(), |_| Some(entry.clone())).map(|_| ())
     });

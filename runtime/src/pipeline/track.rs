@@ -230,7 +230,8 @@ impl Track {
 
     /// Whether every sink has the whole partition.
     pub(super) fn is_finished(&self) -> bool {
-        self.end.is_some_and(|end| self.is_released() && self.committed.iter().all(|next| *next >= end.offset))
+        self.end
+            .is_some_and(|end| self.is_released() && self.committed.iter().all(|next| *next >= end.offset))
     }
 }
 

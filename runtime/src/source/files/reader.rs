@@ -195,7 +195,10 @@ impl FileSource {
         Some(Poll::Event(SourceEvent::Batch { run, batch }))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "files are looked for now and then; nothing depends on when")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "files are looked for now and then; nothing depends on when"
+    )]
     fn look_for_new(&mut self) {
         let now = Instant::now();
         if self.settings.once || self.next_scan.is_some_and(|at| now < at) {
@@ -257,7 +260,9 @@ impl Reader {
     fn fill(&mut self, builder: &mut BatchBuilder, records: usize, bytes: usize) -> Result<(), Error> {
         match self {
             Self::File(reader) => reader.fill(builder, records, bytes).map(drop).map_err(|e| Error::of(&e)),
-            Self::Directory(reader) => reader.fill(builder, records, bytes).map(drop).map_err(|e| Error::of(&e)),
+            Self::Directory(reader) => {
+                reader.fill(builder, records, bytes).map(drop).map_err(|e| Error::of(&e))
+            }
         }
     }
 }
