@@ -48,7 +48,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
     }
     write(dir)?;
     let config = PipelineConfig::load(&dir.join("pipeline.toml"))?;
-    let options = Options { adopt: true, once: true, cache_dir: None };
+    let options = Options { adopt: true, once: true, cache_dir: super::cache_dir() };
     let done = run_pipeline(&config, &options)?;
     if args.json {
         println!("{}", done.to_json());

@@ -89,3 +89,11 @@ fn start_log() {
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
 }
+
+/// Where this user's programs keep what they can make again: `$XDG_CACHE_HOME/weir`, else `~/.cache/weir`.
+fn cache_dir() -> Option<std::path::PathBuf> {
+    let absolute =
+        |name| std::env::var_os(name).map(std::path::PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("weir"))
+}

@@ -42,7 +42,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Ended> {
     if !warnings.is_empty() {
         eprintln!("{warnings}");
     }
-    let options = Options { adopt: args.adopt, once: args.once, cache_dir: None };
+    let options = Options { adopt: args.adopt, once: args.once, cache_dir: super::cache_dir() };
     let done = run_pipeline(&config, &options)?;
     if args.json {
         println!("{}", done.to_json());

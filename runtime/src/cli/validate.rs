@@ -103,15 +103,9 @@ fn sample(path: &Path, format: Option<Format>) -> Result<Sample, Error> {
 }
 
 fn sandbox() -> Result<Sandbox, Error> {
-    let options = SandboxOptions { cache_dir: cache_dir(), max_instances: 8, ..SandboxOptions::default() };
+    let options =
+        SandboxOptions { cache_dir: super::cache_dir(), max_instances: 8, ..SandboxOptions::default() };
     Sandbox::new(options).map_err(|e| Error::Unreadable(e.to_string()))
-}
-
-/// Where this user's programs keep what they can make again: `$XDG_CACHE_HOME/weir`, else `~/.cache/weir`.
-fn cache_dir() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(base.join("weir"))
 }
 
 fn to_json(found: &Validation) -> serde_json::Value {

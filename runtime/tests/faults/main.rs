@@ -1,0 +1,268 @@
+//! The real program, killed with SIGKILL at every failpoint. Started again, it must come to exactly the rows of a run
+//! that nothing disturbed.
+#![expect(clippy::print_stdout, reason = "says how often it killed what, which is half of the proof")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How often each failpoint kills: the first time it is come by, the second, and so on.
+const KILLS: u32 = 5;
+
+/// Failpoints on the way of a plan: into the store, into the log, and what the log is told while records flow.
+const PLAN_POINTS: [&str; 9] = [
+    "store.before_temp",
+    "store.after_temp",
+    "plan.before_adopt",
+    "plan.before_temp",
+    "plan.after_temp",
+    "plan.after_put",
+    "plan.after_adopt",
+    "plan.before_log",
+    "plan.after_log",
+];
+
+/// A pipeline in a directory of its own: three files into two sinks, in many small batches and commits.
+struct Pipeline {
+    dir: TempDir,
+}
+
+const FILE: &str = r#"
+[pipeline]
+name = "faults"
+state = "state"
+
+[source.files]
+path = "input"
+topic = "customers-raw"
+
+[transform]
+component = "customers.wasm"
+settings = { non_usa = "NON_USA" }
+tables.us_cities = { file = "us_cities.csv" }
+
+[limits]
+batch_records = 40
+workers = 2
+
+[routes]
+usa = ["quick.usa", "slow.usa"]
+alerts = ["quick.alerts", "slow.alerts"]
+other = ["quick.other", "slow.other"]
+
+[dead_letter]
+to = "slow.dead_letters"
+
+[sinks.quick.files]
+path = "quick"
+format = "jsonl"
+roll = { rows = 60 }
+
+[sinks.slow.files]
+path = "slow"
+format = "jsonl"
+roll = { rows = 170 }
+"#;
+
+const CITIES: &str = "city\nBoston\nAustin\nSpringfield\n";
+
+impl Pipeline {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pipeline = Self { dir };
+        fs::create_dir(pipeline.path("input")).expect("writable");
+        fs::copy(env!("WEIR_CUSTOMERS_WASM"), pipeline.path("customers.wasm")).expect("writable");
+        fs::write(pipeline.path("us_cities.csv"), CITIES).expect("writable");
+        for (n, records) in [(1, 260), (2, 3), (3, 150)] {
+            fs::write(pipeline.path(&format!("input/{n}.csv")), customers(n, records)).expect("writable");
+        }
+        pipeline.set_non_usa("other");
+        pipeline
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn set_non_usa(&self, route: &str) {
+        fs::write(self.path("pipeline.toml"), FILE.replace("NON_USA", route)).expect("writable");
+    }
+
+    fn run(&self, kill_at: Option<(&str, u32)>) -> Output {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.args(["run", "--once", "--adopt", "--json"]).arg(self.path("pipeline.toml"));
+        weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+        if let Some((name, n)) = kill_at {
+            weir.env("WEIR_KILL_AT", format!("{name}:{n}"));
+        }
+        weir.output().expect("the program starts")
+    }
+
+    /// Runs with a death; `true` if it happened.
+    fn die(&self, name: &str, n: u32) -> bool {
+        let output = self.run(Some((name, n)));
+        let killed = output.status.signal() == Some(9);
+        assert!(killed || output.status.success(), "{name}:{n} {}", stderr(&output));
+        killed
+    }
+
+    /// Runs to the end of the input, and returns what the program says of it.
+    fn finish(&self) -> Value {
+        let output = self.run(None);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert_eq!(said["conserved"], true);
+        said
+    }
+
+    /// Every visible row of a sink by its target, sorted.
+    fn rows(&self, sink: &str) -> BTreeMap<String, Vec<String>> {
+        let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for target in visible(&self.path(sink)) {
+            let name = target.file_name().expect("it has a name").to_string_lossy().into_owned();
+            let lines = rows.entry(name).or_default();
+            for file in visible(&target) {
+                lines.extend(fs::read_to_string(&file).expect("readable").lines().map(str::to_owned));
+            }
+            lines.sort_unstable();
+        }
+        rows
+    }
+
+    /// Files that nobody will ever make visible.
+    fn staged(&self, sink: &str) -> usize {
+        fn count(dir: &Path, in_staging: bool) -> usize {
+            let entries = fs::read_dir(dir).expect("readable").map(|entry| entry.expect("readable").path());
+            entries
+                .map(|path| match path.is_dir() {
+                    true => count(&path, in_staging || path.ends_with("staging")),
+                    false => usize::from(in_staging),
+                })
+                .sum()
+        }
+        count(&self.path(sink), false)
+    }
+}
+
+/// What a reader of a directory sees: not what begins with `_`.
+fn visible(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("readable").map(|entry| entry.expect("readable").path());
+    entries.filter(|path| !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('_'))).collect()
+}
+
+fn stderr(output: &Output) -> String {
+    format!("{:?} {}", output.status, String::from_utf8_lossy(&output.stderr))
+}
+
+/// Customers of all fates: American, foreign, without a place, with a broken age.
+fn customers(file: u32, records: u32) -> String {
+    let place = |n: u32| ["Boston", "Lyon", "", "austin, Texas", "Springfield", "Kyoto"][n as usize % 6];
+    let age = |n: u32| if n.is_multiple_of(17) { "old".to_owned() } else { (n % 90).to_string() };
+    let row = |n| format!("{file}-{n},Ada,Lovelace,ada@example.com,{},\"{}\"\n", age(n), place(n));
+    let rows: String = (0..records).map(row).collect();
+    format!("id,first_name,last_name,email,age,location\n{rows}")
+}
+
+#[test]
+fn killed_at_any_failpoint_it_comes_to_the_rows_of_an_undisturbed_run() {
+    let undisturbed = Pipeline::new();
+    undisturbed.finish();
+    let expected = ["quick", "slow"].map(|sink| undisturbed.rows(sink));
+    assert!(expected.iter().all(|sink| !sink["usa"].is_empty()));
+
+    let mut rolled_forward = 0;
+    let mut deaths = BTreeMap::new();
+    for point in weir::sink::files::FAILPOINTS.into_iter().chain(PLAN_POINTS) {
+        for n in 1..=KILLS {
+            let pipeline = dead_at(point, n);
+            rolled_forward += check(&pipeline, &expected, &format!("{point}:{n}"));
+            *deaths.entry(point).or_insert(0) += 1;
+        }
+    }
+    println!("deaths: {deaths:?}; files rolled forward: {rolled_forward}");
+    assert!(rolled_forward > 0);
+    assert!(deaths.values().all(|n| *n == KILLS));
+}
+
+/// A pipeline that died at the `n`th time it came by `point`; where the way is too short for that, at the first.
+fn dead_at(point: &str, n: u32) -> Pipeline {
+    for nth in [n, 1] {
+        let pipeline = Pipeline::new();
+        // What a claim finishes or cleans up, a predecessor has to leave behind.
+        match point {
+            "file.roll.between" => assert!(pipeline.die("file.after_put", n)),
+            "claim.cleanup.between" => assert!(pipeline.die("file.before_close", n)),
+            _ => {}
+        }
+        if pipeline.die(point, nth) {
+            return pipeline;
+        }
+    }
+    panic!("nothing comes by {point}")
+}
+
+/// Runs to the end, compares, and returns how many files were rolled forward.
+fn check(pipeline: &Pipeline, expected: &[BTreeMap<String, Vec<String>>; 2], death: &str) -> u64 {
+    let said = pipeline.finish();
+    for (sink, expected) in ["quick", "slow"].iter().zip(expected) {
+        assert_eq!(&pipeline.rows(sink), expected, "sink {sink} after a death at {death}");
+        assert_eq!(pipeline.staged(sink), 0, "staged files of {sink} after a death at {death}");
+    }
+    assert_eq!(pipeline.finish()["records"], 0, "after a death at {death} everything is done");
+    said["counters"]["rolled_forward"].as_u64().expect("a number")
+}
+
+/// The first sink was ahead when the process died. Whoever edits the rule then swaps it for what no sink has; what
+/// one sink has, the other gets from the old rule.
+#[test]
+fn a_sink_that_lags_gets_the_rows_of_the_plan_that_the_other_sink_recorded() {
+    let pipeline = Pipeline::new();
+    assert!(pipeline.die("file.after_renames", 3));
+    pipeline.set_non_usa("alerts");
+    let said = pipeline.finish();
+    assert!(said["counters"]["replayed_older"].as_u64() > Some(0), "{said}");
+
+    let history = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["history", "--json"])
+        .arg(pipeline.path("pipeline.toml"))
+        .output()
+        .expect("the program starts");
+    let history: Value = serde_json::from_slice(&history.stdout).expect("one JSON object");
+    assert_eq!(history["plans"].as_array().map(Vec::len), Some(2), "{history}");
+
+    let [quick, slow] = ["quick", "slow"].map(|sink| pipeline.rows(sink));
+    for target in ["usa", "alerts", "other"] {
+        assert_eq!(
+            quick[target], slow[target],
+            "both sinks have the same rows on {target}, made by the same plan"
+        );
+    }
+    check_versions(&slow, &history);
+}
+
+/// Every row was made by the plan that the cuts name for its offset, and by its rule.
+fn check_versions(rows: &BTreeMap<String, Vec<String>>, history: &Value) {
+    let cuts = history["cuts"].as_array().expect("a list");
+    let plan_at = |partition: &Value, offset: i64| {
+        let before =
+            cuts.iter().filter(|cut| cut["partition"] == *partition && cut["from"].as_i64() <= Some(offset));
+        before.last().expect("the first cut is at the start")["plan"].clone()
+    };
+    let (old, new) = (&history["plans"][0]["plan"], &history["plans"][1]["plan"]);
+    let mut made_by_old = 0;
+    for (target, line) in rows.iter().flat_map(|(target, lines)| lines.iter().map(move |line| (target, line)))
+    {
+        let row: Value = serde_json::from_str(line).expect("a row is a JSON object");
+        let plan = plan_at(&row["weir_partition"], row["weir_offset"].as_i64().expect("a number"));
+        assert_eq!(row["weir_plan"], plan, "{line}");
+        assert!(target != "other" || plan == *old, "the new rule sends nobody to `other`: {line}");
+        made_by_old += u64::from(plan == *old);
+        assert!(plan == *old || plan == *new);
+    }
+    assert!(made_by_old > 0 && rows["alerts"].len() > rows["other"].len());
+}
