@@ -121,8 +121,8 @@ impl Transform for Customers {
 
 impl Customers {
     fn is_american(&self, location: &str) -> bool {
-        let before_comma = location.split(',').next().unwrap_or_default();
-        self.cities.contains(location) || self.cities.contains(before_comma.trim())
+        let is_city = |before_comma: &str| self.cities.contains(before_comma.trim());
+        self.cities.contains(location) || location.split_once(',').is_some_and(|(city, _)| is_city(city))
     }
 
     fn age(&self, age: &Value<'_>, out: &mut Emitter<'_>) -> Option<i64> {
