@@ -2,7 +2,7 @@
 //! count the time of a processor instead of that on the wall. Nothing here is measured.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
-pub mod native;
+pub(crate) mod native;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ use weir::tables::Table;
 use weir::tables::csv::{CsvOptions, load};
 
 /// Nanoseconds that this thread has had of a processor.
-pub fn thread_cpu_ns() -> u64 {
+pub(crate) fn thread_cpu_ns() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime)
 }
 
 /// Nanoseconds that all threads of this process have had of the processors.
-pub fn process_cpu_ns() -> u64 {
+pub(crate) fn process_cpu_ns() -> u64 {
     nanoseconds(ClockId::ProcessCPUTime)
 }
 
@@ -34,13 +34,13 @@ fn nanoseconds(clock: ClockId) -> u64 {
 }
 
 /// The middle one.
-pub fn median(mut all: Vec<f64>) -> f64 {
+pub(crate) fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
 }
 
 /// The customers of the sample, over and over, as JSON objects: one value of its own per record, as a source has it.
-pub fn customers(n: usize) -> Vec<Vec<u8>> {
+pub(crate) fn customers(n: usize) -> Vec<Vec<u8>> {
     let file = File::open(data("customers.csv")).expect("the sample is there");
     let mut reader =
         RecordReader::open(Box::new(file), "customers.csv", &Options::new(Format::Csv)).expect("a header");
@@ -53,7 +53,7 @@ pub fn customers(n: usize) -> Vec<Vec<u8>> {
 }
 
 /// A batch of these values, built as a source builds it.
-pub fn batch(values: &[Vec<u8>]) -> Batch {
+pub(crate) fn batch(values: &[Vec<u8>]) -> Batch {
     let mut builder = BatchBuilder::new(partition(), Offset::ZERO);
     for (value, offset) in values.iter().zip(0..) {
         builder.push(
@@ -70,13 +70,13 @@ fn partition() -> TopicPartition {
 }
 
 /// The customers transform, compiled, and all that an instance of it starts with.
-pub struct Customers {
-    pub transform: Transform,
-    pub init: Init,
+pub(crate) struct Customers {
+    pub(crate) transform: Transform,
+    pub(crate) init: Init,
 }
 
 impl Customers {
-    pub fn load(interruptible: bool) -> Self {
+    pub(crate) fn load(interruptible: bool) -> Self {
         let options = SandboxOptions { interruptible, ..SandboxOptions::default() };
         let sandbox = Sandbox::new(options).expect("the machine can run a sandbox");
         let component = std::fs::read(env!("WEIR_CUSTOMERS_WASM")).expect("the build made it");

@@ -16,11 +16,11 @@ use weir_sdk::output::{Rejects, RouteOutput};
 use weir_sdk::{Instance, TableData};
 
 /// See the module.
-pub struct Native(Instance<Customers>);
+pub(crate) struct Native(Instance<Customers>);
 
 impl Native {
     /// The rule with its defaults and these tables.
-    pub fn new(tables: &[Arc<Table>]) -> Self {
+    pub(crate) fn new(tables: &[Arc<Table>]) -> Self {
         let tables = tables.iter().map(|table| table_data(table)).collect();
         Self(Instance::init(Vec::new(), tables).expect("the rule starts with its table"))
     }
