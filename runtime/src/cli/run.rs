@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use crossbeam_channel::{Receiver, bounded};
-use serde_json::json;
+use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -16,6 +17,7 @@ use crate::app::{Options, Pipeline, Ran};
 use crate::config::PipelineConfig;
 use crate::pipeline::Tally;
 use crate::plan::Plan;
+use crate::report::{self, Report, Timing, TransformId};
 
 /// Run a pipeline until it is told to stop, or with --once to the end of its input
 ///
@@ -57,19 +59,23 @@ pub(super) struct Done {
     pub(super) plan_number: u64,
     pub(super) plan: Plan,
     pub(super) ran: Ran,
-    pub(super) seconds: f64,
+    /// From the pipeline file to the first record.
+    pub(super) opening: Duration,
+    /// From there to the end.
+    pub(super) running: Duration,
 }
 
 /// Opens and runs a pipeline, with progress on the terminal and an end on Ctrl-C.
 pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result<Done> {
     let stop = stop_on_signals()?;
-    let start = clock();
+    let begun = clock();
     let pipeline = Pipeline::open(config, options)?;
+    let opened = clock();
     let (plan_number, plan) = (pipeline.plan().0, pipeline.plan().1.clone());
     let progress = Progress::start();
     let ran = pipeline.run(&stop, &mut |tally| progress.show(tally));
     progress.end();
-    Ok(Done { plan_number, plan, ran: ran?, seconds: start.elapsed().as_secs_f64() })
+    Ok(Done { plan_number, plan, ran: ran?, opening: opened - begun, running: opened.elapsed() })
 }
 
 #[expect(clippy::disallowed_methods, reason = "tells a person how long it took")]
@@ -110,38 +116,38 @@ impl Done {
         }
     }
 
-    pub(super) fn to_json(&self) -> serde_json::Value {
-        let tally = self.tally();
+    /// What every command that runs records says, and what only a pipeline has.
+    pub(super) fn to_json(&self) -> Value {
+        let mut said = serde_json::to_value(self.report()).expect("a report is plain data");
         let stopped =
             self.ran.outcome.stopped.iter().map(
                 |(at, stop)| json!({ "partition": at.to_string(), "error": stop.text, "hint": stop.hint }),
             );
-        let commits = self.ran.outcome.writers.iter().map(|writer| writer.commits).sum::<u64>();
-        json!({
-            "records": tally.records,
-            "routed": tally.routed,
-            "rejected": tally.rejected,
-            "dropped": tally.dropped,
-            "failed": tally.failed,
-            "conserved": tally.conserved(),
-            "checks": [{
-                "name": "conserved",
-                "ok": tally.conserved(),
-                "detail": format!("{} in = {} routed + {} rejected + {} dropped + {} failed",
-                    tally.records, tally.n_routed, tally.n_rejected, tally.dropped, tally.failed),
-            }],
-            "transform": { "name": self.plan.name, "version": self.plan.version, "digest": self.plan.digest },
-            "timing": { "seconds": self.seconds, "records_per_second": tally.records as f64 / self.seconds },
-            "plan": self.plan_number,
-            "stopped": stopped.collect::<Vec<_>>(),
-            "counters": {
-                "commits": commits,
-                "skipped": tally.skipped,
-                "replayed_older": tally.replayed_older,
-                "rolled_forward": self.ran.rolled_forward,
-                "restarted": tally.restarted,
-            },
-        })
+        let tally = self.tally();
+        said["plan"] = self.plan_number.into();
+        said["stopped"] = stopped.collect();
+        said["counters"] = json!({
+            "commits": self.ran.outcome.writers.iter().map(|writer| writer.commits).sum::<u64>(),
+            "skipped": tally.skipped,
+            "replayed_older": tally.replayed_older,
+            "rolled_forward": self.ran.rolled_forward,
+            "restarted": tally.restarted,
+        });
+        said
+    }
+
+    fn report(&self) -> Report {
+        let (name, version) = (self.plan.name.clone(), self.plan.version.clone());
+        let transform = Some(TransformId { name, version, digest: self.plan.digest.clone() });
+        let timing = Timing { load_ms: report::milliseconds(self.opening), ..Timing::default() };
+        let mut report = Report { transform, timing, ..Report::default() };
+        let tally = self.tally();
+        report.count(tally, self.running);
+        match tally.conserved() {
+            true => report.ok("conserved", tally.accounts()),
+            false => report.not_ok("conserved", tally.accounts(), None),
+        }
+        report
     }
 
     pub(super) fn print(&self) {
@@ -160,7 +166,11 @@ impl Done {
         row("  dropped", tally.dropped);
         row("  failed", tally.failed);
         println!("{table}");
-        println!("{}", self.accounts());
+        match (tally.records, tally.conserved()) {
+            (0, _) => println!("nothing new: every sink has all there is"),
+            (_, true) => println!("every record is accounted for: {}", tally.accounts()),
+            (_, false) => println!("E_NOT_CONSERVED: {}", tally.accounts()),
+        }
         let plan = &self.plan;
         println!("plan {}: {} {} ({})", self.plan_number, plan.name, plan.version, plan.digest);
         for (at, stop) in &self.ran.outcome.stopped {
@@ -168,18 +178,6 @@ impl Done {
             if let Some(hint) = &stop.hint {
                 println!("  hint: {hint}");
             }
-        }
-    }
-
-    /// One line: whether every record is accounted for.
-    fn accounts(&self) -> String {
-        let tally = self.tally();
-        match (tally.records, tally.conserved()) {
-            (0, _) => "nothing new: every sink has all there is".to_owned(),
-            (_, true) => {
-                "every record is accounted for: in = routed + rejected + dropped + failed".to_owned()
-            }
-            (_, false) => "E_NOT_CONSERVED: not every record is accounted for".to_owned(),
         }
     }
 }

@@ -230,6 +230,14 @@ impl Tally {
         }
     }
 
+    /// The equation that must hold, with its numbers.
+    pub fn accounts(&self) -> String {
+        let Self { records, n_routed, n_rejected, dropped, failed, .. } = self;
+        format!(
+            "{records} in = {n_routed} routed + {n_rejected} rejected + {dropped} dropped + {failed} failed"
+        )
+    }
+
     /// Whether every record has exactly one fate.
     pub fn conserved(&self) -> bool {
         self.records == self.n_routed + self.n_rejected + self.dropped + self.failed

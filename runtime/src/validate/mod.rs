@@ -186,10 +186,7 @@ impl Validation {
 
     fn check_run(&mut self, ran: &Ran) {
         let (report, tally) = (&mut self.report, &ran.tally);
-        let sum = format!(
-            "{} in = {} routed + {} rejected + {} dropped + {} failed",
-            tally.records, tally.n_routed, tally.n_rejected, tally.dropped, tally.failed
-        );
+        let sum = tally.accounts();
         match (&ran.stopped, tally.conserved()) {
             (None, true) => report.ok("conserved", sum),
             (None, false) => report.not_ok("conserved", format!("E_NOT_CONSERVED: {sum}"), None),

@@ -122,7 +122,7 @@ impl Lookup {
         match self.case {
             Case::Exact => self.probe(hash(text.as_bytes()), |key| key == text.as_bytes()),
             Case::Ignored => match hash_upper(text.as_bytes()) {
-                Some(hash) => self.probe(hash, |key| key.eq_ignore_ascii_case(text.as_bytes())),
+                Some(hash) => self.probe(hash, |key| is_upper_of(key, text.as_bytes())),
                 None => self.find_upper(&text.to_uppercase()),
             },
         }
@@ -216,14 +216,27 @@ fn upper(word: u64) -> u64 {
     word ^ (from_a & !past_z & !ASCII) >> 2
 }
 
-/// The text in words of eight bytes, the last one filled up with zeros.
+/// Whether `key` is the upper-case form of `text`, which is ASCII.
+#[inline]
+fn is_upper_of(key: &[u8], text: &[u8]) -> bool {
+    key.len() == text.len() && words(key).zip(words(text)).all(|(key, word)| key == upper(word))
+}
+
+/// The text in words of eight bytes. The last one has the last eight bytes, some of them a second time; a text too
+/// short for that is filled up with zeros. So nothing is copied byte by byte, nor by a call.
 #[inline]
 fn words(text: &[u8]) -> impl Iterator<Item = u64> {
     let (whole, rest) = text.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let last = (!rest.is_empty()).then_some(last);
-    whole.iter().copied().chain(last).map(u64::from_le_bytes)
+    let last = (!rest.is_empty()).then(|| last_word(text));
+    whole.iter().copied().map(u64::from_le_bytes).chain(last)
+}
+
+#[inline]
+fn last_word(text: &[u8]) -> u64 {
+    match text.last_chunk() {
+        Some(last) => u64::from_le_bytes(*last),
+        None => text.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 #[inline]
