@@ -51,8 +51,7 @@ fn sdk_files(root: &Path) -> String {
     for folder in ["src", "wit"] {
         read_into(&mut files, &sdk, &sdk.join(folder));
     }
-    let workspace = read(&root.join("Cargo.toml"));
-    files.insert("Cargo.toml".to_owned(), standalone(&read(&sdk.join("Cargo.toml")), &workspace));
+    files.insert("Cargo.toml".to_owned(), read(&sdk.join("Cargo.toml")));
     let mut source = "pub(super) const SDK: &[(&str, &str)] = &[\n".to_owned();
     for (path, text) in files {
         writeln!(source, "    ({path:?}, {text:?}),").expect("a string takes everything");
@@ -74,22 +73,4 @@ fn read_into(files: &mut BTreeMap<String, String>, sdk: &Path, folder: &Path) {
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("reading `{}`: {e}", path.display()))
-}
-
-/// The manifest outside of the workspace: what it takes from there (`name.workspace = true`) is written out, and
-/// the lints stay behind.
-fn standalone(manifest: &str, workspace: &str) -> String {
-    let manifest = manifest.split("[lints]").next().expect("a split has a first part");
-    let mut text = String::new();
-    for line in manifest.lines() {
-        let inherited = line.strip_suffix(".workspace = true");
-        let line = inherited.map_or(line, |name| {
-            let lines = &mut workspace.lines();
-            let found = lines.find(|line| line.split(" = ").next() == Some(name) && line.contains(" = "));
-            found.unwrap_or_else(|| panic!("the workspace does not say `{name}`"))
-        });
-        text += line;
-        text.push('\n');
-    }
-    text.trim_end().to_owned() + "\n"
 }

@@ -40,8 +40,8 @@ pub(super) struct Pipeline {
     /// The name under which sinks remember positions. 1 to 63 of a-z, 0-9, `-`. Another name is
     /// another pipeline, which begins at the start.
     pub(super) name: PipelineName,
-    /// The directory for what the pipeline remembers itself: plans, positions of a file source,
-    /// compiled transforms, spooled rows. Relative to this file.
+    /// The directory for what the pipeline remembers itself: the plan log, with the bytes of every component and
+    /// table that a plan names, and which file is which partition. Positions are the sinks'. Relative to this file.
     #[schemars(length(min = 1))]
     pub(super) state: String,
 }

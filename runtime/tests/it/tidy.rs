@@ -150,8 +150,8 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     (
         "rustix",
-        &["sink::files::local", "sink::files::storage", "sandbox::cache", "app"],
-        "the operating system is asked where files are locked or renamed",
+        &["sink::files::local", "sink::files::storage", "sandbox::cache", "app", "main"],
+        "the operating system is asked where files are locked or renamed, and to kill the program in tests",
     ),
     ("sha2", &["digest", "source::files", "sandbox"], "how a digest is written is for `digest` to say"),
     ("hmac", &["sandbox::cache"], "only the cache signs what it wrote"),

@@ -125,9 +125,7 @@ fn a_full_file_says_what_it_says() {
             source: Files(
                 FilesSource {
                     path: "conf/in/customers.csv",
-                    format: Some(
-                        Csv,
-                    ),
+                    format: None,
                     topic: "customers-raw",
                 },
             ),

@@ -48,7 +48,7 @@ fn an_unknown_key_is_refused_with_the_nearest_name() {
               |
             1 | [pipeline]
               | ^^^^^^^^^^
-              = help: `state`: the directory for what the pipeline remembers itself: plans, positions of a file source, compiled transforms, spooled rows
+              = help: `state`: the directory for what the pipeline remembers itself: the plan log, with the bytes of every component and table that a plan names, and which file is which partition
 
             error: unknown key `directory` in [pipeline]
              --> conf/customers.toml:3:1
