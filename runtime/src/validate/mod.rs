@@ -285,10 +285,18 @@ fn told_start(error: &StartError) -> String {
         StartError::Call { source, .. } => source.log(),
         _ => "",
     };
-    match log.lines().rfind(|line| !line.trim().is_empty()) {
+    match last_words(log) {
         Some(last) => format!("{}; its last words: {last}", told(error)),
         None => told(error),
     }
+}
+
+/// The last lines of a log on one line. What Rust says of backtraces behind every panic tells nothing.
+fn last_words(log: &str) -> Option<String> {
+    let telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE");
+    let lines: Vec<&str> = log.lines().filter(telling).collect();
+    let last = &lines[lines.len().saturating_sub(3)..];
+    (!last.is_empty()).then(|| last.join(" | "))
 }
 
 /// An error and its causes on one line.

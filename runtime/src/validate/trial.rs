@@ -13,7 +13,7 @@ use super::difference::difference;
 use super::guest_log::{GuestLog, Listener};
 use super::sample::Sample;
 use super::shown::{Collected, Shown};
-use super::{Error, told};
+use super::{Error, last_words, told};
 use crate::batch::Batch;
 use crate::pipeline::Tally;
 use crate::route::{self, Pieces, Routed};
@@ -215,8 +215,7 @@ fn of_file(batch: &Batch, sample: &Sample) -> String {
 }
 
 fn told_failure(offset: i64, message: &str, log: &str) -> String {
-    let last = log.lines().rfind(|line| !line.trim().is_empty());
-    match last {
+    match last_words(log) {
         Some(last) => format!("offset {offset}: {message}; its last words: {last}"),
         None => format!("offset {offset}: {message}"),
     }
