@@ -293,7 +293,8 @@ fn told_start(error: &StartError) -> String {
 
 /// The last lines of a log on one line. What Rust says of backtraces behind every panic tells nothing.
 fn last_words(log: &str) -> Option<String> {
-    let telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE");
+    let telling =
+        |line: &&str| !line.trim().is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE");
     let lines: Vec<&str> = log.lines().filter(telling).collect();
     let last = &lines[lines.len().saturating_sub(3)..];
     (!last.is_empty()).then(|| last.join(" | "))
