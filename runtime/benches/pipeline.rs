@@ -18,10 +18,10 @@ use weir::budget::Budget;
 use weir::commit::Policy;
 use weir::description::Description;
 use weir::pipeline::threads::{self, Loaded, Parts, Rules};
-use weir::pipeline::{Bindings, Settings, SinkBinding, Stop};
+use weir::pipeline::{Settings, Stop};
 use weir::plan::History;
 use weir::plan::memory::MemoryLog;
-use weir::route::DEAD_LETTERS;
+use weir::route::{Bindings, DEAD_LETTERS};
 use weir::rule::Rule;
 use weir::sink::Sink;
 use weir::sink::files::{FilesConfig, FilesSink, Format};
@@ -114,17 +114,12 @@ impl Bench {
 
     fn parts(&self, workers: usize, output: &Path) -> Parts {
         let budget = Budget::new(64 << 20);
-        let bindings = Bindings {
-            sinks: vec![
-                sink_binding("lake", &[("usa", "usa"), ("other", "other")]),
-                sink_binding("notes", &[("alerts", "alerts"), (DEAD_LETTERS, "dead_letters")]),
-            ],
-        };
         Parts {
             settings: Settings {
                 pipeline: PIPELINE.into(),
                 owner: Nonce::random(),
-                bindings,
+                sinks: vec!["lake".into(), "notes".into()],
+                plans_can_come: false,
                 stop_after_consecutive: 100,
                 max_attempts: 1,
             },
@@ -162,9 +157,17 @@ impl Bench {
     }
 }
 
-fn sink_binding(sink: &str, routes: &[(&str, &str)]) -> SinkBinding {
-    let routes = routes.iter().map(|(route, target)| ((*route).into(), (*target).into())).collect();
-    SinkBinding { sink: sink.into(), routes }
+/// The routes of the sinks `lake` and `notes`.
+fn bindings() -> Bindings {
+    let sink = |routes: &[(&str, &str)]| {
+        routes.iter().map(|(route, target)| ((*route).into(), (*target).into())).collect()
+    };
+    Bindings {
+        sinks: vec![
+            sink(&[("usa", "usa"), ("other", "other")]),
+            sink(&[("alerts", "alerts"), (DEAD_LETTERS, "dead_letters")]),
+        ],
+    }
 }
 
 fn sink(output: &Path, name: &str, format: Format) -> (Box<dyn Sink>, Policy) {
@@ -193,6 +196,14 @@ impl Rules for OneRule {
 impl Loaded for OneRule {
     fn description(&self) -> &Description {
         &self.0.init.description
+    }
+
+    fn bindings(&self) -> Arc<Bindings> {
+        Arc::new(bindings())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.0.init.limits.memory_bytes
     }
 
     fn instance(&self) -> Result<Box<dyn Rule>, Stop> {

@@ -105,6 +105,13 @@ pub enum Fate {
     Failed,
 }
 
+/// Where the rows of the routes go, as a plan has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bindings {
+    /// Per sink of the pipeline, in their order: which route goes to which target. [`DEAD_LETTERS`] is a route here.
+    pub sinks: Vec<Vec<(Arc<str>, Arc<str>)>>,
+}
+
 /// A batch on its way to the sinks.
 #[derive(Debug)]
 pub struct Routed {
@@ -114,6 +121,10 @@ pub struct Routed {
     pub range: OffsetRange,
     /// The plan that made it.
     pub plan: PlanRef,
+    /// Where that plan sends the rows.
+    pub bindings: Arc<Bindings>,
+    /// How many records the batch had, readable or not.
+    pub n_records: u64,
     /// The offset and fate of every record, ascending by offset.
     pub fates: Vec<(Offset, Fate)>,
     /// The rows per route, dead letters last.
@@ -163,6 +174,7 @@ pub fn route(
     batch: &Batch,
     plan: PlanRef,
     description: &Description,
+    bindings: Arc<Bindings>,
     pieces: Pieces,
 ) -> Result<Routed, NotConserved> {
     let mut fates = Fates::new(batch.len());
@@ -178,7 +190,8 @@ pub fn route(
     let mut parts = route_parts(batch, description, pieces.outputs);
     parts.extend(dead);
     let (at, range, permit) = (batch.at().clone(), batch.range(), batch.permit());
-    Ok(Routed { at, range, plan, fates, parts, rejected, routes, permit })
+    let n_records = batch.n_records() as u64;
+    Ok(Routed { at, range, plan, bindings, n_records, fates, parts, rejected, routes, permit })
 }
 
 /// One fate per record; a second, different one is remembered as a breach.

@@ -5,6 +5,7 @@ mod inputs;
 mod plans;
 mod state_dir;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -16,10 +17,9 @@ use crate::commit::Policy;
 use crate::config::{self, FilesSource, PipelineConfig, SinkConfig, SourceConfig};
 use crate::description::Description;
 use crate::pipeline::threads::{self, Outcome, Parts};
-use crate::pipeline::{Bindings, Settings, SinkBinding, Tally};
+use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
 use crate::plan::{Entry, History, Plan};
-use crate::route::DEAD_LETTERS;
 use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::Sink;
 use crate::sink::files::{self, FilesConfig, FilesSink, Tally as FilesTally};
@@ -83,18 +83,15 @@ impl Pipeline {
         let mut history = History::default();
         history.catch_up(&mut log)?;
 
-        let sandbox = sandbox(config, options)?;
+        let sandbox = sandbox(config, options, &history)?;
         let store = state.store()?;
         let candidate = plans::Candidate::load(config, &sandbox)?;
+        let sinks = sinks_of(config, &history)?;
         let chosen = candidate.choose(&mut history, &mut log, &store, options.adopt)?;
-        let rules = plans::PlanRules::new(
-            sandbox,
-            store,
-            history.plans.clone(),
-            config.limits.log_bytes_per_second.bytes(),
-        );
+        let names = sinks.iter().map(|(name, _)| name.as_str().into()).collect::<Vec<Arc<str>>>();
+        let log_bytes = config.limits.log_bytes_per_second.bytes();
+        let rules = plans::PlanRules::new(sandbox, store, history.plans.clone(), names.clone(), log_bytes);
         let description = rules.description(&chosen)?;
-        check_routes(config, &description)?;
 
         let SourceConfig::Files(source_config) = &config.source;
         let inputs = Inputs::new(&source_config.path, source_config.format.map(inputs::format_of));
@@ -103,7 +100,7 @@ impl Pipeline {
         let owner = Nonce::random();
         let (generation, topic_id) = begin(&log, owner)?;
 
-        let (sinks, files) = open_sinks(config)?;
+        let (sinks, files) = open_sinks(config, &sinks)?;
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
         let source = file_source(config, source_config, options, inputs, &log, &budget, generation, topic_id);
         let (history, plan) = {
@@ -113,7 +110,8 @@ impl Pipeline {
         let settings = Settings {
             pipeline: config.name.as_str().into(),
             owner,
-            bindings: bindings(config),
+            sinks: names,
+            plans_can_come: false,
             stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
             max_attempts: MAX_ATTEMPTS,
         };
@@ -152,7 +150,9 @@ impl Pipeline {
 
 type SharedLog = Arc<Mutex<(History, FileLog)>>;
 
-fn sandbox(config: &PipelineConfig, options: &Options) -> Result<Sandbox> {
+fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Result<Sandbox> {
+    let past = history.plans.values().map(|plan| plan.limits.memory_bytes);
+    let memory = past.chain([config.limits.memory.bytes()]);
     let imports = match config.sandbox.imports {
         config::Imports::Inert => Imports::Inert,
         config::Imports::None => Imports::None,
@@ -163,14 +163,10 @@ fn sandbox(config: &PipelineConfig, options: &Options) -> Result<Sandbox> {
         imports,
         // One for each worker, one more while it halves a batch, and both again while a plan changes.
         max_instances: workers * 4 + 4,
-        max_memory_bytes: config.limits.memory.bytes() as usize,
+        // Plans of the past had limits of their own, and may be needed for a sink that lags.
+        max_memory_bytes: memory.max().unwrap_or_default() as usize,
         interruptible: true,
     })?)
-}
-
-fn check_routes(config: &PipelineConfig, description: &Description) -> Result<(), config::Error> {
-    let routes: Vec<&str> = description.routes.iter().map(|route| &*route.name).collect();
-    config.check_routes(&routes)
 }
 
 /// Writes down that this process begins: every claim of it carries the number it gets.
@@ -213,7 +209,7 @@ fn file_source(
     };
     let (entries, started) = {
         let held = log.lock().expect("nobody panics with the log in hand");
-        (inputs::unfinished(&held.0), held.0.started.clone())
+        (inputs::unfinished(&held.0), held.0.started.keys().copied().collect())
     };
     let discover = inputs::discoverer(log.clone(), inputs.clone());
     FileSource::new(settings, inputs, budget.clone(), entries, started, discover)
@@ -221,11 +217,13 @@ fn file_source(
 
 type Sinks = Vec<(Box<dyn Sink>, Policy)>;
 
-fn open_sinks(config: &PipelineConfig) -> Result<(Sinks, Vec<Arc<FilesTally>>)> {
+fn open_sinks(
+    config: &PipelineConfig,
+    used: &[(&config::SinkName, &SinkConfig)],
+) -> Result<(Sinks, Vec<Arc<FilesTally>>)> {
     let mut sinks: Sinks = Vec::new();
     let mut tallies = Vec::new();
-    for (name, sink) in used_sinks(config) {
-        let SinkConfig::Files(files) = sink;
+    for (name, SinkConfig::Files(files)) in used {
         let mut settings = FilesConfig::new(&files.path, config.name.as_str(), name.as_str());
         settings.format = format_of(files.format);
         settings.formats =
@@ -252,32 +250,37 @@ fn format_of(format: config::FileFormat) -> files::Format {
     }
 }
 
-/// The sinks that some route goes to, in the order of their names.
-fn used_sinks(config: &PipelineConfig) -> impl Iterator<Item = (&config::SinkName, &SinkConfig)> {
+/// The sinks that a route goes to, or went to in a run before, in the order of their names.
+///
+/// # Errors
+/// [`NewSink`]: what a partition had before a sink was there, that sink would never get.
+fn sinks_of<'a>(
+    config: &'a PipelineConfig,
+    history: &History,
+) -> Result<Vec<(&'a config::SinkName, &'a SinkConfig)>, NewSink> {
     let bound = |name: &config::SinkName| {
         let targets = config.routes.values().flatten();
         targets.chain([&config.dead_letter.to]).any(|target| target.sink == *name)
     };
-    config.sinks.iter().filter(move |(name, _)| bound(name))
+    let knows = |sinks: &BTreeSet<String>, name: &config::SinkName| sinks.contains(name.as_str());
+    for name in config.sinks.keys().filter(|name| bound(name)) {
+        let without = history.started.values().filter(|sinks| !knows(sinks, name)).count();
+        if without > 0 {
+            return Err(NewSink { sink: name.to_string(), without });
+        }
+    }
+    let was_used = |name: &config::SinkName| history.started.values().any(|sinks| knows(sinks, name));
+    Ok(config.sinks.iter().filter(|(name, _)| bound(name) || was_used(name)).collect())
 }
 
-fn bindings(config: &PipelineConfig) -> Bindings {
-    let dead = (DEAD_LETTERS, &config.dead_letter.to);
-    let routes = || {
-        let routed = config
-            .routes
-            .iter()
-            .flat_map(|(route, targets)| targets.iter().map(move |t| (route.as_str(), t)));
-        routed.chain([dead])
-    };
-    let sink = |name: &config::SinkName| SinkBinding {
-        sink: name.as_str().into(),
-        routes: routes()
-            .filter(|(_, target)| target.sink == *name)
-            .map(|(route, target)| (route.into(), target.target.as_str().into()))
-            .collect(),
-    };
-    Bindings { sinks: used_sinks(config).map(|(name, _)| sink(name)).collect() }
+/// A sink was added to a pipeline that has run without it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "E_NEW_SINK: {without} partitions were begun without sink {sink}, which would never get what they had by then"
+)]
+pub struct NewSink {
+    sink: String,
+    without: usize,
 }
 
 /// The plan log of a pipeline, read without running it.

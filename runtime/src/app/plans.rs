@@ -16,6 +16,7 @@ use crate::pipeline::Stop;
 use crate::pipeline::threads::{Loaded, Rules};
 use crate::plan::store::Store;
 use crate::plan::{self, Entry, History, Plan, PlanLimits, PlanLog, TableRef};
+use crate::route::{Bindings, DEAD_LETTERS};
 use crate::rule::Rule;
 use crate::sandbox::{Init, InstanceLimits, Sandbox, Transform};
 use crate::sink::state::PlanRef;
@@ -71,11 +72,15 @@ impl Candidate {
             config.transform.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let description = transform.describe(&given)?;
         check_tables(config, &description)?;
+        let routes: Vec<&str> = description.routes.iter().map(|route| &*route.name).collect();
+        config.check_routes(&routes)?;
         let mut bytes = vec![component];
         let mut tables = BTreeMap::new();
+        let mut loaded = Vec::new();
         for (name, table) in &config.transform.tables {
-            let (reference, contents) = load_table(&description, name, table)?;
+            let (reference, table, contents) = load_table(&description, name, table)?;
             tables.insert(name.clone(), reference);
+            loaded.push(Arc::new(table));
             bytes.push(contents);
         }
         let mut plan = Plan {
@@ -86,8 +91,13 @@ impl Candidate {
             settings: all_settings(&description, &given),
             tables,
             limits: limits(config),
+            routes: routes_of(config),
             declared: String::new(),
         };
+        // One that does not start must not become the plan.
+        let limits = instance_limits(&plan.limits, config.limits.log_bytes_per_second.bytes());
+        let description = Arc::new(description);
+        transform.instance(&Init { settings: given, tables: loaded, limits, description })?;
         plan.declared = crate::digest::of(&serde_json::to_vec(&plan).expect("a plan is plain data"));
         Ok(Self { plan, bytes })
     }
@@ -151,16 +161,20 @@ fn check_tables(config: &PipelineConfig, description: &Description) -> Result<()
     config.check_tables(&declared.collect::<Vec<_>>())
 }
 
-fn load_table(description: &Description, name: &str, table: &TableConfig) -> Result<(TableRef, Vec<u8>)> {
+fn load_table(
+    description: &Description,
+    name: &str,
+    table: &TableConfig,
+) -> Result<(TableRef, crate::tables::Table, Vec<u8>)> {
     let bytes = read("table", &table.file)?;
     let reference = TableRef {
         digest: crate::digest::of(&bytes).into(),
         delimiter: table.delimiter.map(char::from),
         columns: table.columns.clone(),
     };
-    parse_table(description, name, &reference, &bytes)
+    let parsed = parse_table(description, name, &reference, &bytes)
         .with_context(|| format!("loading the table {}", table.file.display()))?;
-    Ok((reference, bytes))
+    Ok((reference, parsed, bytes))
 }
 
 fn parse_table(
@@ -179,6 +193,36 @@ fn parse_table(
 fn all_settings(description: &Description, given: &[(String, String)]) -> BTreeMap<String, String> {
     let defaults = description.settings.iter().filter_map(|s| Some((s.key.clone(), s.default.clone()?)));
     defaults.chain(given.iter().cloned()).collect()
+}
+
+/// What the pipeline file says of routes, dead letters among them.
+fn routes_of(config: &PipelineConfig) -> BTreeMap<String, Vec<String>> {
+    let dead = (DEAD_LETTERS.to_owned(), vec![config.dead_letter.to.to_string()]);
+    let targets = |targets: &Vec<crate::config::TargetRef>| targets.iter().map(ToString::to_string).collect();
+    config.routes.iter().map(|(route, to)| (route.clone(), targets(to))).chain([dead]).collect()
+}
+
+/// The same for the sinks of a pipeline, in their order. What went to a sink that is no more goes nowhere.
+fn bindings(plan: &Plan, sinks: &[Arc<str>]) -> Bindings {
+    let of_sink = |sink: &Arc<str>| {
+        let all = plan.routes.iter().flat_map(|(route, targets)| targets.iter().map(move |to| (route, to)));
+        let ours = all.filter_map(|(route, to)| match to.split_once('.') {
+            Some((name, target)) if *name == **sink => Some((route.as_str().into(), target.into())),
+            _ => None,
+        });
+        ours.collect()
+    };
+    Bindings { sinks: sinks.iter().map(of_sink).collect() }
+}
+
+fn instance_limits(limits: &PlanLimits, log_bytes_per_second: u64) -> InstanceLimits {
+    InstanceLimits {
+        memory_bytes: limits.memory_bytes as usize,
+        deadline: Duration::from_millis(limits.deadline_ms),
+        output_bytes: limits.output_bytes as usize,
+        log_bytes_per_second: u32::try_from(log_bytes_per_second).unwrap_or(u32::MAX),
+        ..InstanceLimits::default()
+    }
 }
 
 fn limits(config: &PipelineConfig) -> PlanLimits {
@@ -216,6 +260,13 @@ fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
             |plan: &Plan| plan.tables.get(name).map(|t| format!("{:?} {:?}", t.delimiter, t.columns));
         compare(format!("columns of table {name}"), mapping(was), mapping(is));
     }
+    let mut routes: Vec<_> = was.routes.keys().chain(is.routes.keys()).collect();
+    routes.sort_unstable();
+    routes.dedup();
+    for route in routes {
+        let targets = |plan: &Plan| plan.routes.get(route).map(|to| format!("[{}]", to.join(", ")));
+        compare(format!("route {route}"), targets(was), targets(is));
+    }
     let limit = |n: u64| Some(n.to_string());
     let (a, b) = (was.limits, is.limits);
     compare("limit memory, bytes".into(), limit(a.memory_bytes), limit(b.memory_bytes));
@@ -235,6 +286,7 @@ pub(super) struct PlanRules {
     sandbox: Sandbox,
     store: Store,
     plans: BTreeMap<u64, Plan>,
+    sinks: Vec<Arc<str>>,
     log_bytes_per_second: u64,
     loaded: Mutex<BTreeMap<u64, Arc<LoadedPlan>>>,
 }
@@ -244,9 +296,10 @@ impl PlanRules {
         sandbox: Sandbox,
         store: Store,
         plans: BTreeMap<u64, Plan>,
+        sinks: Vec<Arc<str>>,
         log_bytes_per_second: u64,
     ) -> Self {
-        Self { sandbox, store, plans, log_bytes_per_second, loaded: Mutex::default() }
+        Self { sandbox, store, plans, sinks, log_bytes_per_second, loaded: Mutex::default() }
     }
 
     /// What the transform of a plan says of itself.
@@ -268,6 +321,13 @@ impl PlanRules {
         let plan = self.plans.get(&wanted.plan);
         let plan =
             plan.with_context(|| format!("E_PLAN_MISSING: plan {} is not in the plan log", wanted.plan))?;
+        anyhow::ensure!(
+            plan.digest == wanted.digest,
+            "E_PLAN_MISSING: a sink has rows of plan {} with {}, the plan log has {} under that number",
+            wanted.plan,
+            wanted.digest,
+            plan.digest
+        );
         let transform = self.sandbox.load(&self.store.get(&plan.digest)?)?;
         let settings: Vec<_> = plan.settings.clone().into_iter().collect();
         let description = Arc::new(transform.describe(&settings)?);
@@ -276,14 +336,9 @@ impl PlanRules {
             let bytes = self.store.get(&reference.digest)?;
             tables.push(Arc::new(parse_table(&description, name, reference, &bytes)?));
         }
-        let limits = InstanceLimits {
-            memory_bytes: plan.limits.memory_bytes as usize,
-            deadline: Duration::from_millis(plan.limits.deadline_ms),
-            output_bytes: plan.limits.output_bytes as usize,
-            log_bytes_per_second: u32::try_from(self.log_bytes_per_second).unwrap_or(u32::MAX),
-            ..InstanceLimits::default()
-        };
-        Ok(LoadedPlan { transform, init: Init { settings, tables, limits, description } })
+        let limits = instance_limits(&plan.limits, self.log_bytes_per_second);
+        let bindings = Arc::new(bindings(plan, &self.sinks));
+        Ok(LoadedPlan { transform, init: Init { settings, tables, limits, description }, bindings })
     }
 }
 
@@ -291,6 +346,7 @@ impl PlanRules {
 struct LoadedPlan {
     transform: Transform,
     init: Init,
+    bindings: Arc<Bindings>,
 }
 
 impl Rules for PlanRules {
@@ -306,6 +362,14 @@ impl Rules for PlanRules {
 impl Loaded for LoadedPlan {
     fn description(&self) -> &Description {
         &self.init.description
+    }
+
+    fn bindings(&self) -> Arc<Bindings> {
+        self.bindings.clone()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.init.limits.memory_bytes
     }
 
     fn instance(&self) -> Result<Box<dyn Rule>, Stop> {

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Ended;
 use super::run::run_pipeline;
-use crate::app::Options;
+use crate::app::{Options, StateDir};
 use crate::config::PipelineConfig;
 
 /// Run the customers pipeline on the sample data that comes with the program
@@ -38,6 +38,9 @@ const FILES: [(&str, &[u8]); 5] = [
     ("input/hostile.jsonl", include_bytes!("../../../data/hostile.jsonl")),
 ];
 
+/// Says that a demo made the directory.
+const MARK: &str = ".weir-demo";
+
 /// What a run makes in the directory.
 const MADE: [&str; 2] = ["state", "out"];
 
@@ -59,10 +62,13 @@ pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
     Ok(done.ended())
 }
 
-/// Removes what a demo wrote, by name, and nothing else.
+/// Removes what a demo wrote and made, in a directory that a demo made, while nothing runs there.
 fn remove(dir: &Path) -> Result<()> {
-    let ours = dir.join("pipeline.toml").exists() || !dir.exists();
-    ensure!(ours, "{} holds no demo; nothing was removed", dir.display());
+    if !dir.exists() {
+        return Ok(());
+    }
+    ensure!(dir.join(MARK).exists(), "no demo made {}; nothing was removed", dir.display());
+    let _held = StateDir::open(&dir.join("state"))?;
     for made in MADE {
         let path = dir.join(made);
         if path.exists() {
@@ -80,6 +86,11 @@ fn remove(dir: &Path) -> Result<()> {
 
 /// Writes what is not there yet: what somebody changed stays.
 fn write(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        fs::create_dir_all(dir)
+            .and_then(|()| fs::write(dir.join(MARK), ""))
+            .with_context(|| format!("making {}", dir.display()))?;
+    }
     for (name, bytes) in FILES {
         let path = dir.join(name);
         if path.exists() {

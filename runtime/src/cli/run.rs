@@ -167,6 +167,7 @@ impl Done {
         row("  failed", tally.failed);
         println!("{table}");
         match (tally.records, tally.conserved()) {
+            (0, _) if !self.ran.outcome.stopped.is_empty() => {}
             (0, _) => println!("nothing new: every sink has all there is"),
             (_, true) => println!("every record is accounted for: {}", tally.accounts()),
             (_, false) => println!("E_NOT_CONSERVED: {}", tally.accounts()),

@@ -8,7 +8,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::Ended;
-use crate::app::{Changed, Held};
+use crate::app::{Changed, Held, NewSink};
 use crate::pipeline::Tally;
 use crate::{config, plan, sandbox, sink, source};
 
@@ -72,6 +72,11 @@ fn find<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> 
 fn hint(error: &anyhow::Error) -> Option<String> {
     if find::<Changed>(error).is_some() {
         return Some("`--adopt` makes what the file says the next plan".to_owned());
+    }
+    if find::<NewSink>(error).is_some() {
+        let hint =
+            "a pipeline of another name, with a state directory of its own, reads its input from the start";
+        return Some(hint.to_owned());
     }
     if find::<Held>(error).is_some() {
         return Some(

@@ -140,8 +140,8 @@ pub struct Limits {
     pub deadline: Period,
     /// Size of all that the transform may give back for one batch.
     pub output_bytes: ByteSize,
-    /// Units of fuel (about one per WebAssembly instruction) for one record, when a failed batch is
-    /// tried record by record to find the guilty one. It makes that verdict the same on every machine.
+    /// Units of fuel (about one per WebAssembly instruction) for one record, to judge whether it never ends. Written
+    /// down with the plan; nothing spends it yet, a record that never ends stops its partition after `deadline`.
     pub fuel_per_record: NonZeroU64,
     /// Records in one batch.
     pub batch_records: NonZeroU32,

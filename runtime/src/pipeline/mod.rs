@@ -18,28 +18,12 @@ use crate::commit::Report;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{Entry, History};
 use crate::route::{Fate, Routed};
-use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, TargetCounters};
+use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, Start, TargetCounters};
 use crate::sink::{self, Part, RoutedBatch};
 use crate::source::{Assignment, RunId, SourceEvent};
 
 pub use track::Job;
 use track::{End, Phase, Track};
-
-/// Where the rows of the routes go.
-#[derive(Clone, Debug, Default)]
-pub struct Bindings {
-    /// Per sink, in the order of the pipeline file: its name, and which route goes to which target.
-    pub sinks: Vec<SinkBinding>,
-}
-
-/// The routes of one sink.
-#[derive(Clone, Debug)]
-pub struct SinkBinding {
-    /// The sink's name.
-    pub sink: Arc<str>,
-    /// Route and target; [`crate::route::DEAD_LETTERS`] is a route here.
-    pub routes: Vec<(Arc<str>, Arc<str>)>,
-}
 
 /// What a pipeline is told once.
 #[derive(Clone, Debug)]
@@ -48,10 +32,12 @@ pub struct Settings {
     pub pipeline: Arc<str>,
     /// This process.
     pub owner: Nonce,
-    /// Where rows go.
-    pub bindings: Bindings,
+    /// The names of the sinks, in the order of the pipeline's.
+    pub sinks: Vec<Arc<str>>,
     /// A partition stops when the transform failed on so many records in a row.
     pub stop_after_consecutive: u64,
+    /// Whether plans can come that this process has not read yet: else a sink that recorded one is not waited for.
+    pub plans_can_come: bool,
     /// A sink that fails for a reason that may pass is tried again so often per partition without any commit in
     /// between.
     pub max_attempts: u32,
@@ -213,7 +199,7 @@ pub struct Tally {
 impl Tally {
     /// Adds the fates of a transformed batch.
     pub fn count(&mut self, routed: &Routed) {
-        self.records += routed.fates.len() as u64;
+        self.records += routed.n_records;
         for (_, fate) in &routed.fates {
             *match fate {
                 Fate::Routed => &mut self.n_routed,
@@ -244,6 +230,15 @@ impl Tally {
     }
 }
 
+/// A partition that begins again after a while.
+#[derive(Debug)]
+struct Waiting {
+    until: Duration,
+    assignment: Assignment,
+    /// What is said of it if the pipeline ends first.
+    stop: Stop,
+}
+
 /// The decisions of a pipeline.
 #[derive(Debug)]
 pub struct Core {
@@ -252,7 +247,7 @@ pub struct Core {
     newest: PlanRef,
     tracks: BTreeMap<TopicPartition, Track>,
     /// Partitions that wait to be claimed again, and how often they were.
-    waiting: BTreeMap<TopicPartition, (Duration, Assignment)>,
+    waiting: BTreeMap<TopicPartition, Waiting>,
     attempts: BTreeMap<TopicPartition, u32>,
     stopped: BTreeSet<TopicPartition>,
     next_run: u64,
@@ -294,7 +289,7 @@ impl Core {
 
     /// When [`Event::Tick`] has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
-        self.waiting.values().map(|(at, _)| *at).min()
+        self.waiting.values().map(|waiting| waiting.until).min()
     }
 
     /// Decides what follows from an event. `now` is the time since the process began.
@@ -356,7 +351,10 @@ impl Core {
             at: at.clone(),
             epoch: assignment.epoch,
             owner: self.settings.owner,
-            start: assignment.start,
+            start: match self.history.started.contains_key(&at.partition) {
+                true => Start::MustExist,
+                false => assignment.start,
+            },
             input: assignment.input.clone(),
         };
         self.actions.push_back(Action::Claim { sink: track.n_claimed(), run: track.run, claim });
@@ -380,7 +378,7 @@ impl Core {
     }
 
     fn claimed(&mut self, at: &TopicPartition, state: sink::state::SinkState) {
-        let n_sinks = self.settings.bindings.sinks.len();
+        let n_sinks = self.settings.sinks.len();
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         match track.claimed(state, n_sinks) {
             Ok(false) => self.claim_next(at),
@@ -391,8 +389,9 @@ impl Core {
 
     /// From here on a state that is missing in a sink was lost, so that is written down before any commit.
     fn all_claimed(&mut self, at: &TopicPartition) {
-        if self.history.started.insert(at.partition) {
-            let sinks = self.settings.bindings.sinks.iter().map(|s| s.sink.to_string()).collect();
+        if !self.history.started.contains_key(&at.partition) {
+            let sinks: Vec<_> = self.settings.sinks.iter().map(|name| name.to_string()).collect();
+            self.history.started.insert(at.partition, sinks.iter().cloned().collect());
             self.actions.push_back(Action::Log(Entry::Started { partition: at.partition, sinks }));
         }
         if let Some(cut) = self.tracks[at].newest_cut().cloned() {
@@ -403,6 +402,16 @@ impl Core {
 
     fn start_reading(&mut self, at: &TopicPartition) {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
+        if track.floor() > self.newest.plan && !self.settings.plans_can_come {
+            let (needs, newest) = (track.floor(), self.newest.plan);
+            let text = format!(
+                "E_PLAN_MISSING: a sink has rows of plan {needs}, and the plan log ends with plan {newest}"
+            );
+            let stop =
+                Stop::new(text).hint("the state directory is older than the sinks: restore the newer one");
+            self.drain(at, Some(stop));
+            return;
+        }
         if track.floor() > self.newest.plan {
             tracing::warn!(partition = %at, needs = track.floor(), newest = self.newest.plan,
                 "waiting for a plan that a sink has recorded and this process has not read yet");
@@ -476,9 +485,9 @@ impl Core {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let (run, seed) = (track.run, crate::route::partition_seed(&track.assignment.topic_id, at.partition));
         let mut wanted = false;
-        for (sink, binding) in self.settings.bindings.sinks.iter().enumerate() {
+        for (sink, routes) in routed.bindings.sinks.iter().enumerate() {
             let from = track.hand(sink, routed.range.end);
-            let batch = for_sink(&routed, binding, from, seed);
+            let batch = for_sink(&routed, routes, from, seed);
             let given = batch.as_ref().map_or(0, |batch| batch.counters.records_in);
             self.tally.skipped += routed.fates.len() as u64 - given;
             wanted |= batch.is_some();
@@ -543,7 +552,7 @@ impl Core {
     fn flush(&mut self, at: &TopicPartition) {
         let run = self.tracks[at].run;
         let flush = |sink| Action::Flush { sink, run, at: at.clone() };
-        self.actions.extend((0..self.settings.bindings.sinks.len()).map(flush));
+        self.actions.extend((0..self.settings.sinks.len()).map(flush));
     }
 
     /// Takes in nothing more of a partition; what is under way is finished and committed, then it stops.
@@ -567,7 +576,7 @@ impl Core {
     fn leave(&mut self, at: &TopicPartition, finished: bool) {
         let Some(track) = self.tracks.remove(at) else { return };
         let release = |sink| Action::Release { sink, run: track.run, at: at.clone() };
-        self.actions.extend((0..self.settings.bindings.sinks.len()).map(release));
+        self.actions.extend((0..self.settings.sinks.len()).map(release));
         self.actions.push_back(Action::Forget { at: at.clone(), finished });
     }
 
@@ -580,15 +589,16 @@ impl Core {
     /// A sink that cannot go on with a partition makes it begin again where the sinks stand, unless somebody else
     /// owns it now or trying again will not help.
     fn sink_failed(&mut self, sink: usize, at: &TopicPartition, error: sink::Error, now: Duration) {
-        let name = self.settings.bindings.sinks[sink].sink.clone();
+        let name = self.settings.sinks[sink].clone();
         match error {
             sink::Error::Conflict(sink::state::Refused::WentBack { .. }) | sink::Error::Transient(_) => {
                 self.try_again(&name, at, &error, now);
             }
             sink::Error::Conflict(refused) => {
                 self.tally.lost += 1;
-                let stop = Stop::new(format!("sink {name}: {at}: {refused}"))
-                    .hint("another process runs this pipeline; this one stepped back");
+                let stop = Stop::new(format!("sink {name}: {at}: {refused}")).hint(
+                    "another process runs this pipeline, or the state directory is older than the sinks",
+                );
                 self.actions.push_back(Action::Stopped { at: at.clone(), stop });
                 self.leave(at, false);
             }
@@ -617,12 +627,14 @@ impl Core {
         }
         tracing::warn!(sink, partition = %at, attempt = n, %error, "trying again");
         self.tally.restarted += 1;
-        self.waiting.insert(at.clone(), (now + backoff(n), assignment));
+        let stop =
+            Stop { text: format!("sink {sink}: {at}: {error} (tried {n} times)"), hint: None, outside: true };
+        self.waiting.insert(at.clone(), Waiting { until: now + backoff(n), assignment, stop });
     }
 
     fn tick(&mut self, now: Duration) {
-        let due = self.waiting.iter().filter(|(_, (when, _))| *when <= now);
-        let due: Vec<_> = due.map(|(_, (_, assignment))| assignment.clone()).collect();
+        let due = self.waiting.values().filter(|waiting| waiting.until <= now);
+        let due: Vec<_> = due.map(|waiting| waiting.assignment.clone()).collect();
         due.into_iter().for_each(|assignment| self.assigned(assignment));
     }
 
@@ -638,7 +650,9 @@ impl Core {
 
     fn stop(&mut self) {
         self.stopping = true;
-        self.waiting.clear();
+        for (at, Waiting { stop, .. }) in std::mem::take(&mut self.waiting) {
+            self.actions.push_back(Action::Stopped { at, stop });
+        }
         let all: Vec<_> = self.tracks.keys().cloned().collect();
         all.iter().for_each(|at| self.drain(at, None));
     }
@@ -649,9 +663,14 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(100 << attempt.min(9)).min(Duration::from_secs(30))
 }
 
-/// What sink `binding` still needs of a batch: the rows of its routes from offset `from` on. `None` if it has the
-/// whole range.
-fn for_sink(routed: &Routed, binding: &SinkBinding, from: Offset, seed: u64) -> Option<RoutedBatch> {
+/// What a sink with these routes still needs of a batch: their rows from offset `from` on. `None` if it has the whole
+/// range.
+fn for_sink(
+    routed: &Routed,
+    routes: &[(Arc<str>, Arc<str>)],
+    from: Offset,
+    seed: u64,
+) -> Option<RoutedBatch> {
     let range = routed.range.from(from)?;
     let mut counters = count_fates(routed, from);
     let mut parts = Vec::new();
@@ -661,7 +680,7 @@ fn for_sink(routed: &Routed, binding: &SinkBinding, from: Offset, seed: u64) -> 
         if n == 0 {
             continue;
         }
-        let targets = binding.routes.iter().filter(|(route, _)| *route == part.route);
+        let targets = routes.iter().filter(|(route, _)| *route == part.route);
         for (_, target) in targets {
             let part = slice(part, target, first, n);
             let counted = counters.targets.entry(target.clone()).or_default();

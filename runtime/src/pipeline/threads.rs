@@ -18,7 +18,7 @@ use crate::commit::{Policy, Report, Writer, WriterStats};
 use crate::description::Description;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{self, History, PlanLog};
-use crate::route::{Pieces, Routed, route};
+use crate::route::{Bindings, Pieces, Routed, route};
 use crate::rule::Rule;
 use crate::sandbox::verdict::{Keeper, Stopped};
 use crate::sink::state::{Claim, Nonce, PlanRef};
@@ -31,7 +31,10 @@ const QUEUE: usize = 16;
 /// How long a thread with nothing to do waits before it looks again whether time has passed.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// An instance with more memory than this is replaced before its next batch: linear memory never shrinks, and one
+/// Of so many plans a worker keeps an instance.
+const KEPT_PLANS: usize = 2;
+
+/// An instance with more memory than this, or than half of what it may have, is replaced before its next batch: linear memory never shrinks, and one
 /// large batch must not be paid for ever after.
 const RETIRE_PAST: usize = 64 << 20;
 
@@ -45,6 +48,12 @@ pub trait Rules: Send + Sync {
 pub trait Loaded: Send + Sync {
     /// What it says of itself under the plan's settings.
     fn description(&self) -> &Description;
+
+    /// Where the plan sends the rows, for the sinks of [`Parts::sinks`] in their order.
+    fn bindings(&self) -> Arc<Bindings>;
+
+    /// The most memory that an instance may have, in bytes.
+    fn memory_bytes(&self) -> usize;
 
     /// A fresh instance.
     fn instance(&self) -> Result<Box<dyn Rule>, Stop>;
@@ -64,7 +73,7 @@ pub struct Parts {
     pub source: Box<dyn Source>,
     /// The budget that the source takes its permits from.
     pub budget: Budget,
-    /// The sinks in the order of `settings.bindings`, and when each commits.
+    /// The sinks in the order of `settings.sinks`, and when each commits.
     pub sinks: Vec<(Box<dyn Sink>, Policy)>,
     /// What plans run.
     pub rules: Arc<dyn Rules>,
@@ -394,12 +403,17 @@ impl Worker {
             true => Pieces { outputs: Vec::new(), failed: Vec::new() },
             false => ready.process(job)?,
         };
-        let routed = route(&job.batch, job.plan.clone(), ready.loaded.description(), pieces);
+        let (description, bindings) = (ready.loaded.description(), ready.loaded.bindings());
+        let routed = route(&job.batch, job.plan.clone(), description, bindings, pieces);
         routed.map_err(|breach| Stop::new(breach.to_string()))
     }
 
     fn ready(&mut self, plan: &PlanRef) -> Result<&mut Ready, Stop> {
         if !self.plans.contains_key(&plan.plan) {
+            // The newest, and one that is replayed: an instance of every plan there ever was would fill the pool.
+            while self.plans.len() >= KEPT_PLANS {
+                self.plans.pop_first();
+            }
             let loaded = self.rules.load(plan)?;
             let fresh = loaded.clone();
             let keeper = Keeper::new(Box::new(move || fresh.instance()));
@@ -411,7 +425,7 @@ impl Worker {
 
 impl Ready {
     fn process(&mut self, job: &Job) -> Result<Pieces, Stop> {
-        self.keeper.retire_past(RETIRE_PAST);
+        self.keeper.retire_past(RETIRE_PAST.min(self.loaded.memory_bytes() / 2));
         let judged = self.keeper.transform(&job.batch).map_err(|stopped| match stopped {
             Stopped::Start(stop) => stop,
             Stopped::Stall { .. } => Stop::new(stopped.to_string())

@@ -36,6 +36,9 @@ pub struct Plan {
     pub tables: BTreeMap<String, TableRef>,
     /// The limits that can change what becomes of a record.
     pub limits: PlanLimits,
+    /// Which route goes to which `sink.target`s; none: its rows are left out on purpose. Dead letters are a route
+    /// here. A sink that lags gets its rows where the plan that made them sent them.
+    pub routes: BTreeMap<String, Vec<String>>,
     /// The digest of what the pipeline file said when this plan was taken from it. A plan that came another way
     /// keeps the one of the plan before, so that an unchanged file is seen to be unchanged.
     pub declared: String,
@@ -179,8 +182,8 @@ pub struct History {
     pub generation: u64,
     /// The files of a file source.
     pub inputs: Vec<FileEntry>,
-    /// Partitions of which every sink has a state.
-    pub started: BTreeSet<i32>,
+    /// Partitions of which every sink has a state, and which sinks those are.
+    pub started: BTreeMap<i32, BTreeSet<String>>,
     /// Partitions that are finished, and how many records they had.
     pub done: BTreeMap<i32, Offset>,
     /// Cuts as they were reported, in the order of the log.
@@ -228,8 +231,8 @@ impl History {
                 }
             },
             Entry::Inputs { files } => self.add_inputs(files),
-            Entry::Started { partition, .. } => {
-                self.started.insert(partition);
+            Entry::Started { partition, sinks } => {
+                self.started.insert(partition, sinks.into_iter().collect());
             }
             Entry::Adopted { partition, cut, .. } => self.adopted.push((partition, cut)),
             Entry::Done { partition, end } => {
@@ -277,6 +280,7 @@ pub(crate) mod tests {
             settings: BTreeMap::new(),
             tables: BTreeMap::new(),
             limits: PlanLimits { memory_bytes: 1, deadline_ms: 1, output_bytes: 1, fuel_per_record: 1 },
+            routes: BTreeMap::new(),
             declared: String::new(),
         }
     }

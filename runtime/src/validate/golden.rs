@@ -177,7 +177,8 @@ fn run_group(transform: &Transform, init: Result<&Init, &String>, cases: &[&Case
         let batch = batch(cases);
         let pieces = keeper.transform(&batch).map_err(|e| told(&e))?.pieces;
         let plan = PlanRef { plan: 1, digest: Arc::clone(transform.digest()) };
-        let routed = route::route(&batch, plan, &init.description, pieces).map_err(|e| e.to_string())?;
+        let routed = route::route(&batch, plan, &init.description, Arc::default(), pieces)
+            .map_err(|e| e.to_string())?;
         Ok(found(&routed, &init.description))
     };
     let together = run(cases).unwrap_or_else(|error| failed(&error));

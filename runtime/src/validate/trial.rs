@@ -132,7 +132,8 @@ impl<'a> Trial<'a> {
                 let failures = failures
                     .map(|f| told_failure(batch.offsets()[f.row as usize], &f.message, &f.log))
                     .collect();
-                let routed = route::route(batch, plan, description, pieces).map_err(|e| e.to_string())?;
+                let routed = route::route(batch, plan, description, Arc::default(), pieces)
+                    .map_err(|e| e.to_string())?;
                 Ok((routed, failures, split))
             })
         });
@@ -165,7 +166,8 @@ impl<'a> Trial<'a> {
         let (other, plan) = (&mut self.other, self.plan.clone());
         let made = with_default(&self.deaf, || in_other_cuts(other, batch).map_err(|e| stopped(&e)));
         let made = made.and_then(|pieces| {
-            route::route(batch, plan, &self.init.description, pieces).map_err(|e| e.to_string())
+            route::route(batch, plan, &self.init.description, Arc::default(), pieces)
+                .map_err(|e| e.to_string())
         });
         let found = match made {
             Ok(second) => difference(first, &second).map(|found| found.to_string()),
