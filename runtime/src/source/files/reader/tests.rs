@@ -1,8 +1,8 @@
 //! The laws of files as a source, over real files in a directory.
 
 use std::fs;
-use std::sync::mpsc::{Sender, channel};
 
+use crossbeam_channel::{Sender, bounded};
 use tempfile::TempDir;
 
 use super::super::{Found, Inputs, Known, reconcile};
@@ -22,7 +22,7 @@ impl Setup {
         let root = tempfile::tempdir().unwrap();
         let inputs = Inputs::new(root.path(), Some(format));
         let known = add(&root, &inputs, &[], names);
-        let (found, new) = channel();
+        let (found, new) = bounded(1);
         let discover: Discover = Box::new(move || Ok(new.try_iter().flatten().collect()));
         let source = FileSource::new(
             settings(),
