@@ -4,10 +4,10 @@ use anyhow::Result;
 
 use super::SharedLog;
 use crate::config::SourceFormat;
-use crate::plan::{Entry, History};
-use crate::source::files::{Discover, FileEntry, Found, Inputs, Known, reconcile};
+use crate::plan::{self, Entry, History, PlanLog};
+use crate::source;
+use crate::source::files::{Discover, FileEntry, Inputs, Known, reconcile};
 use crate::source::format::Format;
-use crate::source::{self};
 
 /// The source's word for a format of the pipeline file.
 pub(super) fn format_of(format: SourceFormat) -> Format {
@@ -21,42 +21,50 @@ pub(super) fn format_of(format: SourceFormat) -> Format {
 /// Looks for files, checks those that are known, gives numbers to those that are not, and writes them down.
 /// Returns the new ones.
 pub(super) fn discover(log: &SharedLog, inputs: &Inputs) -> Result<Vec<FileEntry>, source::Error> {
-    let listing = inputs.list().map_err(|e| source::Error::of(&e))?;
+    let mut held = log.lock().expect("nobody panics with the log in hand");
+    let (history, log) = &mut *held;
+    // Another thread writes to the plan log, through a view of its own; this one has to catch up with it.
+    history.catch_up(log).map_err(of_log)?;
+    take_in(history, log, inputs)
+}
+
+fn take_in(
+    history: &mut History,
+    log: &mut dyn PlanLog,
+    inputs: &Inputs,
+) -> Result<Vec<FileEntry>, source::Error> {
+    let listing = inputs.list()?;
     for path in &listing.unknown {
         tracing::warn!(path, "left out: its name does not tell a format");
     }
-    let mut held = log.lock().expect("nobody panics with the log in hand");
-    let (history, log) = &mut *held;
-    let reconciled = reconcile(&known(history), &listing.found).map_err(|e| source::Error::of(&e))?;
-    let digest = |found: &Found| inputs.digest(found).map_err(|e| source::Error::of(&e));
+    let reconciled = reconcile(&known(history), &listing.found)?;
     let mut touched = Vec::new();
     for recheck in reconciled.recheck {
-        let digest = digest(&recheck.found)?;
-        touched.push(recheck.confirm(&digest).map_err(|e| source::Error::of(&e))?);
+        let digest = inputs.digest(&recheck.found)?;
+        touched.push(recheck.confirm(&digest)?);
     }
     let mut new = Vec::new();
     for file in reconciled.new {
-        let digest = digest(&file.found)?;
+        let digest = inputs.digest(&file.found)?;
         new.push(file.entry(digest));
     }
-    let mut files = Some([touched, new.clone()].concat()).filter(|files| !files.is_empty());
-    history
-        .append(log, |_| files.take().map(|files| Entry::Inputs { files }))
-        .map_err(|e| source::Error::of(&e))?;
+    let files = [touched, new.clone()].concat();
+    // Asked again whenever another entry took the place: the files are still to be written down.
+    let entry = |_: &History| (!files.is_empty()).then(|| Entry::Inputs { files: files.clone() });
+    history.append(log, entry).map_err(of_log)?;
     Ok(new)
+}
+
+fn of_log(error: plan::Error) -> source::Error {
+    match error {
+        plan::Error::Io { what, source } => source::Error::Io { what, source },
+        other => source::Error::Input { text: other.to_string(), hint: None },
+    }
 }
 
 /// The same, for a source to call now and then.
 pub(super) fn discoverer(log: SharedLog, inputs: Inputs) -> Discover {
-    Box::new(move || {
-        // Another thread writes to the plan log, through a view of its own; this one has to catch up with it.
-        {
-            let mut held = log.lock().expect("nobody panics with the log in hand");
-            let (history, log) = &mut *held;
-            history.catch_up(log).map_err(|e| source::Error::of(&e))?;
-        }
-        discover(&log, &inputs)
-    })
+    Box::new(move || discover(&log, &inputs))
 }
 
 /// The files whose partitions are not finished. Files that are a record each are never finished.
@@ -72,4 +80,58 @@ fn known(history: &History) -> Vec<Known> {
         done: entry.format != Format::Raw && history.done.contains_key(&entry.partition),
     };
     history.inputs.iter().map(known).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::memory::MemoryLog;
+
+    /// A log in which somebody else is faster once.
+    struct Overtaken {
+        log: MemoryLog,
+        other: Option<Entry>,
+    }
+
+    impl PlanLog for Overtaken {
+        fn read(&mut self, from: u64) -> Result<Vec<(u64, Entry)>, plan::Error> {
+            self.log.read(from)
+        }
+
+        fn put(&mut self, at: u64, entry: &Entry) -> Result<bool, plan::Error> {
+            match self.other.take() {
+                Some(other) => self.log.put(at, &other).map(|_| false),
+                None => self.log.put(at, entry),
+            }
+        }
+    }
+
+    #[test]
+    fn new_files_are_written_down_also_when_another_entry_slips_in() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a.csv"), "id\n1\n").unwrap();
+        let inputs = Inputs::new(root.path(), None);
+        let other = Entry::Started { partition: 7, sinks: Vec::new() };
+        let mut log = Overtaken { log: MemoryLog::default(), other: Some(other) };
+        let mut history = History::default();
+        let new = take_in(&mut history, &mut log, &inputs).unwrap();
+        let mut reread = History::default();
+        reread.catch_up(&mut log).unwrap();
+        assert_eq!((new.len(), &reread.inputs), (1, &new));
+        assert!(reread.started.contains(&7));
+        assert_eq!(take_in(&mut reread, &mut log, &inputs).unwrap(), []);
+    }
+
+    #[test]
+    fn a_medium_that_fails_is_told_from_an_input_that_is_wrong() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut history, mut log) = (History::default(), MemoryLog::default());
+        let gone = Inputs::new(root.path().join("none"), None);
+        let error = take_in(&mut history, &mut log, &gone).unwrap_err();
+        assert!(matches!(error, source::Error::Io { .. }), "{error}");
+        std::fs::write(root.path().join("a.dat"), "").unwrap();
+        let unknown = Inputs::new(root.path().join("a.dat"), None);
+        let error = take_in(&mut history, &mut log, &unknown).unwrap_err();
+        assert!(matches!(error, source::Error::Input { .. }), "{error}");
+    }
 }

@@ -330,6 +330,20 @@ pub enum Refused {
         /// Digest now.
         found: String,
     },
+    /// The partition is a file and was none, or the other way round.
+    #[error(
+        "E_INPUT_CHANGED: partition {partition} was {} when it was read, and is {} now; set the source's format back, or give the pipeline another name",
+        input_name(held),
+        input_name(found)
+    )]
+    InputReplaced {
+        /// The partition.
+        partition: i32,
+        /// The path of the file then, if it was one.
+        held: Option<String>,
+        /// The path of the file now, if it is one.
+        found: Option<String>,
+    },
     /// The commit does not start where the sink stands.
     #[error("the commit of {range} does not start at {next}, where the sink stands")]
     NotNext {
@@ -364,6 +378,10 @@ pub enum Refused {
         /// Routed, rejected, dropped and failed together.
         accounted: u64,
     },
+}
+
+fn input_name(path: &Option<String>) -> String {
+    path.as_ref().map_or_else(|| "no single file".to_owned(), |path| format!("the file {path}"))
 }
 
 impl SinkState {
@@ -413,7 +431,12 @@ impl SinkState {
                 length: found.length,
                 found: found.digest.clone(),
             }),
-            _ => Ok(()),
+            (Some(_), Some(_)) | (None, None) => Ok(()),
+            (held, found) => {
+                let path = |input: &Option<Input>| input.as_ref().map(|input| input.path.clone());
+                let (partition, held, found) = (self.partition, path(held), path(found));
+                Err(Refused::InputReplaced { partition, held, found })
+            }
         }
     }
 

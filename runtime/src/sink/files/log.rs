@@ -99,8 +99,7 @@ impl Log {
 
     fn numbers(&self) -> Result<Vec<u64>, Error> {
         let directory = self.places.log();
-        let names =
-            self.storage.list(&directory).map_err(|e| failed(&*self.storage, "list", &directory, e))?;
+        let names = self.names(&directory)?;
         let mut numbers = Vec::with_capacity(names.len());
         for name in names.iter().filter(|name| name.starts_with(|c: char| c.is_ascii_digit())) {
             match names::record_number(name) {
@@ -187,22 +186,33 @@ impl Log {
         Ok(Look::Ours)
     }
 
-    /// The topic id and state of another topic that has this topic's name and partition, if a log knows one.
+    /// The first state of any partition of another topic that has this topic's name, if a log knows one.
     pub(super) fn sibling(&self, topic: &str) -> Result<Option<SinkState>, Error> {
-        let topics = &self.places.topics;
-        let ids = self.storage.list(topics).map_err(|e| failed(&*self.storage, "list", topics, e))?;
-        for id in ids.into_iter().filter(|id| *id != self.places.topic_id) {
-            let other = Self { places: self.places.of(id), ..self.clone() };
-            if other.list()?.is_none() {
-                continue;
-            }
-            if let Record::Init { state } = other.read_record(0)?
-                && *state.topic == *topic
-            {
-                return Ok(Some(state));
+        for id in self.names(&self.places.topics)?.iter().filter(|id| **id != self.places.topic_id) {
+            let partitions = self.names(&self.places.partitions(id))?;
+            for partition in partitions.iter().filter_map(|name| name.parse().ok()) {
+                let other = Self { places: self.places.of(id, partition), ..self.clone() };
+                if let Some(state) = other.first()?.filter(|state| *state.topic == *topic) {
+                    return Ok(Some(state));
+                }
             }
         }
         Ok(None)
+    }
+
+    /// The state that the log begins with; `None` where there is no log.
+    fn first(&self) -> Result<Option<SinkState>, Error> {
+        if self.list()?.is_none() {
+            return Ok(None);
+        }
+        match self.read_record(0)? {
+            Record::Init { state } => Ok(Some(state)),
+            _ => Ok(None),
+        }
+    }
+
+    fn names(&self, directory: &str) -> Result<Vec<String>, Error> {
+        self.storage.list(directory).map_err(|e| failed(&*self.storage, "list", directory, e))
     }
 
     fn corrupt(&self, n: u64, why: &str) -> Error {

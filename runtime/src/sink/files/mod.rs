@@ -23,11 +23,11 @@ mod record;
 mod staging;
 pub mod storage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 pub use local::LocalStorage;
 use partition::Partition;
@@ -162,6 +162,8 @@ struct Context {
     config: FilesConfig,
     storage: Arc<dyn Storage>,
     tally: Arc<Tally>,
+    /// Topics by name and id of which it is known that no other had their name here.
+    without_siblings: Mutex<BTreeSet<(Arc<str>, Arc<str>)>>,
 }
 
 /// A sink that writes files.
@@ -196,7 +198,7 @@ impl FilesSink {
     /// As [`Self::open`].
     pub fn with_storage(config: FilesConfig, storage: Arc<dyn Storage>) -> Result<Self, Error> {
         storage::self_test(&*storage)?;
-        let context = Context { config, storage, tally: Arc::default() };
+        let context = Context { config, storage, tally: Arc::default(), without_siblings: Mutex::default() };
         Ok(Self { context: Arc::new(context), owned: BTreeMap::new() })
     }
 

@@ -20,9 +20,14 @@ impl Places {
         Self { topics, topic_id: part(topic_id), partition }
     }
 
-    /// The same partition of another topic id, given as a directory's name.
-    pub(super) fn of(&self, topic_id: String) -> Self {
-        Self { topic_id, ..self.clone() }
+    /// A partition of another topic id, given as a directory's name.
+    pub(super) fn of(&self, topic_id: &str, partition: i32) -> Self {
+        Self { topics: self.topics.clone(), topic_id: topic_id.to_owned(), partition }
+    }
+
+    /// Holds one directory per partition of a topic id, given as a directory's name.
+    pub(super) fn partitions(&self, topic_id: &str) -> String {
+        format!("{}/{topic_id}", self.topics)
     }
 
     fn directory(&self) -> String {

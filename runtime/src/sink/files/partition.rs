@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::Context;
 use super::log::{History, Log, Put, StagedRecord};
@@ -278,16 +278,29 @@ fn take_over(context: &Context, log: &Log, claim: &Claim) -> Result<History, Err
     Err(Error::Transient(Problem::new(format!("{CLAIM_ATTEMPTS} others were faster to claim {}", claim.at))))
 }
 
-/// Puts the INIT record, if the plan log knows where to start and no other topic of this name was here.
-fn begin(context: &Context, log: &Log, claim: &Claim) -> Result<(), Error> {
-    if let Some(other) = log.sibling(&claim.at.topic)? {
-        let (topic, ours) = (claim.at.topic.clone(), claim.topic_id.clone());
+/// Refuses a topic whose name another one had in this sink. Looked at once per topic: all its partitions, also
+/// those that this one does not have, tell that a position would be lost.
+fn refuse_siblings(context: &Context, log: &Log, claim: &Claim) -> Result<(), Error> {
+    let topic = (claim.at.topic.clone(), claim.topic_id.clone());
+    let mut known = context.without_siblings.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.contains(&topic) {
+        return Ok(());
+    }
+    if let Some(other) = log.sibling(&topic.0)? {
+        let (topic, ours) = topic;
         return Err(Refused::TopicReplaced { topic, held: other.topic_id, ours }.into());
     }
+    known.insert(topic);
+    Ok(())
+}
+
+/// Puts the INIT record, if the plan log knows where to start and no other topic of this name was here.
+fn begin(context: &Context, log: &Log, claim: &Claim) -> Result<(), Error> {
+    refuse_siblings(context, log, claim)?;
     let Start::Init(start) = claim.start else {
         let path = context.storage.show(&log.places.log());
         let text = format!("E_STATE_MISSING: there is no log of {} at `{path}`, but there was one", claim.at);
-        let hint = "restore the directory from a backup, or say with `weir reset` where this sink starts";
+        let hint = "restore the directory from a backup; or start over with a pipeline of another name";
         return Err(Error::Permanent(Problem::new(text).hint(hint)));
     };
     let staged = log.stage(Nonce::random(), &Record::Init { state: SinkState::init(claim, start) })?;

@@ -141,6 +141,6 @@ fn claim_of(state: &SinkState, epoch: Epoch, owner: Nonce) -> Claim {
         epoch,
         owner,
         start: Start::MustExist,
-        input: None,
+        input: state.input.clone(),
     }
 }

@@ -30,6 +30,10 @@ pub(super) struct Staging {
     /// By target and route: one file has one kind of row.
     open: BTreeMap<(Arc<str>, Arc<str>), OpenFile>,
     sealed: Option<(Nonce, Vec<StoredFile>)>,
+    /// The path of every file that was begun, whatever became of it.
+    created: Vec<String>,
+    /// Completing the files failed: what is left is not all, and must not be committed.
+    broken: bool,
     rows: u64,
 }
 
@@ -50,7 +54,16 @@ struct Rows<'a> {
 
 impl Staging {
     pub(super) fn new(storage: Arc<dyn Storage>, directory: String) -> Self {
-        Self { storage, directory, range: None, open: BTreeMap::new(), sealed: None, rows: 0 }
+        Self {
+            storage,
+            directory,
+            range: None,
+            open: BTreeMap::new(),
+            sealed: None,
+            created: Vec::new(),
+            broken: false,
+            rows: 0,
+        }
     }
 
     /// The offsets written so far, if any.
@@ -103,8 +116,14 @@ impl Staging {
         Ok(())
     }
 
-    fn create(&self, config: &FilesConfig, origin: Origin<'_>, rows: &Rows<'_>) -> Result<OpenFile, Error> {
+    fn create(
+        &mut self,
+        config: &FilesConfig,
+        origin: Origin<'_>,
+        rows: &Rows<'_>,
+    ) -> Result<OpenFile, Error> {
         let path = format!("{}/{}", self.directory, Nonce::random());
+        self.created.push(path.clone());
         let open = || -> io::Result<Encoder> {
             let file = self.storage.create(&path)?;
             fail::fail_point!("file.after_open");
@@ -129,6 +148,18 @@ impl Staging {
                 )))),
             };
         }
+        if self.broken {
+            let text = format!("files of {at} could not be completed; they have to be written again");
+            return Err(Error::Transient(Problem::new(text)));
+        }
+        self.broken = true;
+        let files = self.close_all(at, commit)?;
+        self.broken = false;
+        self.sealed = Some((commit.id, files.clone()));
+        Ok(files)
+    }
+
+    fn close_all(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Vec<StoredFile>, Error> {
         let mut files = Vec::with_capacity(self.open.len());
         for ((target, route), file) in std::mem::take(&mut self.open) {
             let name = names::visible(at, commit.range, commit.id, &route, files.len());
@@ -140,7 +171,6 @@ impl Staging {
                 .sync(&self.directory)
                 .map_err(|e| failed(&*self.storage, "sync", &self.directory, e))?;
         }
-        self.sealed = Some((commit.id, files.clone()));
         Ok(files)
     }
 
@@ -168,8 +198,7 @@ impl Staging {
 
     /// Removes all files, which nothing may refer to. What cannot be removed is left to a later claim.
     pub(super) fn discard(self) {
-        let sealed = self.sealed.iter().flat_map(|(_, files)| files).map(|file| &file.staged);
-        for path in self.open.values().map(|file| &file.path).chain(sealed) {
+        for path in &self.created {
             if let Err(error) = self.storage.delete(path) {
                 tracing::debug!(path, %error, "a staged file stays behind");
             }

@@ -125,6 +125,19 @@ fn on_faulty_disk(directory: &Directory) -> (Owner, Arc<Faulty>, Arc<Tally>) {
 }
 
 #[test]
+fn a_claimed_file_is_claimed_again() {
+    let directory = Directory::new(Format::JsonLines);
+    let input = Some(crate::sink::state::Input { path: "a".into(), length: 1, digest: "d".into() });
+    for generation in [1, 2, 3] {
+        let mut owner = Owner::new(&directory, generation);
+        owner.claim.input = input.clone();
+        assert_eq!(owner.claim().unwrap().input, input);
+    }
+    let text = permanent(Owner::new(&directory, 4).claim().unwrap_err());
+    assert!(text.starts_with("E_INPUT_CHANGED"), "{text}");
+}
+
+#[test]
 fn a_lost_answer_is_found_out_from_the_log() {
     let directory = Directory::new(Format::JsonLines);
     let (mut owner, disk, tally) = on_faulty_disk(&directory);
@@ -219,6 +232,40 @@ fn a_released_partition_leaves_nothing_in_staging() {
     owner.write(0, 3).unwrap();
     owner.sink.release(&at());
     assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn files_that_could_not_be_completed_are_not_committed_in_part_and_leave_nothing_in_staging() {
+    for lost in [0, 1] {
+        let directory = Directory::new(Format::JsonLines);
+        let mut owner = Owner::claimed(&directory, 1);
+        owner.write(0, 3).unwrap();
+        fs::remove_file(&directory.staged()[lost]).unwrap();
+        for _ in 0..2 {
+            let error = owner.commit(0, 3).unwrap_err();
+            assert!(matches!(error, Error::Transient(_)), "{error}");
+        }
+        owner.sink.release(&at());
+        assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+        assert_eq!(directory.visible(), []);
+    }
+}
+
+#[test]
+fn a_topic_is_refused_if_another_of_its_name_had_any_partition() {
+    let directory = Directory::new(Format::JsonLines);
+    let mut first = Owner::new(&directory, 1);
+    first.claim.at.partition = 3;
+    first.claim().unwrap();
+    let mut second = Owner::new(&directory, 2);
+    second.claim.topic_id = "id-2".into();
+    for partition in [7, 0] {
+        second.claim.at.partition = partition;
+        let text = permanent(second.claim().unwrap_err());
+        assert!(text.starts_with("E_TOPIC_REPLACED"), "{text}");
+    }
+    second.claim.at.topic = "orders".into();
+    second.claim().unwrap();
 }
 
 /// What a claim says to a log that `damage` was done to.

@@ -206,3 +206,28 @@ fn a_higher_incarnation_fences_every_generation_of_a_lower_one() {
     assert_eq!(state.claim(&raised), Ok(()));
     assert!(matches!(state.claim(&claim_by(1, 1_001)), Err(Refused::Fenced { .. })));
 }
+
+#[test]
+fn a_partition_that_is_a_file_stays_one_and_another_never_becomes_one() {
+    let file = Some(Input { path: "a.csv".into(), length: 3, digest: "sha256:1".into() });
+    for (first, second, expected) in [
+        (
+            file.clone(),
+            None,
+            "E_INPUT_CHANGED: partition 0 was the file a.csv when it was read, and is no single",
+        ),
+        (
+            None,
+            file,
+            "E_INPUT_CHANGED: partition 0 was no single file when it was read, and is the file a.csv",
+        ),
+    ] {
+        let first = Claim { input: first, ..claim_by(1, 1) };
+        let mut state = SinkState::init(&first, Offset::new(10));
+        state.claim(&first).unwrap();
+        let before = state.clone();
+        let refused = state.claim(&Claim { input: second, ..claim_by(2, 9) }).unwrap_err().to_string();
+        assert!(refused.starts_with(expected), "{refused}");
+        assert_eq!(state, before);
+    }
+}

@@ -17,7 +17,7 @@ pub struct DirectoryReader {
 /// Why a file could not be made a record.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not there, or has another length than when it was first seen.
+    /// It is not known or not there, or has another length than when it was first seen.
     #[error(transparent)]
     Files(#[from] FilesError),
     /// Its bytes did not come.
@@ -41,7 +41,7 @@ impl DirectoryReader {
     /// See [`RecordReader::fill`]; what it added before an error is good.
     ///
     /// # Errors
-    /// [`Error`], for the file at [`Self::next`].
+    /// [`Error`], for the file at [`Self::next`]: also if it is not among the entries, so that none is passed over.
     pub fn fill(
         &mut self,
         builder: &mut BatchBuilder,
@@ -50,21 +50,23 @@ impl DirectoryReader {
     ) -> Result<Filled, Error> {
         while builder.n_records() < max_records && builder.bytes() < max_bytes {
             let i = self.entries.partition_point(|e| i64::from(e.partition) < self.next.get());
-            let Some(entry) = self.entries.get(i) else { return Ok(Filled::End) };
-            self.next = self.add(entry, builder)?;
+            self.next = match self.entries.get(i) {
+                Some(entry) if i64::from(entry.partition) == self.next.get() => self.add(entry, builder)?,
+                None if self.next == self.end() => return Ok(Filled::End),
+                _ => return Err(FilesError::Unknown { wanted: self.next, known: self.entries.len() }.into()),
+            };
         }
         Ok(Filled::Full)
     }
 
+    /// Where the next file that is found will be.
+    fn end(&self) -> Offset {
+        self.entries.last().map_or(Offset::ZERO, |last| Offset::new(last.partition.into()).next())
+    }
+
     fn add(&self, entry: &FileEntry, builder: &mut BatchBuilder) -> Result<Offset, Error> {
         let file = self.inputs.open(&entry.path)?;
-        let length = file
-            .metadata()
-            .map_err(|source| FilesError::Io { tried: "reading", path: entry.path.clone(), source })?
-            .len();
-        if length != entry.length {
-            return Err(FilesError::Length { path: entry.path.clone(), was: entry.length, is: length }.into());
-        }
+        entry.check_length(&file)?;
         let at = Offset::new(entry.partition.into());
         let mut reader =
             RecordReader::open(Box::new(file), entry.path.as_str(), &self.options)?.starting_at(at);

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::format::Format;
+use crate::offset::Offset;
 pub use directory::{DirectoryReader, Error as DirectoryError};
 pub use reader::{Discover, FileSettings, FileSource};
 pub use registry::{FileEntry, Known, NewFile, Recheck, Reconciled, reconcile};
@@ -117,12 +118,48 @@ pub enum Error {
         /// The format now.
         is: Format,
     },
+    /// Files that are a record each share a partition, and other files have one each: the numbers of the one would
+    /// be taken for those of the other.
+    #[error("E_INPUT_CHANGED: {known} was read as {was}, and {path} is to be read as {is}")]
+    Mixed {
+        /// A file that was seen before, below the source.
+        known: String,
+        /// Its format.
+        was: Format,
+        /// A file that is there now, below the source.
+        path: String,
+        /// Its format.
+        is: Format,
+    },
+    /// A file that is a record is not among those that are known, but later ones are, or the sinks have it already.
+    #[error(
+        "E_INPUT_GAP: file number {wanted} is to be read next and is not among the {known} files that are known"
+    )]
+    Unknown {
+        /// Its number.
+        wanted: Offset,
+        /// How many there are.
+        known: usize,
+    },
     /// Partition numbers have 31 bits.
     #[error("there is no partition number left for {path}")]
     TooMany {
         /// Below the source.
         path: String,
     },
+}
+
+impl Error {
+    /// What a person can do, where the text does not say it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Mixed { .. } => Some(
+                "set the format back, or read these files with a pipeline of another name and state directory",
+            ),
+            Self::Unknown { .. } => Some("restore the state directory of the pipeline from a backup"),
+            _ => None,
+        }
+    }
 }
 
 impl Inputs {

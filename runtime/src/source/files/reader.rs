@@ -2,6 +2,7 @@
 //! Which file is which partition is told to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::batch::BatchBuilder;
 use crate::budget::Budget;
 use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::{Epoch, Start};
-use crate::source::format::{Format, Options, RecordReader};
+use crate::source::format::{Filled, Format, Options, RecordReader};
 use crate::source::{Assignment, Error, Poll, RunId, Source, SourceEvent};
 
 /// How many files are begun before the first of them is finished: enough that the commit of one does not hold up
@@ -88,7 +89,7 @@ enum State {
 }
 
 enum Reader {
-    File(Box<RecordReader>),
+    File(Box<Opened>),
     Directory(DirectoryReader),
 }
 
@@ -127,20 +128,16 @@ impl FileSource {
         }
     }
 
-    /// Adds to the directory where it already is one of ours.
+    /// Adds to the directory, wherever it is held. One that is given up stays so.
     fn extend_directory(&mut self, records: &[FileEntry]) -> bool {
         let at = self.partition(0);
-        let Some(held) = self.assigned.get_mut(&at) else { return false };
-        let What::Directory(entries) = &mut held.what else { return false };
-        entries.extend(records.iter().cloned());
-        let from = match &held.state {
-            State::Reading(Reader::Directory(reader)) => reader.next(),
-            State::Ended(end) => *end,
-            _ => return true,
-        };
-        held.state = open(&self.inputs, &held.what, from);
-        self.said_exhausted = false;
-        true
+        let held = self.assigned.get_mut(&at).or_else(|| self.parked.get_mut(&at));
+        if let Some(held) = held.filter(|held| matches!(held.what, What::Directory(_))) {
+            self.said_exhausted = false;
+            held.extend(records, &self.inputs);
+            return true;
+        }
+        self.to_assign.iter_mut().any(|what| what.extend(records))
     }
 
     fn partition(&self, partition: i32) -> TopicPartition {
@@ -217,7 +214,27 @@ impl FileSource {
     }
 }
 
+impl What {
+    /// Whether it is a directory, and has `records` too.
+    fn extend(&mut self, records: &[FileEntry]) -> bool {
+        let Self::Directory(entries) = self else { return false };
+        entries.extend(records.iter().cloned());
+        true
+    }
+}
+
 impl Held {
+    /// More files in a directory; where it is being read, they are read too.
+    fn extend(&mut self, records: &[FileEntry], inputs: &Inputs) {
+        self.what.extend(records);
+        let from = match &self.state {
+            State::Reading(reader) => reader.next(),
+            State::Ended(end) => *end,
+            State::Assigned | State::Failed(_) => return,
+        };
+        self.state = open(inputs, &self.what, from);
+    }
+
     /// A directory may get more files in a later run, and in this one if it goes on looking.
     fn end(&mut self, at: TopicPartition, end: Offset, once: bool) -> Poll {
         self.state = State::Ended(end);
@@ -241,28 +258,45 @@ fn open(inputs: &Inputs, what: &What, from: Offset) -> State {
     opened.map_or_else(|error| State::Failed(Some(error)), State::Reading)
 }
 
+/// A file that is being read, and what it was when it was first seen.
+struct Opened {
+    file: File,
+    entry: FileEntry,
+    reader: RecordReader,
+}
+
 fn open_file(inputs: &Inputs, entry: &FileEntry, from: Offset) -> Result<Reader, Error> {
-    let file = inputs.open(&entry.path).map_err(|e| Error::of(&e))?;
-    let options = Options::new(entry.format);
-    let mut reader = RecordReader::open(Box::new(file), &*entry.path, &options).map_err(|e| Error::of(&e))?;
-    reader.skip_to(from).map_err(|e| Error::of(&e))?;
-    Ok(Reader::File(Box::new(reader)))
+    let file = inputs.open(&entry.path)?;
+    entry.check_length(&file)?;
+    let again = |source| Error::Io { what: format!("opening {} again", entry.path), source };
+    let input = Box::new(file.try_clone().map_err(again)?);
+    let mut reader = RecordReader::open(input, &*entry.path, &Options::new(entry.format))?;
+    reader.skip_to(from)?;
+    Ok(Reader::File(Box::new(Opened { file, entry: entry.clone(), reader })))
+}
+
+impl Opened {
+    /// As [`RecordReader::fill`]. A file that grew or shrank under the reader has no end that could be trusted.
+    fn fill(&mut self, builder: &mut BatchBuilder, records: usize, bytes: usize) -> Result<(), Error> {
+        if self.reader.fill(builder, records, bytes)? == Filled::End {
+            self.entry.check_length(&self.file)?;
+        }
+        Ok(())
+    }
 }
 
 impl Reader {
     fn next(&self) -> Offset {
         match self {
-            Self::File(reader) => reader.next(),
+            Self::File(opened) => opened.reader.next(),
             Self::Directory(reader) => reader.next(),
         }
     }
 
     fn fill(&mut self, builder: &mut BatchBuilder, records: usize, bytes: usize) -> Result<(), Error> {
         match self {
-            Self::File(reader) => reader.fill(builder, records, bytes).map(drop).map_err(|e| Error::of(&e)),
-            Self::Directory(reader) => {
-                reader.fill(builder, records, bytes).map(drop).map_err(|e| Error::of(&e))
-            }
+            Self::File(opened) => opened.fill(builder, records, bytes),
+            Self::Directory(reader) => Ok(reader.fill(builder, records, bytes).map(drop)?),
         }
     }
 }
@@ -298,3 +332,6 @@ impl Source for FileSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
-//! Which file is which partition, for good, and what may become of a file. Pure: it looks at no disk.
+//! Which file is which partition, for good, and what may become of a file. It finds no file by itself.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,20 @@ impl FileEntry {
     /// What the sinks keep of it.
     pub fn input(&self) -> Input {
         Input { path: self.path.clone(), length: self.length, digest: self.digest.clone() }
+    }
+
+    /// Whether `file`, opened, is as long as it was.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if not; [`Error::Io`].
+    pub(super) fn check_length(&self, file: &File) -> Result<(), Error> {
+        let path = || self.path.clone();
+        let metadata = file.metadata();
+        let length = metadata.map_err(|source| Error::Io { tried: "reading", path: path(), source })?.len();
+        match length == self.length {
+            true => Ok(()),
+            false => Err(Error::Length { path: path(), was: self.length, is: length }),
+        }
     }
 }
 
@@ -99,10 +114,12 @@ impl Recheck {
 /// # Errors
 /// [`Error::Gap`] for a file that is gone and not done; [`Error::Length`] and [`Error::Format`] for one that is
 /// another now, done or not, since somebody expects the change to be read; of several, the one with the lowest
-/// partition. [`Error::TooMany`].
+/// partition. Before these, [`Error::Mixed`] if only one of a known file and one that is there, whichever they are,
+/// is read as [`Format::Raw`]. [`Error::TooMany`].
 pub fn reconcile(known: &[Known], found: &[Found]) -> Result<Reconciled, Error> {
     let known: BTreeMap<i32, &Known> = known.iter().map(|k| (k.entry.partition, k)).collect();
     let mut found: BTreeMap<&str, &Found> = found.iter().map(|f| (f.path.as_str(), f)).collect();
+    check_mix(&known, &found)?;
     let mut reconciled = Reconciled::default();
     for known in known.values() {
         let entry = &known.entry;
@@ -120,6 +137,18 @@ pub fn reconcile(known: &[Known], found: &[Found]) -> Result<Reconciled, Error> 
         last = Some(partition);
     }
     Ok(reconciled)
+}
+
+fn check_mix(known: &BTreeMap<i32, &Known>, found: &BTreeMap<&str, &Found>) -> Result<(), Error> {
+    for raw in [true, false] {
+        let known = known.values().find(|known| (known.entry.format == Format::Raw) == raw);
+        let found = found.values().find(|found| (found.format == Format::Raw) != raw);
+        if let (Some(Known { entry, .. }), Some(found)) = (known, found) {
+            let (known, path) = (entry.path.clone(), found.path.clone());
+            return Err(Error::Mixed { known, was: entry.format, path, is: found.format });
+        }
+    }
+    Ok(())
 }
 
 fn compare(entry: &FileEntry, found: &Found) -> Result<Option<Recheck>, Error> {
@@ -184,6 +213,18 @@ mod tests {
             &[other],
             "E_INPUT_CHANGED: a was begun as csv and cannot go on as jsonl",
         );
+    }
+
+    #[test]
+    fn files_that_are_a_record_each_are_never_mixed_with_others_even_if_those_are_done() {
+        let raw = Found { format: Format::Raw, ..found("b") };
+        for done in [false, true] {
+            let text = "E_INPUT_CHANGED: a was read as csv, and b is to be read as raw";
+            check_error(&[known(0, "a", done)], std::slice::from_ref(&raw), text);
+        }
+        let new = NewFile { partition: 0, found: raw };
+        let old = Known { entry: new.entry("sha256:0".to_owned()), done: false };
+        check_error(&[old], &[found("a")], "E_INPUT_CHANGED: b was read as raw, and a is to be read as csv");
     }
 
     #[test]

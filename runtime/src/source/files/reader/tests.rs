@@ -1,0 +1,178 @@
+//! The laws of files as a source, over real files in a directory.
+
+use std::fs;
+
+use crossbeam_channel::{Sender, bounded};
+use tempfile::TempDir;
+
+use super::super::{Found, Inputs, Known, reconcile};
+use super::*;
+
+/// A directory, a source of the files that were in it at first, and a way to make it find more.
+struct Setup {
+    root: TempDir,
+    inputs: Inputs,
+    source: FileSource,
+    found: Sender<Vec<FileEntry>>,
+    known: Vec<FileEntry>,
+}
+
+impl Setup {
+    fn new(format: Format, names: &[&str]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let inputs = Inputs::new(root.path(), Some(format));
+        let known = add(&root, &inputs, &[], names);
+        let (found, new) = bounded(1);
+        let discover: Discover = Box::new(move || Ok(new.try_iter().flatten().collect()));
+        let source = FileSource::new(
+            settings(),
+            inputs.clone(),
+            Budget::new(1 << 20),
+            known.clone(),
+            BTreeSet::new(),
+            discover,
+        );
+        Self { root, inputs, source, found, known }
+    }
+
+    /// Lets the source find `names` at its next look.
+    fn find(&mut self, names: &[&str]) {
+        let new = add(&self.root, &self.inputs, &self.known, names);
+        self.known.extend(new.clone());
+        self.found.send(new).unwrap();
+        self.source.next_scan = None;
+        self.source.look_for_new();
+    }
+
+    fn read(&mut self, from: i64) {
+        self.source.read(RunId(1), &at(), Offset::new(from));
+    }
+
+    fn event(&mut self) -> Option<SourceEvent> {
+        match self.source.poll() {
+            Poll::Event(event) => Some(event),
+            Poll::Idle | Poll::Closed => None,
+        }
+    }
+
+    fn assigned(&mut self) {
+        let event = self.event();
+        assert!(matches!(event, Some(SourceEvent::Assigned(_))), "{event:?}");
+    }
+
+    /// The offsets of the next batch.
+    fn offsets(&mut self) -> Vec<i64> {
+        match self.event() {
+            Some(SourceEvent::Batch { batch, .. }) => batch.offsets().to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fails_with(&mut self, expected: &str) {
+        match self.event() {
+            Some(SourceEvent::Failed { error: Error::Input { text, .. }, .. }) => {
+                assert!(text.starts_with(expected), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn at() -> TopicPartition {
+    TopicPartition::new("t", 0)
+}
+
+fn settings() -> FileSettings {
+    FileSettings {
+        topic: "t".into(),
+        topic_id: "id".into(),
+        group: "p".into(),
+        epoch: Epoch::new(1),
+        batch_records: 2,
+        batch_bytes: 1 << 20,
+        once: false,
+    }
+}
+
+/// Writes files and gives them their numbers behind those of `known`.
+fn add(root: &TempDir, inputs: &Inputs, known: &[FileEntry], names: &[&str]) -> Vec<FileEntry> {
+    names.iter().for_each(|name| fs::write(root.path().join(name), "id\n1\n2\n").unwrap());
+    let known: Vec<_> = known.iter().map(|entry| Known { entry: entry.clone(), done: false }).collect();
+    let found: Vec<Found> = inputs.list().unwrap().found;
+    let new = reconcile(&known, &found).unwrap().new;
+    new.into_iter().map(|file| file.entry(String::new())).collect()
+}
+
+#[test]
+fn a_new_file_joins_its_directory_before_that_is_assigned() {
+    let mut setup = Setup::new(Format::Raw, &["a"]);
+    setup.find(&["b"]);
+    setup.assigned();
+    setup.read(0);
+    assert_eq!(setup.offsets(), [0, 1]);
+    assert!(setup.event().is_none());
+}
+
+#[test]
+fn a_new_file_joins_its_directory_while_that_is_read() {
+    let mut setup = Setup::new(Format::Raw, &["a"]);
+    setup.assigned();
+    setup.find(&["b"]);
+    setup.read(0);
+    assert_eq!(setup.offsets(), [0, 1]);
+    setup.find(&["c"]);
+    assert_eq!(setup.offsets(), [2]);
+}
+
+#[test]
+fn a_new_file_joins_its_directory_while_that_is_given_up_and_does_not_take_it_up_again() {
+    let mut setup = Setup::new(Format::Raw, &["a", "b"]);
+    setup.assigned();
+    setup.read(0);
+    assert_eq!(setup.offsets(), [0, 1]);
+    setup.source.forget(&at(), false);
+    setup.find(&["c"]);
+    assert!(setup.event().is_none());
+    setup.read(1);
+    assert_eq!(setup.offsets(), [1, 2]);
+}
+
+#[test]
+fn a_file_that_is_missing_among_the_known_ones_is_not_passed_over() {
+    let mut setup = Setup::new(Format::Raw, &["a", "b", "c"]);
+    for (missing, from) in [(0, 0), (1, 1), (2, 2)] {
+        let mut entries = setup.known.clone();
+        entries.remove(missing);
+        setup.source = FileSource::new(
+            settings(),
+            setup.inputs.clone(),
+            Budget::new(1 << 20),
+            entries,
+            BTreeSet::new(),
+            Box::new(|| Ok(Vec::new())),
+        );
+        setup.assigned();
+        // The sinks have all that was known once.
+        setup.read(if missing == 2 { 3 } else { from });
+        setup.fails_with("E_INPUT_GAP: file number");
+    }
+}
+
+#[test]
+fn a_file_that_changed_since_it_was_seen_is_not_read() {
+    let mut setup = Setup::new(Format::Csv, &["a.csv"]);
+    setup.assigned();
+    fs::write(setup.root.path().join("a.csv"), "id\n1\n").unwrap();
+    setup.read(0);
+    setup.fails_with("E_INPUT_CHANGED: a.csv had 7 bytes when it was first seen and has 5 bytes now");
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_has_no_end() {
+    let mut setup = Setup::new(Format::Csv, &["a.csv"]);
+    setup.assigned();
+    setup.read(0);
+    assert_eq!(setup.offsets(), [0, 1]);
+    fs::write(setup.root.path().join("a.csv"), "id\n1\n2\n3\n").unwrap();
+    setup.fails_with("E_INPUT_CHANGED: a.csv had 7 bytes when it was first seen and has 9 bytes now");
+}
