@@ -118,7 +118,7 @@ mod tests {
         let mut reread = History::default();
         reread.catch_up(&mut log).unwrap();
         assert_eq!((new.len(), &reread.inputs), (1, &new));
-        assert!(reread.started.contains(&7));
+        assert!(reread.started.contains_key(&7));
         assert_eq!(take_in(&mut reread, &mut log, &inputs).unwrap(), []);
     }
 

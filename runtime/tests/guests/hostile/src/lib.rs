@@ -104,7 +104,7 @@ impl Made {
             "loop" => spin(),
             "recurse" => drop(recurse(1)),
             "eat" => eat(),
-            "flood" => (0..100_000).for_each(|i| eprintln!("flood {i} \u{1b}[31m")),
+            "flood" => (0..5_000).for_each(|i| eprintln!("flood {i} \u{1b}[31m")),
             "panic" => panic!("panicked on request"),
             "err" => return Err("failed on request".into()),
             "socket" => drop(std::net::TcpStream::connect("127.0.0.1:1")),
