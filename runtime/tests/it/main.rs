@@ -3,6 +3,7 @@
 mod guests;
 mod load;
 mod project;
+mod run;
 mod sandbox;
 mod tidy;
 mod validate;

@@ -1,0 +1,232 @@
+//! The real program runs pipelines: what it refuses, what it says, and what it leaves behind.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::guests;
+
+/// A pipeline in a directory of its own, with the guest that misbehaves on request.
+struct Pipeline {
+    dir: TempDir,
+}
+
+const FILE: &str = r#"
+[pipeline]
+name = "it"
+state = "state"
+
+[source.files]
+path = "input"
+topic = "records"
+
+[transform]
+component = "guest.wasm"
+
+[limits]
+deadline = "300 ms"
+batch_records = 4
+workers = 1
+
+[routes]
+ok = "out.ok"
+raw = "none"
+
+[dead_letter]
+to = "out.dead"
+
+[sinks.out.files]
+path = "out"
+format = "jsonl"
+"#;
+
+impl Pipeline {
+    fn new(records: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pipeline = Self { dir };
+        fs::create_dir(pipeline.path("input")).expect("writable");
+        fs::write(pipeline.path("guest.wasm"), guests::hostile()).expect("writable");
+        fs::write(pipeline.path("input/a.jsonl"), records.join("\n")).expect("writable");
+        pipeline.write(FILE);
+        pipeline
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, file: &str) {
+        fs::write(self.path("pipeline.toml"), file).expect("writable");
+    }
+
+    fn change(&self, from: &str, to: &str) {
+        assert!(FILE.contains(from));
+        self.write(&FILE.replace(from, to));
+    }
+
+    fn weir(&self, command: &str, args: &[&str]) -> Command {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.arg(command).arg(self.path("pipeline.toml")).args(args);
+        weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+        weir
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.weir("run", &[&["--once", "--json"], args].concat()).output().expect("the program starts")
+    }
+
+    fn rows(&self, target: &str) -> Vec<Value> {
+        let Ok(files) = fs::read_dir(self.path("out").join(target)) else { return Vec::new() };
+        let texts = files.map(|file| fs::read_to_string(file.expect("readable").path()).expect("readable"));
+        let mut rows: Vec<Value> = texts
+            .flat_map(|text| {
+                text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<_>>()
+            })
+            .collect();
+        rows.sort_by_key(|row| row["weir_offset"].as_i64());
+        rows
+    }
+
+    fn offsets(&self, target: &str) -> Vec<i64> {
+        self.rows(target).iter().map(|row| row["weir_offset"].as_i64().expect("a number")).collect()
+    }
+}
+
+fn said(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(output)))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_second_run_finds_nothing_new_and_a_new_file_goes_on() {
+    let pipeline = Pipeline::new(&["one", "two", "drop", "reject"]);
+    let first = said(&pipeline.run(&[]));
+    assert_eq!(
+        (&first["records"], &first["dropped"], &first["conserved"]),
+        (&4.into(), &1.into(), &true.into())
+    );
+    assert_eq!(said(&pipeline.run(&[]))["records"], 0);
+    fs::write(pipeline.path("input/b.jsonl"), "three\n").expect("writable");
+    assert_eq!(said(&pipeline.run(&[]))["routed"]["ok"], 1);
+    assert_eq!(pipeline.rows("ok").len(), 3);
+}
+
+#[test]
+fn each_misdeed_is_a_dead_letter_and_the_records_around_it_are_unharmed() {
+    let misdeeds =
+        ["recurse", "eat", "panic", "err", "lose", "twice", "route", "short-column", "bad-offsets", "many"];
+    for misdeed in misdeeds {
+        let pipeline = Pipeline::new(&["a", "b", misdeed, "c", "d"]);
+        pipeline.change("300 ms", "20 s");
+        let output = pipeline.run(&[]);
+        assert_eq!(output.status.code(), Some(0), "{misdeed}: {}", stderr(&output));
+        assert_eq!(
+            (said(&output)["failed"].as_u64(), pipeline.offsets("ok")),
+            (Some(1), vec![0, 1, 3, 4]),
+            "{misdeed}"
+        );
+        let dead = pipeline.rows("dead");
+        assert_eq!((dead.len(), dead[0]["weir_offset"].as_i64()), (1, Some(2)), "{misdeed}");
+        assert_eq!(
+            (dead[0]["value"].as_str(), dead[0]["stage"].as_str()),
+            (Some(misdeed), Some("transform"))
+        );
+        assert!(dead[0]["trap"].as_str().is_some_and(|text| !text.is_empty()), "{misdeed}: {dead:?}");
+        assert!(dead[0]["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")));
+    }
+}
+
+#[test]
+fn a_loop_stops_its_partition_and_names_the_range_and_what_came_before_is_committed() {
+    let pipeline = Pipeline::new(&["a", "b", "c", "d", "e", "loop", "f", "g", "h"]);
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let error = said(&output)["stopped"][0]["error"].as_str().expect("an error").to_owned();
+    assert!(error.contains("E_STALL") && error.contains("records/0") && error.contains("[4, 8)"), "{error}");
+    assert_eq!(pipeline.offsets("ok"), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_changed_file_is_refused_with_the_difference_until_it_is_adopted() {
+    let pipeline = Pipeline::new(&["a"]);
+    assert!(pipeline.run(&[]).status.success());
+    pipeline.change("300 ms", "400 ms");
+    let refused = pipeline.run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = stderr(&refused);
+    assert!(told.contains("limit deadline, ms: 300 -> 400") && told.contains("--adopt"), "{told}");
+    assert_eq!(said(&pipeline.run(&["--adopt"]))["records"], 0);
+    assert!(pipeline.run(&[]).status.success(), "adopted once, it is not asked for again");
+}
+
+#[test]
+fn a_sink_that_comes_later_is_refused_rather_than_left_without_the_past() {
+    let pipeline = Pipeline::new(&["a"]);
+    assert!(pipeline.run(&[]).status.success());
+    let later = FILE.replace("raw = \"none\"", "raw = \"late.raw\"");
+    pipeline.write(&(later + "\n[sinks.late.files]\npath = \"late\"\nformat = \"jsonl\"\n"));
+    let refused = pipeline.run(&["--adopt"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("E_NEW_SINK"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_lost_state_directory_is_no_first_start() {
+    let pipeline = Pipeline::new(&["a"]);
+    assert!(pipeline.run(&[]).status.success());
+    fs::remove_dir_all(pipeline.path("state")).expect("writable");
+    let refused = pipeline.run(&[]);
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    assert!(said(&refused)["stopped"][0]["error"].as_str().is_some_and(|e| e.contains("E_TOPIC_REPLACED")));
+    assert_eq!(pipeline.offsets("ok"), [0]);
+}
+
+#[test]
+fn a_file_that_changed_is_refused_by_name() {
+    let pipeline = Pipeline::new(&["a"]);
+    assert!(pipeline.run(&[]).status.success());
+    fs::write(pipeline.path("input/a.jsonl"), "a\nb\n").expect("writable");
+    let refused = pipeline.run(&[]);
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(stderr(&refused).contains("E_INPUT_CHANGED: a.jsonl"), "{}", stderr(&refused));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
+    let pipeline = Pipeline::new(&["a"]);
+    pipeline.change("deadline", "dedline");
+    let refused = pipeline.run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = stderr(&refused);
+    assert!(told.contains("pipeline.toml:14:1") && told.contains("did you mean `deadline`?"), "{told}");
+    assert!(!pipeline.path("state").exists(), "nothing was made");
+}
+
+#[test]
+fn sigterm_finishes_commits_and_exits_with_0_and_a_second_process_is_refused_meanwhile() {
+    let pipeline = Pipeline::new(&["a", "b"]);
+    let mut running = pipeline.weir("run", &[]).stdout(Stdio::null()).spawn().expect("the program starts");
+    let holds = |pid: u32| {
+        let held = fs::read_to_string(pipeline.path("state/lock")).unwrap_or_default();
+        held.trim() == pid.to_string()
+    };
+    while !holds(running.id()) {
+        assert!(running.try_wait().expect("it is ours").is_none(), "it runs until it is told to stop");
+        std::thread::yield_now();
+    }
+    let second = pipeline.run(&[]);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(stderr(&second).contains(&format!("process {}", running.id())), "{}", stderr(&second));
+    let pid = i32::try_from(running.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    assert_eq!(running.wait().expect("it ends").code(), Some(0));
+    // What it had not taken in by then, the next run does.
+    assert!(pipeline.run(&[]).status.success());
+    assert_eq!(pipeline.offsets("ok"), [0, 1]);
+}
