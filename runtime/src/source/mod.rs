@@ -113,34 +113,3 @@ pub enum Error {
         source: std::io::Error,
     },
 }
-
-impl From<files::Error> for Error {
-    fn from(error: files::Error) -> Self {
-        match error {
-            files::Error::Io { tried, path, source } => {
-                Self::Io { what: format!("{tried} {path} failed"), source }
-            }
-            other => Self::Input { text: other.to_string(), hint: other.hint().map(str::to_owned) },
-        }
-    }
-}
-
-impl From<format::Error> for Error {
-    fn from(error: format::Error) -> Self {
-        match error {
-            format::Error::Read { path, position, source } => {
-                Self::Io { what: format!("reading {path} failed behind byte {position}"), source }
-            }
-            other => Self::Input { text: other.to_string(), hint: None },
-        }
-    }
-}
-
-impl From<files::DirectoryError> for Error {
-    fn from(error: files::DirectoryError) -> Self {
-        match error {
-            files::DirectoryError::Files(error) => error.into(),
-            files::DirectoryError::Format(error) => error.into(),
-        }
-    }
-}

@@ -28,6 +28,7 @@ component = "guest.wasm"
 
 [limits]
 deadline = "300 ms"
+output_bytes = "1 MiB"
 batch_records = 4
 workers = 1
 

@@ -25,6 +25,15 @@ pub enum Error {
     Format(#[from] format::Error),
 }
 
+impl From<Error> for crate::source::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Files(error) => error.into(),
+            Error::Format(error) => error.into(),
+        }
+    }
+}
+
 impl DirectoryReader {
     /// A reader of the files `entries`, in any order, from offset `next` on. A longer file than
     /// `max_record_bytes` is unreadable, as `record-too-large`.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::format::Format;
+use super::format::{self, Format};
 use crate::offset::Offset;
 pub use directory::{DirectoryReader, Error as DirectoryError};
 pub use reader::{Discover, FileSettings, FileSource};
@@ -158,6 +158,26 @@ impl Error {
             ),
             Self::Unknown { .. } => Some("restore the state directory of the pipeline from a backup"),
             _ => None,
+        }
+    }
+}
+
+impl From<Error> for crate::source::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io { tried, path, source } => Self::Io { what: format!("{tried} {path} failed"), source },
+            other => Self::Input { text: other.to_string(), hint: other.hint().map(str::to_owned) },
+        }
+    }
+}
+
+impl From<format::Error> for crate::source::Error {
+    fn from(error: format::Error) -> Self {
+        match error {
+            format::Error::Read { path, position, source } => {
+                Self::Io { what: format!("reading {path} failed behind byte {position}"), source }
+            }
+            other => Self::Input { text: other.to_string(), hint: None },
         }
     }
 }
