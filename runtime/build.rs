@@ -15,7 +15,9 @@ mod cargo;
 use cargo::TARGET;
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is one up");
+    // Asked for now and not when this was compiled: a target directory can serve several clones.
+    let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let root = manifest.parent().expect("the workspace is one up");
     let inputs =
         ["wit", "transforms/sdk/rust", "transforms/customers", "Cargo.toml", "runtime/src/project/cargo.rs"];
     for input in inputs {
