@@ -176,12 +176,9 @@ fn begin(log: &SharedLog, owner: Nonce) -> Result<(u64, Arc<str>)> {
     history.append(log, |history| {
         history.topic_id.is_none().then(|| Entry::Topic { id: Nonce::random().to_string().into() })
     })?;
-    let mut generation = 0;
     history.append(log, |history| {
-        let ours = generation > 0 && history.generation >= generation;
-        generation = history.generation + 1;
         let runtime = env!("CARGO_PKG_VERSION").to_owned();
-        (!ours).then_some(Entry::Start { generation, owner, runtime })
+        Some(Entry::Start { generation: history.generation + 1, owner, runtime })
     })?;
     let topic_id = history.topic_id.clone().expect("just written");
     Ok((history.generation, topic_id))

@@ -10,7 +10,7 @@
 pub mod threads;
 mod track;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,7 +249,6 @@ pub struct Core {
     /// Partitions that wait to be claimed again, and how often they were.
     waiting: BTreeMap<TopicPartition, Waiting>,
     attempts: BTreeMap<TopicPartition, u32>,
-    stopped: BTreeSet<TopicPartition>,
     next_run: u64,
     exhausted: bool,
     stopping: bool,
@@ -267,7 +266,6 @@ impl Core {
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
             attempts: BTreeMap::new(),
-            stopped: BTreeSet::new(),
             next_run: 0,
             exhausted: false,
             stopping: false,
@@ -334,7 +332,6 @@ impl Core {
     fn assigned(&mut self, assignment: Assignment) {
         self.drop_partition(&assignment.at);
         self.waiting.remove(&assignment.at);
-        self.stopped.remove(&assignment.at);
         self.next_run += 1;
         let at = assignment.at.clone();
         self.tracks.insert(at.clone(), Track::new(RunId(self.next_run), assignment));
@@ -543,7 +540,6 @@ impl Core {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let Phase::Draining(stop) = &mut track.phase else { return };
         if let Some(stop) = stop.take() {
-            self.stopped.insert(at.clone());
             self.actions.push_back(Action::Stopped { at: at.clone(), stop });
         }
         self.leave(at, false);
@@ -605,7 +601,6 @@ impl Core {
             sink::Error::Permanent(problem) => {
                 let stop =
                     Stop { text: format!("sink {name}: {problem}"), hint: problem.hint, outside: false };
-                self.stopped.insert(at.clone());
                 self.actions.push_back(Action::Stopped { at: at.clone(), stop });
                 self.leave(at, false);
             }
@@ -618,17 +613,14 @@ impl Core {
         let n = *attempts;
         let assignment = self.tracks[at].assignment.clone();
         self.leave(at, false);
+        let text = format!("sink {sink}: {at}: {error} (tried {n} times)");
+        let stop = Stop { text, hint: None, outside: true };
         if n > self.settings.max_attempts || self.stopping {
-            let text = format!("sink {sink}: {at}: {error} (tried {n} times)");
-            let stop = Stop { text, hint: None, outside: true };
-            self.stopped.insert(at.clone());
             self.actions.push_back(Action::Stopped { at: at.clone(), stop });
             return;
         }
         tracing::warn!(sink, partition = %at, attempt = n, %error, "trying again");
         self.tally.restarted += 1;
-        let stop =
-            Stop { text: format!("sink {sink}: {at}: {error} (tried {n} times)"), hint: None, outside: true };
         self.waiting.insert(at.clone(), Waiting { until: now + backoff(n), assignment, stop });
     }
 
