@@ -131,6 +131,7 @@ impl Bench {
             sinks: vec![sink(output, "lake", Format::Parquet), sink(output, "notes", Format::JsonLines)],
             rules: Arc::new(OneRule(self.rule.clone())),
             workers,
+            verify_fraction: 0.001,
         }
     }
 
@@ -208,6 +209,11 @@ impl Loaded for OneRule {
 
     fn instance(&self) -> Result<Box<dyn Rule>, Stop> {
         let started = self.0.transform.instance(&self.0.init);
+        started.map(|instance| Box::new(instance) as Box<dyn Rule>).map_err(|e| Stop::new(e.to_string()))
+    }
+
+    fn judge(&self) -> Result<Box<dyn Rule>, Stop> {
+        let started = self.0.transform.judge(&self.0.init);
         started.map(|instance| Box::new(instance) as Box<dyn Rule>).map_err(|e| Stop::new(e.to_string()))
     }
 }

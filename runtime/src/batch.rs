@@ -46,6 +46,11 @@ impl VarBytes {
         (0..self.len()).map(|i| self.get(i))
     }
 
+    /// Bytes of the entries `rows` together.
+    pub fn bytes(&self, rows: &Range<usize>) -> usize {
+        (self.offsets[rows.end] - self.offsets[rows.start]) as usize
+    }
+
     /// Adds an entry.
     pub fn push(&mut self, entry: Option<&[u8]>) {
         let i = self.len();
@@ -252,6 +257,27 @@ impl Batch {
         let start = if rows.start == 0 { self.range.start } else { offset(rows.start, self.range.end) };
         let range = OffsetRange::new(start, offset(rows.end, self.range.end));
         Self { unreadable: Vec::new(), ..self.part(rows, range) }
+    }
+
+    /// Bytes of the values, keys and headers of `rows` together.
+    pub fn bytes(&self, rows: &Range<usize>) -> usize {
+        let headers = self.headers.starts[rows.start] as usize..self.headers.starts[rows.end] as usize;
+        let headers = self.headers.names.bytes(&headers) + self.headers.values.bytes(&headers);
+        self.values.bytes(rows) + self.keys.bytes(rows) + headers
+    }
+
+    /// The rows in order, cut so that no part has more than `most` bytes, but for a record that has more by itself.
+    pub fn cuts(&self, most: usize) -> Vec<Range<usize>> {
+        let mut cuts = Vec::new();
+        let mut start = 0;
+        for row in 0..self.len() {
+            if row > start && self.bytes(&(start..row + 1)) > most {
+                cuts.push(start..row);
+                start = row;
+            }
+        }
+        cuts.extend((start < self.len()).then_some(start..self.len()));
+        cuts
     }
 
     /// Cuts the batch in two where offset `at` begins; a half without any offset is `None`.

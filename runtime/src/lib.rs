@@ -11,6 +11,7 @@
 
 pub mod batch;
 pub mod budget;
+mod cell;
 pub mod commit;
 pub mod csv;
 pub mod description;
@@ -18,6 +19,7 @@ pub mod digest;
 pub mod offset;
 pub mod pipeline;
 pub mod plan;
+pub mod purity;
 pub mod route;
 pub mod rule;
 pub mod sandbox;

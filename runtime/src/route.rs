@@ -68,12 +68,12 @@ pub struct Why {
     pub detail: Option<String>,
 }
 
-/// A record that the transform could not get through, found by halving its batch.
+/// A record that the transform could not get through, found by judging its batch in parts.
 #[derive(Debug)]
 pub struct Failed {
     /// Which record of the batch.
     pub row: u32,
-    /// Stable and short: `trap` or `error`.
+    /// Stable and short: see [`crate::rule::CallError::code`].
     pub code: &'static str,
     /// What the sandbox or the transform said.
     pub message: String,
@@ -81,7 +81,7 @@ pub struct Failed {
     pub log: String,
 }
 
-/// A transformed batch: the outputs of its pieces in offset order (one piece, unless it had to be halved), and
+/// A transformed batch: the outputs of its pieces in offset order (one piece, unless it had to be judged), and
 /// the records in between at which the transform failed.
 #[derive(Debug)]
 pub struct Pieces {
@@ -169,7 +169,7 @@ pub struct NotConserved {
 ///
 /// # Errors
 /// [`NotConserved`] where a record has no fate or two. The sandbox has checked the same for what a guest said;
-/// this checks the host, halving included.
+/// this checks the host, judging in parts included.
 pub fn route(
     batch: &Batch,
     plan: PlanRef,

@@ -19,6 +19,11 @@ pub trait Rule: Send {
     fn memory_bytes(&self) -> usize {
         0
     }
+
+    /// Whether the last call took so long that one of its records may have used more fuel than a record has.
+    fn is_suspect(&self) -> bool {
+        false
+    }
 }
 
 /// How a call into a transform failed. `log` has the last lines that the transform wrote during the call.
@@ -58,7 +63,15 @@ pub enum CallError {
         /// Its last lines.
         log: String,
     },
-    /// It did not answer in time.
+    /// It used up its fuel: by itself, this is a fact about the record.
+    #[error("the transform did not come to an end within {limit} units of fuel")]
+    Fuel {
+        /// What it had.
+        limit: u64,
+        /// Its last lines.
+        log: String,
+    },
+    /// It did not answer in time. That depends on the machine, so it is no fact about a record.
     #[error("the transform did not answer within {ms} ms")]
     Deadline {
         /// How long it had.
@@ -76,16 +89,18 @@ impl CallError {
             | Self::Memory { log, .. }
             | Self::Returned { log, .. }
             | Self::BadOutput { log, .. }
+            | Self::Fuel { log, .. }
             | Self::Deadline { log, .. } => log,
         }
     }
 
-    /// Stable and short, for metrics and dead letters: `trap`, `error`, `bad-output` or `deadline`.
+    /// Stable and short, for metrics and dead letters: `trap`, `error`, `bad-output`, `fuel` or `deadline`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Trap { .. } | Self::Memory { .. } => "trap",
             Self::Returned { .. } => "error",
             Self::BadOutput { .. } => "bad-output",
+            Self::Fuel { .. } => "fuel",
             Self::Deadline { .. } => "deadline",
         }
     }

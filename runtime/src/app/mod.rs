@@ -125,6 +125,7 @@ impl Pipeline {
             sinks,
             rules: Arc::new(rules),
             workers: config.limits.workers.get() as usize,
+            verify_fraction: config.sandbox.verify_fraction.get(),
         };
         Ok(Self { parts, plan: (chosen.plan, plan), description, files, _state: state })
     }
@@ -161,7 +162,7 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
     Ok(Sandbox::new(SandboxOptions {
         cache_dir: options.cache_dir.clone().or_else(|| Some(config.state.join("cache"))),
         imports,
-        // One for each worker, one more while it halves a batch, and both again while a plan changes.
+        // One for each worker, one more for a second look, and both again while a plan changes.
         max_instances: workers * 4 + 4,
         // Plans of the past had limits of their own, and may be needed for a sink that lags.
         max_memory_bytes: memory.max().unwrap_or_default() as usize,

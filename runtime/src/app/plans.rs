@@ -18,7 +18,7 @@ use crate::plan::store::Store;
 use crate::plan::{self, Entry, History, Plan, PlanLimits, PlanLog, TableRef};
 use crate::route::{Bindings, DEAD_LETTERS};
 use crate::rule::Rule;
-use crate::sandbox::{Init, InstanceLimits, Sandbox, Transform};
+use crate::sandbox::{Init, InstanceLimits, Sandbox, StartError, Transform};
 use crate::sink::state::PlanRef;
 use crate::tables::csv::{self, CsvOptions};
 
@@ -220,6 +220,7 @@ fn instance_limits(limits: &PlanLimits, log_bytes_per_second: u64) -> InstanceLi
         memory_bytes: limits.memory_bytes as usize,
         deadline: Duration::from_millis(limits.deadline_ms),
         output_bytes: limits.output_bytes as usize,
+        fuel_per_record: limits.fuel_per_record,
         log_bytes_per_second: u32::try_from(log_bytes_per_second).unwrap_or(u32::MAX),
         ..InstanceLimits::default()
     }
@@ -373,10 +374,15 @@ impl Loaded for LoadedPlan {
     }
 
     fn instance(&self) -> Result<Box<dyn Rule>, Stop> {
-        let instance = self.transform.instance(&self.init);
-        instance.map(|instance| Box::new(instance) as Box<dyn Rule>).map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            Stop::new(format!("starting the transform: {error}{}", cause.unwrap_or_default()))
-        })
+        self.transform.instance(&self.init).map(|rule| Box::new(rule) as _).map_err(|e| no_start(&e))
     }
+
+    fn judge(&self) -> Result<Box<dyn Rule>, Stop> {
+        self.transform.judge(&self.init).map(|rule| Box::new(rule) as _).map_err(|e| no_start(&e))
+    }
+}
+
+fn no_start(error: &StartError) -> Stop {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    Stop::new(format!("starting the transform: {error}{}", cause.unwrap_or_default()))
 }

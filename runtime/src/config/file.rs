@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     names::{PipelineName, TargetRef, TopicName},
-    quantity::{ByteSize, Period},
+    quantity::{ByteSize, Fraction, Period},
 };
 
 /// What the whole file may hold.
@@ -140,8 +140,8 @@ pub struct Limits {
     pub deadline: Period,
     /// Size of all that the transform may give back for one batch.
     pub output_bytes: ByteSize,
-    /// Units of fuel (about one per WebAssembly instruction) for one record, to judge whether it never ends. Written
-    /// down with the plan; nothing spends it yet, a record that never ends stops its partition after `deadline`.
+    /// Units of fuel (about one per WebAssembly instruction) that the transform may take for one record. One that
+    /// takes more is a dead letter, on a fast machine as on a slow one. Counted only where a batch fails or takes long.
     pub fuel_per_record: NonZeroU64,
     /// Records in one batch.
     pub batch_records: NonZeroU32,
@@ -163,7 +163,7 @@ impl Default for Limits {
             memory: ByteSize::mib(256),
             deadline: Period::seconds(5),
             output_bytes: ByteSize::mib(64),
-            fuel_per_record: const { NonZeroU64::new(100_000_000).expect("not 0") },
+            fuel_per_record: const { NonZeroU64::new(1_000_000_000).expect("not 0") },
             batch_records: const { NonZeroU32::new(4096).expect("not 0") },
             batch_bytes: ByteSize::mib(1),
             log_bytes_per_second: ByteSize::kib(16),
@@ -178,13 +178,23 @@ fn available_cores() -> NonZeroU32 {
 }
 
 /// What the transform may import.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Sandbox {
     /// `inert`: the WASI interfaces that toolchains link in by themselves, answered without effect.
     /// `none`: a transform that imports anything is refused.
     pub imports: Imports,
+    /// The part of all batches, from 0 to 1, that is transformed a second time, cut otherwise and by a fresh instance,
+    /// and compared; so are the first two of every worker. A difference is `E_NONDETERMINISTIC` and stops the
+    /// partition. 0: none is.
+    pub verify_fraction: Fraction,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self { imports: Imports::Inert, verify_fraction: Fraction::millionths(1_000) }
+    }
 }
 
 /// What a component may import.

@@ -26,7 +26,7 @@ pub use check::{DeclaredSetting, DeclaredTable};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use file::{DeadLetter, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat};
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
-pub use quantity::{ByteSize, Period};
+pub use quantity::{ByteSize, Fraction, Period};
 
 use document::Document;
 use resolve::Resolver;

@@ -1,4 +1,4 @@
-//! Sizes and times as people write them, with a unit. Never guesses a unit.
+//! Sizes and times as people write them, with a unit, and fractions. Never guesses a unit.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -16,6 +16,11 @@ pub struct ByteSize(u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Period(u64);
+
+/// A part of a whole, from 0 to 1, in millionths. Written as a number, `0.001`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Fraction(u32);
 
 /// Largest first; the first that divides a size is the one it is shown in.
 const SIZES: &[(&str, u64)] = &[
@@ -62,6 +67,30 @@ impl Period {
 
     pub fn parse(text: &str) -> Result<Self, Complaint> {
         parse(text, "time", "5 s", PERIODS).map(Self)
+    }
+}
+
+impl Fraction {
+    const WHOLE: u32 = 1_000_000;
+
+    pub(super) const fn millionths(n: u32) -> Self {
+        assert!(n <= Self::WHOLE, "a fraction is at most the whole");
+        Self(n)
+    }
+
+    pub fn get(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::WHOLE)
+    }
+
+    /// To the next millionth; more than nothing stays more than nothing.
+    pub fn parse(number: f64) -> Result<Self, Complaint> {
+        if !(0.0..=1.0).contains(&number) {
+            return Err(Complaint::new(
+                format!("{number} is not a fraction"),
+                "write a number from 0 to 1, such as 0.001".to_owned(),
+            ));
+        }
+        Ok(Self((number * f64::from(Self::WHOLE)).ceil() as u32))
     }
 }
 
@@ -134,6 +163,36 @@ impl TryFrom<String> for Period {
 
     fn try_from(text: String) -> Result<Self, Complaint> {
         Self::parse(&text)
+    }
+}
+
+impl TryFrom<f64> for Fraction {
+    type Error = Complaint;
+
+    fn try_from(number: f64) -> Result<Self, Complaint> {
+        Self::parse(number)
+    }
+}
+
+impl fmt::Debug for Fraction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.get(), f)
+    }
+}
+
+impl Serialize for Fraction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.get())
+    }
+}
+
+impl JsonSchema for Fraction {
+    fn schema_name() -> Cow<'static, str> {
+        "fraction".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "title": "fraction", "type": ["number", "integer"], "minimum": 0, "maximum": 1 })
     }
 }
 
@@ -242,6 +301,16 @@ mod tests {
             complaint(Period::parse("5 sec")),
             "unknown unit `sec`; known here: `ms`, `s`, `min`, `h`, `d`"
         );
+    }
+
+    #[test]
+    fn a_fraction_is_from_0_to_1_and_never_rounded_to_nothing() {
+        for (number, is) in [(0.0, 0.0), (1.0, 1.0), (0.001, 0.001), (1e-9, 1e-6)] {
+            assert_eq!(Fraction::parse(number).map(Fraction::get), Ok(is), "{number}");
+        }
+        for number in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert!(complaint(Fraction::parse(number)).ends_with("from 0 to 1, such as 0.001"), "{number}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     file::File,
     names::{Complaint, PipelineName, TargetRef, TopicName},
     nearest,
-    quantity::{ByteSize, Period},
+    quantity::{ByteSize, Fraction, Period},
 };
 
 /// What a person may expect, since it is designed, and what this build does not have. `*` is any name.
@@ -173,6 +173,9 @@ impl Checker<'_> {
 
 /// A value of the right type that still may not be right: a choice, a bound, a name, a quantity.
 fn scalar(schema: &Json, value: &DeValue<'_>) -> Result<(), Complaint> {
+    if schema["title"] == "fraction" {
+        return as_float(value).map_or(Ok(()), |number| Fraction::parse(number).map(drop));
+    }
     if let DeValue::Integer(integer) = value {
         return number(schema, i64::from_str_radix(integer.as_str(), integer.radix()).ok());
     }
@@ -200,6 +203,16 @@ fn scalar(schema: &Json, value: &DeValue<'_>) -> Result<(), Complaint> {
     }
 }
 
+fn as_float(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(float) => float.as_str().parse().ok(),
+        DeValue::Integer(integer) => {
+            i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|n| n as f64)
+        }
+        _ => None,
+    }
+}
+
 fn number(schema: &Json, value: Option<i64>) -> Result<(), Complaint> {
     let at_least = if schema["title"] == "size" { 1 } else { schema["minimum"].as_i64().unwrap_or(i64::MIN) };
     let at_most = if schema["format"] == "uint32" { u32::MAX.into() } else { i64::MAX };
@@ -223,7 +236,7 @@ fn alternatives(schema: &Json) -> impl Iterator<Item = &Json> {
 fn has_type(schema: &Json, kind: &str) -> bool {
     match &schema["type"] {
         Json::String(only) => only == kind,
-        Json::Array(several) => several.iter().any(|one| one == kind),
+        Json::Array(several) => several.iter().any(|one| one == kind || one == "number" && kind == "float"),
         _ => kind == "string" && schema["oneOf"].is_array(),
     }
 }

@@ -18,6 +18,7 @@ use crate::commit::{Policy, Report, Writer, WriterStats};
 use crate::description::Description;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{self, History, PlanLog};
+use crate::purity;
 use crate::route::{Bindings, Pieces, Routed, route};
 use crate::rule::Rule;
 use crate::sandbox::verdict::{Keeper, Stopped};
@@ -33,6 +34,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Of so many plans a worker keeps an instance.
 const KEPT_PLANS: usize = 2;
+
+/// So many batches of a worker are looked at twice in any case: one on a fresh instance, and one on a used one.
+const ALWAYS_VERIFIED: u32 = 2;
 
 /// An instance with more memory than this, or than half of what it may have, is replaced before its next batch: linear memory never shrinks, and one
 /// large batch must not be paid for ever after.
@@ -57,6 +61,9 @@ pub trait Loaded: Send + Sync {
 
     /// A fresh instance.
     fn instance(&self) -> Result<Box<dyn Rule>, Stop>;
+
+    /// A fresh instance that also counts fuel, to find the guilty records of a batch.
+    fn judge(&self) -> Result<Box<dyn Rule>, Stop>;
 }
 
 /// All that a pipeline runs on.
@@ -79,6 +86,8 @@ pub struct Parts {
     pub rules: Arc<dyn Rules>,
     /// How many batches are transformed at the same time.
     pub workers: usize,
+    /// Which part of the batches is transformed twice and compared, besides each worker's first two of a plan. 0: none.
+    pub verify_fraction: f64,
 }
 
 impl std::fmt::Debug for Parts {
@@ -111,7 +120,7 @@ pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> 
     let mut history = parts.history.clone();
     let core = Core::new(parts.settings, parts.history, parts.newest);
     let source = SourceThread::start(parts.source, parts.budget.clone(), events.clone());
-    let workers = Workers::start(parts.workers, &parts.rules, &events);
+    let workers = Workers::start(parts.workers, parts.verify_fraction, &parts.rules, &events);
     let sinks = parts.sinks.into_iter().enumerate();
     let sinks = sinks.map(|(n, (sink, policy))| SinkThread::start(n, sink, policy, events.clone())).collect();
     let mut threads =
@@ -354,11 +363,11 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(n: usize, rules: &Arc<dyn Rules>, events: &Sender<Event>) -> Self {
+    fn start(n: usize, verify_fraction: f64, rules: &Arc<dyn Rules>, events: &Sender<Event>) -> Self {
         let (to, from) = bounded(n * 2);
         let worker = |i| {
             let (jobs, events) = (Receiver::clone(&from), events.clone());
-            let mut worker = Worker { rules: rules.clone(), plans: BTreeMap::new() };
+            let mut worker = Worker { rules: rules.clone(), verify_fraction, plans: BTreeMap::new() };
             spawn(&format!("worker-{i}"), move || worker.work(&jobs, &events))
         };
         Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect() }
@@ -375,6 +384,7 @@ impl Workers {
 
 struct Worker {
     rules: Arc<dyn Rules>,
+    verify_fraction: f64,
     plans: BTreeMap<u64, Ready>,
 }
 
@@ -382,6 +392,8 @@ struct Worker {
 struct Ready {
     loaded: Arc<dyn Loaded>,
     keeper: Keeper<'static, Stop>,
+    /// How many batches have been looked at twice.
+    verified: u32,
 }
 
 impl Worker {
@@ -398,14 +410,19 @@ impl Worker {
     }
 
     fn transform(&mut self, job: &Job) -> Result<Routed, Stop> {
+        let fraction = self.verify_fraction;
         let ready = self.ready(&job.plan)?;
-        let pieces = match job.batch.is_empty() {
-            true => Pieces { outputs: Vec::new(), failed: Vec::new() },
-            false => ready.process(job)?,
-        };
-        let (description, bindings) = (ready.loaded.description(), ready.loaded.bindings());
-        let routed = route(&job.batch, job.plan.clone(), description, bindings, pieces);
-        routed.map_err(|breach| Stop::new(breach.to_string()))
+        if job.batch.is_empty() {
+            return ready.route(job, Pieces { outputs: Vec::new(), failed: Vec::new() });
+        }
+        let pieces = ready.process(job)?;
+        let routed = ready.route(job, pieces)?;
+        if fraction > 0.0
+            && (ready.verified < ALWAYS_VERIFIED || purity::is_sampled(job.batch.range(), fraction))
+        {
+            ready.verify(job, &routed)?;
+        }
+        Ok(routed)
     }
 
     fn ready(&mut self, plan: &PlanRef) -> Result<&mut Ready, Stop> {
@@ -415,12 +432,16 @@ impl Worker {
                 self.plans.pop_first();
             }
             let loaded = self.rules.load(plan)?;
-            let fresh = loaded.clone();
-            let keeper = Keeper::new(Box::new(move || fresh.instance()));
-            self.plans.insert(plan.plan, Ready { loaded, keeper });
+            let keeper = keeper(&loaded);
+            self.plans.insert(plan.plan, Ready { loaded, keeper, verified: 0 });
         }
         Ok(self.plans.get_mut(&plan.plan).expect("just put there"))
     }
+}
+
+fn keeper(of: &Arc<dyn Loaded>) -> Keeper<'static, Stop> {
+    let (fresh, judge) = (of.clone(), of.clone());
+    Keeper::new(Box::new(move || fresh.instance()), Box::new(move || judge.judge()))
 }
 
 impl Ready {
@@ -434,9 +455,35 @@ impl Ready {
         if let Some(failure) = &judged.first_failure {
             let failed = judged.pieces.failed.len();
             tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), failed,
-                calls = judged.calls, %failure, "a batch had to be halved");
+                calls = judged.calls, %failure, "a batch failed, and was judged record by record");
+        }
+        if let Some(bytes) = judged.lowered {
+            tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), bytes,
+                "a batch was too much at once, and went through in parts: smaller ones for a while");
         }
         Ok(judged.pieces)
+    }
+
+    fn route(&self, job: &Job, pieces: Pieces) -> Result<Routed, Stop> {
+        let (description, bindings) = (self.loaded.description(), self.loaded.bindings());
+        let routed = route(&job.batch, job.plan.clone(), description, bindings, pieces);
+        routed.map_err(|breach| Stop::new(breach.to_string()))
+    }
+
+    /// The same records once more, cut otherwise, through a fresh instance: the same has to come of them.
+    fn verify(&mut self, job: &Job, first: &Routed) -> Result<(), Stop> {
+        self.verified += 1;
+        let second = match purity::in_other_cuts(&mut keeper(&self.loaded), &job.batch) {
+            Ok(pieces) => self.route(job, pieces)?,
+            Err(stopped) => {
+                tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), %stopped,
+                    "a second look at a batch did not come to its end");
+                return Ok(());
+            }
+        };
+        let found = purity::difference(first, &second);
+        found
+            .map_or(Ok(()), |found| Err(Stop::new(format!("E_NONDETERMINISTIC: {found}")).hint(purity::HINT)))
     }
 }
 

@@ -10,10 +10,10 @@ use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, I
 
 use super::bindings::{INTERFACE, TransformComponentPre, wit};
 use super::cache::{Cache, hex};
-use super::engine::Sandbox;
+use super::engine::{Sandbox, Use};
 use super::load_error::{LoadError, one_line};
 use super::transform::Transform;
-use super::wasi::{self, Host};
+use super::wasi::{self, Host, Import};
 
 /// The largest component that is accepted, in bytes.
 pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
@@ -29,35 +29,47 @@ impl Sandbox {
     pub fn load(&self, bytes: &[u8]) -> Result<Transform, LoadError> {
         look_at(bytes)?;
         let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
-        let component = self.component(bytes, &digest)?;
-        let (linker, imports) = wasi::link(self.engine(), &component, self.shared.options.imports)?;
-        let transform = exports_transform(self.engine(), &component)?;
+        let (imports, pre) = self.link(bytes, &digest, Use::Work)?;
+        Ok(Transform::new(self.clone(), digest.into(), imports, pre, bytes.into()))
+    }
+
+    /// All but the instance: what it imports, and what instances are made of.
+    pub(super) fn link(
+        &self,
+        bytes: &[u8],
+        digest: &str,
+        of: Use,
+    ) -> Result<(Vec<Import>, TransformComponentPre<Host>), LoadError> {
+        let engine = self.engine(of);
+        let component = self.component(bytes, digest, engine)?;
+        let (linker, imports) = wasi::link(engine, &component, self.shared.options.imports)?;
+        let transform = exports_transform(engine, &component)?;
         let pre = linker.instantiate_pre(&component).map_err(|e| LoadError::unlinked(&e))?;
         Functions { component: &component, pre: &pre, of: &transform }.check()?;
         let pre = TransformComponentPre::new(pre).map_err(|e| LoadError::Signature { text: one_line(&e) })?;
-        Ok(Transform::new(self.clone(), digest.into(), imports, pre))
+        Ok((imports, pre))
     }
 
-    fn component(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
-        let Some(cache) = &self.shared.cache else { return compile(self.engine(), bytes) };
-        let name = Cache::name(self.engine(), digest);
-        if let Some(component) = cache.get(&name).and_then(|code| self.precompiled(&code)) {
+    fn component(&self, bytes: &[u8], digest: &str, engine: &Engine) -> Result<Component, LoadError> {
+        let Some(cache) = &self.shared.cache else { return compile(engine, bytes) };
+        let name = Cache::name(engine, digest);
+        if let Some(component) = cache.get(&name).and_then(|code| precompiled(engine, &code)) {
             return Ok(component);
         }
-        let component = compile(self.engine(), bytes)?;
+        let component = compile(engine, bytes)?;
         match component.serialize() {
             Ok(code) => cache.put(&name, &code),
             Err(e) => tracing::warn!(error = one_line(&e), "compiled code could not be kept"),
         }
         Ok(component)
     }
+}
 
-    #[expect(unsafe_code, reason = "the cache vouches that this installation wrote the code")]
-    fn precompiled(&self, code: &[u8]) -> Option<Component> {
-        // SAFETY: the bytes carry the keyed hash of this installation, and were made by `Component::serialize`.
-        let component = unsafe { Component::deserialize(self.engine(), code) };
-        component.inspect_err(|e| tracing::debug!(error = one_line(e), "compiling again")).ok()
-    }
+#[expect(unsafe_code, reason = "the cache vouches that this installation wrote the code")]
+fn precompiled(engine: &Engine, code: &[u8]) -> Option<Component> {
+    // SAFETY: the bytes carry the keyed hash of this installation, and were made by `Component::serialize`.
+    let component = unsafe { Component::deserialize(engine, code) };
+    component.inspect_err(|e| tracing::debug!(error = one_line(e), "compiling again")).ok()
 }
 
 /// Refuses what cannot be a component, by its first bytes and its size.

@@ -1,4 +1,7 @@
-//! The engine that compiles and runs transforms, and the clock that interrupts them. It never reads a file.
+//! The engines that compile and run transforms, and the clock that interrupts them. They never read a file.
+//!
+//! The one for work can only be interrupted by the clock, which is cheap. The other one, the *judge*, also counts
+//! fuel: what it says of a record is the same on every machine, however busy.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -21,7 +24,7 @@ pub struct SandboxOptions {
     pub cache_dir: Option<PathBuf>,
     /// What a transform may import.
     pub imports: Imports,
-    /// How many instances may live at once: workers, and one per worker for halving a batch.
+    /// How many instances may live at once, judges not counted: one per worker, and one more for a second look.
     pub max_instances: u32,
     /// The most memory that any transform may be given, in bytes.
     pub max_memory_bytes: usize,
@@ -51,7 +54,7 @@ pub enum Imports {
     None,
 }
 
-/// The one engine of a process. Cheap to clone; its clock stops with the last clone, transforms and instances
+/// The engines of a process. Cheap to clone; their clock stops with the last clone, transforms and instances
 /// included.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
@@ -60,40 +63,56 @@ pub struct Sandbox {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) engine: Engine,
+    engine: Engine,
+    judge: Engine,
     pub(super) options: SandboxOptions,
     pub(super) cache: Option<Cache>,
     _ticker: Option<Ticker>,
 }
 
-/// The engine could not be set up, or its clock not be started.
+/// An engine could not be set up, or the clock not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("starting the sandbox: {0}")]
 pub struct EngineError(String);
 
 impl Sandbox {
-    /// Sets up the engine and starts its clock.
+    /// Sets up the engines and starts their clock. The judge compiles nothing before there is something to judge.
     ///
     /// # Errors
     /// Where the processor or the operating system lacks something; a cache directory that cannot be used is only
     /// a warning.
     pub fn new(options: SandboxOptions) -> Result<Self, EngineError> {
-        let engine = engine(&options).map_err(|e| EngineError(format!("{e:#}")))?;
-        let ticker = options.interruptible.then(|| Ticker::start(engine.weak())).transpose();
+        let failed = |e: wasmtime::Error| EngineError(format!("{e:#}"));
+        let engine = engine(&options).map_err(failed)?;
+        let judge = Engine::new(&config(&options, Use::Judge)).map_err(failed)?;
+        let engines = [engine.weak(), judge.weak()];
+        let ticker = options.interruptible.then(|| Ticker::start(engines)).transpose();
         let ticker = ticker.map_err(|e| EngineError(e.to_string()))?;
         let cache = options.cache_dir.as_deref().and_then(Cache::open);
-        Ok(Self { shared: Arc::new(Shared { engine, options, cache, _ticker: ticker }) })
+        Ok(Self { shared: Arc::new(Shared { engine, judge, options, cache, _ticker: ticker }) })
     }
 
-    pub(super) fn engine(&self) -> &Engine {
-        &self.shared.engine
+    pub(super) fn engine(&self, of: Use) -> &Engine {
+        match of {
+            Use::Work => &self.shared.engine,
+            Use::Judge => &self.shared.judge,
+        }
     }
+}
+
+/// What an instance is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// To transform batches, interrupted by the clock alone.
+    Work,
+    /// To find the guilty record of a batch that failed, with so much fuel for each call.
+    Judge,
 }
 
 /// Instances come from a pool; where its address space cannot be reserved (a small `ulimit -v`) they are made on
 /// demand, which costs some microseconds each.
 fn engine(options: &SandboxOptions) -> wasmtime::Result<Engine> {
-    let mut config = config(options);
+    let mut config = config(options, Use::Work);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
     Engine::new(&config).or_else(|e| {
         tracing::warn!(error = format!("{e:#}"), "no pool for instances, making them on demand");
@@ -103,12 +122,13 @@ fn engine(options: &SandboxOptions) -> wasmtime::Result<Engine> {
 
 /// Multi-memory stays on: without it some valid components panic in the compiler. Guard pages, their reservation
 /// and the Spectre mitigations are left as they come.
-fn config(options: &SandboxOptions) -> Config {
+fn config(options: &SandboxOptions, of: Use) -> Config {
     let mut config = Config::new();
     config
         .cranelift_opt_level(OptLevel::Speed)
         .cranelift_nan_canonicalization(true)
         .epoch_interruption(options.interruptible)
+        .consume_fuel(of == Use::Judge)
         .concurrency_support(false)
         .generate_address_map(false)
         .wasm_backtrace_max_frames(NonZeroUsize::new(16))
@@ -137,7 +157,7 @@ fn pool(options: &SandboxOptions) -> PoolingAllocationConfig {
     pool
 }
 
-/// A thread that moves the engine's epoch on every [`TICK`].
+/// A thread that moves the engines' epochs on every [`TICK`].
 #[derive(Debug)]
 struct Ticker {
     stop: Option<Sender<()>>,
@@ -145,12 +165,11 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: EngineWeak) -> std::io::Result<Self> {
+    fn start(engines: [EngineWeak; 2]) -> std::io::Result<Self> {
         let (stop, stopped) = bounded::<()>(0);
         let thread = std::thread::Builder::new().name("sandbox-clock".to_owned()).spawn(move || {
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                let Some(engine) = engine.upgrade() else { return };
-                engine.increment_epoch();
+                engines.iter().filter_map(EngineWeak::upgrade).for_each(|engine| engine.increment_epoch());
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })

@@ -7,7 +7,7 @@ use wasmtime::{Store, Trap};
 
 use super::bindings::TransformComponent;
 use super::describe;
-use super::engine::TICK;
+use super::engine::{TICK, Use};
 use super::limits::Limiter;
 use super::load_error::one_line;
 use super::log::{GuestLog, escape};
@@ -25,8 +25,10 @@ use crate::tables::Table;
 pub struct InstanceLimits {
     /// For all its memories and tables together, in bytes.
     pub memory_bytes: usize,
-    /// For one batch.
+    /// For one batch. A judge gets [`JUDGE_PATIENCE`] times as much: what it finds out is not to depend on the clock.
     pub deadline: Duration,
+    /// Units of fuel, about one per WebAssembly instruction, that one record may take. Only a judge counts them.
+    pub fuel_per_record: u64,
     /// For starting, `describe` and `init`, each.
     pub start_deadline: Duration,
     /// For what one call returns, in bytes.
@@ -40,6 +42,7 @@ impl Default for InstanceLimits {
         Self {
             memory_bytes: 256 << 20,
             deadline: Duration::from_secs(10),
+            fuel_per_record: 1_000_000_000,
             start_deadline: Duration::from_secs(30),
             output_bytes: 128 << 20,
             log_bytes_per_second: 64 << 10,
@@ -86,6 +89,9 @@ pub enum StartError {
     /// A table is missing or does not fit.
     #[error("{0}")]
     Tables(String),
+    /// The component could not be compiled once more, for the judge.
+    #[error("compiling it for the judge of a failed batch: {0}")]
+    Judge(String),
     /// The machine has no room for another instance.
     #[error("no room for another instance: {0}")]
     NoRoom(String),
@@ -97,7 +103,9 @@ pub struct Instance {
     guest: TransformComponent,
     description: Arc<Description>,
     limits: InstanceLimits,
+    of: Use,
     dead: bool,
+    suspect: bool,
     /// The clock that interrupts it runs as long as its transform lives.
     _transform: Transform,
 }
@@ -117,7 +125,7 @@ impl Instance {
         settings: &[(String, String)],
         limits: InstanceLimits,
     ) -> Result<Description, StartError> {
-        let (mut store, guest) = instantiate(transform, &limits)?;
+        let (mut store, guest) = instantiate(transform, &limits, Use::Work)?;
         let settings: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         arm(&mut store, limits.start_deadline);
         let said = guest.weir_transform_transform().call_describe(&mut store, &settings);
@@ -126,18 +134,19 @@ impl Instance {
         describe::check(said).map_err(StartError::Description)
     }
 
-    pub(super) fn start(transform: &Transform, init: &Init) -> Result<Self, StartError> {
+    pub(super) fn start(transform: &Transform, init: &Init, of: Use) -> Result<Self, StartError> {
         let settings = complete(&init.settings, &init.description).map_err(StartError::Settings)?;
         let tables = lower::tables(&init.tables, &init.description).map_err(StartError::Tables)?;
         let tables: Vec<_> = tables.iter().map(lower::Wanted::as_param).collect();
         let limits = init.limits.clone();
-        let (mut store, guest) = instantiate(transform, &limits)?;
+        let (mut store, guest) = instantiate(transform, &limits, of)?;
         arm(&mut store, limits.start_deadline);
         let taken = guest.weir_transform_transform().call_init(&mut store, &settings, &tables);
         let taken = taken.map_err(|e| failed_start(&mut store, "init", &limits, &e))?;
         taken.map_err(|text| StartError::Refused { text: cut(&text) })?;
         let description = Arc::clone(&init.description);
-        Ok(Self { store, guest, description, limits, dead: false, _transform: transform.clone() })
+        let (dead, suspect) = (false, false);
+        Ok(Self { store, guest, description, limits, of, dead, suspect, _transform: transform.clone() })
     }
 
     /// Whether it failed, and is good for nothing.
@@ -151,9 +160,18 @@ impl Instance {
             false => Vec::new(),
         };
         let input = lower::batch(batch, self.description.needs, &partitions);
-        arm(&mut self.store, self.limits.deadline);
+        let deadline = match self.of {
+            Use::Work => self.limits.deadline,
+            Use::Judge => self.limits.deadline.saturating_mul(JUDGE_PATIENCE),
+        };
+        arm(&mut self.store, deadline);
+        if self.of == Use::Judge {
+            self.store.set_fuel(self.limits.fuel_per_record).expect("the judge counts fuel");
+        }
+        let begun = cpu_ns();
         let said = self.guest.weir_transform_transform().call_process(&mut self.store, input);
-        let said = said.map_err(|e| failed(&mut self.store, self.limits.deadline, &self.limits, &e))?;
+        self.suspect = (cpu_ns() - begun).saturating_mul(MOST_FUEL_PER_NS) > self.limits.fuel_per_record;
+        let said = said.map_err(|e| failed(&mut self.store, deadline, &self.limits, &e))?;
         let said = said.map_err(|text| CallError::Returned {
             text: cut(&text),
             log: self.store.data_mut().log.last_lines(),
@@ -177,6 +195,24 @@ impl Rule for Instance {
     fn memory_bytes(&self) -> usize {
         self.store.data().limiter.used()
     }
+
+    fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+}
+
+/// How many times the deadline of a batch a judge has for one call. It takes that long only where fuel does not end
+/// it: on a machine that stands still, or copying memory around, which costs little fuel.
+const JUDGE_PATIENCE: u32 = 4;
+
+/// No processor burns more fuel than this in a nanosecond: 17 were seen in a loop of a few instructions. A call that took
+/// less time than its fuel over this has used less, so there is no need to count.
+const MOST_FUEL_PER_NS: u64 = 64;
+
+/// Nanoseconds that this thread had of a processor. Other work on the machine makes nobody a suspect.
+fn cpu_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Names, tags and lengths that come with what is counted.
@@ -187,22 +223,27 @@ const MAX_TEXT: usize = 4 << 10;
 fn instantiate(
     transform: &Transform,
     limits: &InstanceLimits,
+    of: Use,
 ) -> Result<(Store<Host>, TransformComponent), StartError> {
+    let pre = transform.pre(of)?;
     let host = Host {
         log: GuestLog::new(limits.log_bytes_per_second),
         limiter: Limiter::new(limits.memory_bytes),
         clock: elapsed,
     };
-    let mut store = Store::new(transform.sandbox().engine(), host);
+    let mut store = Store::new(transform.sandbox().engine(of), host);
     store.limiter(|host| &mut host.limiter);
     store.set_hostcall_fuel(limits.output_bytes.saturating_add(OVERHEAD));
     arm(&mut store, limits.start_deadline);
-    let guest = transform.pre().instantiate(&mut store).map_err(|e| match e
-        .is::<wasmtime::PoolConcurrencyLimitError>(
-    ) {
-        true => StartError::NoRoom(one_line(&e)),
-        false => failed_start(&mut store, "start", limits, &e),
-    })?;
+    if of == Use::Judge {
+        // How it starts is no record's fault.
+        store.set_fuel(u64::MAX).expect("the judge counts fuel");
+    }
+    let guest =
+        pre.instantiate(&mut store).map_err(|e| match e.is::<wasmtime::PoolConcurrencyLimitError>() {
+            true => StartError::NoRoom(one_line(&e)),
+            false => failed_start(&mut store, "start", limits, &e),
+        })?;
     Ok((store, guest))
 }
 
@@ -233,6 +274,9 @@ fn failed(
     let text = cut(&trap_text(error));
     if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
         return CallError::Deadline { ms: deadline.as_millis() as u64, log };
+    }
+    if error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel) {
+        return CallError::Fuel { limit: limits.fuel_per_record, log };
     }
     if store.data_mut().limiter.take_refused() {
         return CallError::Memory { limit_bytes: store.data().limiter.limit(), text, log };

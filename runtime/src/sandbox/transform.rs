@@ -1,9 +1,9 @@
 //! A compiled transform: immutable, known by the digest of its bytes. It runs nothing itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::bindings::TransformComponentPre;
-use super::engine::Sandbox;
+use super::engine::{Sandbox, Use};
 use super::instance::{Init, Instance, InstanceLimits, StartError};
 use super::wasi::{Host, Import};
 use crate::description::Description;
@@ -19,6 +19,9 @@ struct Shared {
     digest: Arc<str>,
     imports: Vec<Import>,
     pre: TransformComponentPre<Host>,
+    /// What the judge compiles when it is first needed.
+    bytes: Box<[u8]>,
+    judge: OnceLock<Result<TransformComponentPre<Host>, String>>,
 }
 
 impl std::fmt::Debug for Transform {
@@ -33,8 +36,9 @@ impl Transform {
         digest: Arc<str>,
         imports: Vec<Import>,
         pre: TransformComponentPre<Host>,
+        bytes: Box<[u8]>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { sandbox, digest, imports, pre }) }
+        Self { shared: Arc::new(Shared { sandbox, digest, imports, pre, bytes, judge: OnceLock::new() }) }
     }
 
     /// `sha256:` and the digest of the component's bytes, in hexadecimal.
@@ -61,14 +65,31 @@ impl Transform {
     /// # Errors
     /// See [`StartError`]: it would be the same again, so the pipeline cannot run.
     pub fn instance(&self, init: &Init) -> Result<Instance, StartError> {
-        Instance::start(self, init)
+        Instance::start(self, init, Use::Work)
+    }
+
+    /// Starts an instance that has [`InstanceLimits::fuel_per_record`] for each call, to find out which record of a
+    /// batch is to blame. The first time compiles the component once more, or takes that from the cache.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn judge(&self, init: &Init) -> Result<Instance, StartError> {
+        Instance::start(self, init, Use::Judge)
     }
 
     pub(super) fn sandbox(&self) -> &Sandbox {
         &self.shared.sandbox
     }
 
-    pub(super) fn pre(&self) -> &TransformComponentPre<Host> {
-        &self.shared.pre
+    pub(super) fn pre(&self, of: Use) -> Result<&TransformComponentPre<Host>, StartError> {
+        match of {
+            Use::Work => Ok(&self.shared.pre),
+            Use::Judge => {
+                let compile =
+                    || self.sandbox().link(&self.shared.bytes, self.digest(), of).map_err(|e| e.to_string());
+                let judge = self.shared.judge.get_or_init(|| Ok(compile()?.1));
+                judge.as_ref().map_err(|text| StartError::Judge(text.clone()))
+            }
+        }
     }
 }

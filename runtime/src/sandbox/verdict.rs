@@ -1,5 +1,10 @@
-//! From a failed batch to the guilty records: halved with fresh instances until each is alone, while all others
-//! go their way. It knows rules, not how they are sandboxed.
+//! From a failed batch to the guilty records: judged in small pieces and, where one of those fails, record by record,
+//! while all others go their normal way. It knows rules, not how they are sandboxed.
+//!
+//! What becomes of a record depends on that record alone. So a record is convicted only by itself, by a fresh judge,
+//! for a trap, an error, a bad output or the fuel it used; never by the clock, and never for its neighbours. A judge
+//! looks at the other records of its batch too, and at batches that came through but took suspiciously long: a record
+//! that uses too much fuel is found whatever it travels with.
 
 use std::error::Error;
 use std::ops::Range;
@@ -9,10 +14,13 @@ use crate::offset::{OffsetRange, TopicPartition};
 use crate::route::{Failed, Output, Pieces};
 use crate::rule::{CallError, Rule};
 
-/// A rule that is kept from batch to batch, and how to make another after a failure.
+/// A rule that is kept from batch to batch, a judge for when it fails, and how to make others of both.
 pub struct Keeper<'a, E> {
-    kept: Option<Box<dyn Rule>>,
-    fresh: Fresh<'a, E>,
+    worker: Seat<'a, E>,
+    judge: Seat<'a, E>,
+    most_bytes: usize,
+    /// How many parts of batches have gone through at once since the last that did not.
+    calm: u32,
 }
 
 /// Makes a fresh rule.
@@ -20,7 +28,7 @@ pub type Fresh<'a, E> = Box<dyn FnMut() -> Result<Box<dyn Rule>, E> + Send + 'a>
 
 impl<E> std::fmt::Debug for Keeper<'_, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keeper").field("has_one", &self.kept.is_some()).finish_non_exhaustive()
+        f.debug_struct("Keeper").field("most_bytes", &self.most_bytes).finish_non_exhaustive()
     }
 }
 
@@ -31,19 +39,22 @@ pub struct Judged {
     pub pieces: Pieces,
     /// How often the transform was called.
     pub calls: u32,
-    /// How the whole batch failed, if it did. With no failed record in `pieces` it went through in parts.
+    /// How the batch failed, if it did. With no failed record in `pieces` it went through in parts.
     pub first_failure: Option<CallError>,
+    /// The batch was too much at once, though no record is to blame: for a while none with more bytes than this is
+    /// handed over whole.
+    pub lowered: Option<usize>,
 }
 
 /// No verdict: this is not about a record.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped<E: Error + 'static> {
-    /// The same records twice ran out of time, the second time on a fresh instance.
+    /// A record by itself ran out of time twice, the second time on a fresh judge, and did not use up its fuel.
     #[error("E_STALL: the transform did not answer within {ms} ms, twice, for {at} offsets {range}")]
     Stall {
-        /// Where they come from.
+        /// Where it comes from.
         at: TopicPartition,
-        /// The narrowest range that is known.
+        /// Where it stands.
         range: OffsetRange,
         /// How long it had each time.
         ms: u64,
@@ -55,77 +66,160 @@ pub enum Stopped<E: Error + 'static> {
     Start(#[source] E),
 }
 
+/// The records that a judge gets at once. Pieces cost as much per record as whole batches from some dozens of records
+/// on, and only one fresh judge and so many short calls when a piece fails; halving would take a fresh one at each step.
+const PIECE: usize = 64;
+
+/// Batches of this size or less are not cut any smaller.
+const LEAST_BYTES: usize = 1 << 10;
+
+/// After so many parts that went through at once, parts may be twice as large again.
+const CALM: u32 = 1_000;
+
 impl<'a, E: Error + 'static> Keeper<'a, E> {
-    /// A keeper that has no rule yet and makes them with `fresh`.
-    pub fn new(fresh: Fresh<'a, E>) -> Self {
-        Self { kept: None, fresh }
+    /// A keeper that has no rule yet. It makes those that work with `fresh`, and those that judge, which also count
+    /// fuel, with `judge`.
+    pub fn new(fresh: Fresh<'a, E>, judge: Fresh<'a, E>) -> Self {
+        Self { worker: Seat::new(fresh), judge: Seat::new(judge), most_bytes: usize::MAX, calm: 0 }
     }
 
-    /// Drops a kept rule that holds more than `mark` bytes; the next batch gets a fresh one.
+    /// Drops kept rules that hold more than `mark` bytes; the next batch gets a fresh one.
     pub fn retire_past(&mut self, mark: usize) {
-        self.kept.take_if(|rule| rule.memory_bytes() > mark);
+        for seat in [&mut self.worker, &mut self.judge] {
+            seat.kept.take_if(|rule| rule.memory_bytes() > mark);
+        }
     }
 
-    /// Transforms a batch. On a trap, an error or a bad output it is halved until each guilty record is alone; all
-    /// others go their normal way. Running out of time is no fact about a record: it is tried once more.
+    /// Transforms a batch. If it fails, or takes suspiciously long, each record that is to blame is found, and all
+    /// others go their normal way. If none is, batches are handed over in smaller parts for a while.
     ///
     /// # Errors
     /// [`Stopped`]: the batch has to be tried again later, or the pipeline stops.
     pub fn transform(&mut self, batch: &Batch) -> Result<Judged, Stopped<E>> {
         let pieces = Pieces { outputs: Vec::new(), failed: Vec::new() };
-        let mut judged = Judged { pieces, calls: 0, first_failure: None };
-        let mut todo = Vec::from_iter((!batch.is_empty()).then_some(0..batch.len()));
-        while let Some(rows) = todo.pop() {
-            let was_fresh = self.kept.is_none();
-            let mut result = self.try_twice(batch, &rows, &mut judged)?;
-            // Only a fresh instance convicts a record: one that others made grow may fail on an innocent one.
-            if rows.len() == 1 && result.is_err() && !was_fresh {
-                result = self.try_twice(batch, &rows, &mut judged)?;
-            }
-            match result {
-                Ok(output) => judged.pieces.outputs.push((rows.start as u32, output)),
-                Err(error) if rows.len() == 1 => judged.pieces.failed.push(guilty(rows.start, &error)),
-                Err(_) => {
-                    let middle = rows.start + rows.len() / 2;
-                    todo.extend([middle..rows.end, rows.start..middle]);
-                }
-            }
+        let mut judged = Judged { pieces, calls: 0, first_failure: None, lowered: None };
+        for rows in batch.cuts(self.most_bytes) {
+            self.part(batch, &rows, &mut judged)?;
         }
         Ok(judged)
     }
 
-    fn try_twice(
-        &mut self,
-        batch: &Batch,
-        rows: &Range<usize>,
-        judged: &mut Judged,
-    ) -> Result<Result<Output, CallError>, Stopped<E>> {
-        let part = (rows.len() < batch.len()).then(|| batch.rows(rows.clone()));
-        let part = part.as_ref().unwrap_or(batch);
-        let first = self.call(part, judged)?;
-        if !matches!(first, Err(CallError::Deadline { .. })) {
-            return Ok(first);
-        }
-        match self.call(part, judged)? {
-            Err(CallError::Deadline { ms, log }) => {
-                Err(Stopped::Stall { at: part.at().clone(), range: part.range(), ms, log })
+    fn part(&mut self, batch: &Batch, rows: &Range<usize>, judged: &mut Judged) -> Result<(), Stopped<E>> {
+        judged.calls += 1;
+        let output = match self.worker.call(batch, rows)? {
+            Ok(output) if !self.worker.is_suspect() => {
+                judged.pieces.outputs.push((rows.start as u32, output));
+                self.went_well();
+                return Ok(());
             }
-            second => Ok(second),
+            Ok(output) => Some(output),
+            Err(error) => {
+                judged.first_failure.get_or_insert(error);
+                None
+            }
+        };
+        let found = self.judge_all(batch, rows, &mut judged.calls)?;
+        if found.failed.is_empty() {
+            let bytes = batch.bytes(rows);
+            self.most_bytes = self.most_bytes.min((bytes / 2).max(LEAST_BYTES));
+            self.calm = 0;
+            judged.lowered = Some(self.most_bytes);
+        }
+        match output {
+            Some(output) if found.failed.is_empty() => {
+                judged.pieces.outputs.push((rows.start as u32, output))
+            }
+            _ => {
+                judged.pieces.outputs.extend(found.outputs);
+                judged.pieces.failed.extend(found.failed);
+            }
+        }
+        Ok(())
+    }
+
+    fn went_well(&mut self) {
+        self.calm += 1;
+        if self.calm == CALM {
+            self.calm = 0;
+            self.most_bytes = self.most_bytes.saturating_mul(2);
         }
     }
 
-    /// One call, on the kept rule or a fresh one. A rule that failed is not kept.
-    fn call(&mut self, batch: &Batch, judged: &mut Judged) -> Result<Result<Output, CallError>, Stopped<E>> {
+    fn judge_all(
+        &mut self,
+        batch: &Batch,
+        rows: &Range<usize>,
+        calls: &mut u32,
+    ) -> Result<Pieces, Stopped<E>> {
+        let mut found = Pieces { outputs: Vec::new(), failed: Vec::new() };
+        for start in rows.clone().step_by(PIECE) {
+            let piece = start..rows.end.min(start + PIECE);
+            *calls += 1;
+            if let Ok(output) = self.judge.call(batch, &piece)? {
+                found.outputs.push((start as u32, output));
+                continue;
+            }
+            for row in piece {
+                match self.judge_one(batch, row, calls)? {
+                    Ok(output) => found.outputs.push((row as u32, output)),
+                    Err(error) => found.failed.push(guilty(row, &error)),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Only a fresh judge convicts: one that others made grow may fail on an innocent record. Running out of time is no
+    /// fact about a record: once is forgiven.
+    fn judge_one(
+        &mut self,
+        batch: &Batch,
+        row: usize,
+        calls: &mut u32,
+    ) -> Result<Result<Output, CallError>, Stopped<E>> {
+        let rows = row..row + 1;
+        let mut late = false;
+        loop {
+            let was_fresh = self.judge.kept.is_none();
+            *calls += 1;
+            match self.judge.call(batch, &rows)? {
+                Ok(output) => return Ok(Ok(output)),
+                Err(CallError::Deadline { ms, log }) if late => {
+                    let range = batch.rows(rows).range();
+                    return Err(Stopped::Stall { at: batch.at().clone(), range, ms, log });
+                }
+                Err(CallError::Deadline { .. }) => late = true,
+                Err(error) if was_fresh => return Ok(Err(error)),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// A place for one rule. One that failed does not keep it.
+struct Seat<'a, E> {
+    kept: Option<Box<dyn Rule>>,
+    fresh: Fresh<'a, E>,
+}
+
+impl<'a, E: Error + 'static> Seat<'a, E> {
+    fn new(fresh: Fresh<'a, E>) -> Self {
+        Self { kept: None, fresh }
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.kept.as_ref().is_some_and(|rule| rule.is_suspect())
+    }
+
+    fn call(&mut self, batch: &Batch, rows: &Range<usize>) -> Result<Result<Output, CallError>, Stopped<E>> {
+        let part = (rows.len() < batch.len()).then(|| batch.rows(rows.clone()));
+        let part = part.as_ref().unwrap_or(batch);
         let mut rule = match self.kept.take() {
             Some(rule) => rule,
             None => (self.fresh)().map_err(Stopped::Start)?,
         };
-        judged.calls += 1;
-        let result = rule.process(batch);
-        match &result {
-            Ok(_) => self.kept = Some(rule),
-            Err(error) => _ = judged.first_failure.get_or_insert_with(|| error.clone()),
-        }
+        let result = rule.process(part);
+        self.kept = result.is_ok().then_some(rule);
         Ok(result)
     }
 }
@@ -145,9 +239,12 @@ mod tests {
     use crate::budget::Permit;
     use crate::offset::Offset;
 
-    /// Traps on `t`, has too little memory for an `m` among more than two, and is too slow for `s` so many times.
+    /// Traps on `t`, has too little memory for an `m` among more than two, and is too slow for `s` so many times. Takes
+    /// suspiciously long for an `l`, which a judge finds to take too much fuel, and for an `i`, which is innocent.
     struct Simulated {
         used_up: bool,
+        judge: bool,
+        suspect: bool,
         slow: Arc<AtomicU32>,
     }
 
@@ -168,23 +265,42 @@ mod tests {
             {
                 return Err(CallError::Deadline { ms: 5, log });
             }
+            if has(b"l") && self.judge {
+                return Err(CallError::Fuel { limit: 9, log });
+            }
+            self.suspect = has(b"l") || has(b"i");
             self.used_up = false;
             Ok(Output { dropped: (0..batch.len() as u32).collect(), ..Output::default() })
         }
+
+        fn is_suspect(&self) -> bool {
+            self.suspect
+        }
     }
 
-    fn judge(values: &[u8], slow: u32) -> Result<Judged, Stopped<Infallible>> {
+    fn simulated(slow: &Arc<AtomicU32>, judge: bool) -> Fresh<'static, Infallible> {
+        let slow = Arc::clone(slow);
+        Box::new(move || {
+            Ok(Box::new(Simulated { used_up: false, judge, suspect: false, slow: Arc::clone(&slow) }))
+        })
+    }
+
+    fn keeper(slow: u32) -> Keeper<'static, Infallible> {
+        let slow = Arc::new(AtomicU32::new(slow));
+        Keeper::new(simulated(&slow, false), simulated(&slow, true))
+    }
+
+    fn batch(values: &[u8]) -> Batch {
         let mut builder = BatchBuilder::new(TopicPartition::new("t", 0), Offset::new(10));
         for (i, value) in values.iter().enumerate() {
             let value = Some(std::slice::from_ref(value));
             builder.push(Offset::new(10).plus(i), RecordRef { value, ..Default::default() });
         }
-        let batch = builder.finish(Offset::new(100), Permit::free()).unwrap();
-        let slow = Arc::new(AtomicU32::new(slow));
-        let fresh = || -> Result<Box<dyn Rule>, Infallible> {
-            Ok(Box::new(Simulated { used_up: false, slow: Arc::clone(&slow) }))
-        };
-        Keeper::new(Box::new(fresh)).transform(&batch)
+        builder.finish(Offset::new(10_000), Permit::free()).unwrap()
+    }
+
+    fn judge(values: &[u8], slow: u32) -> Result<Judged, Stopped<Infallible>> {
+        keeper(slow).transform(&batch(values))
     }
 
     fn rows(judged: &Judged) -> (Vec<u32>, Vec<u32>) {
@@ -193,39 +309,80 @@ mod tests {
         (good.collect(), judged.pieces.failed.iter().map(|failed| failed.row).collect())
     }
 
+    /// As many good records as it takes to have several pieces, and these at some places among them.
+    fn among_many(guilty: u8, places: &[usize]) -> Vec<u8> {
+        let mut values = vec![b'a'; 4 * PIECE + 7];
+        places.iter().for_each(|&place| values[place] = guilty);
+        values
+    }
+
     #[test]
     fn a_good_batch_takes_one_call() {
         let judged = judge(b"abc", 0).unwrap();
         assert_eq!((judged.calls, rows(&judged)), (1, (vec![0, 1, 2], vec![])));
-        assert_eq!(judged.first_failure, None);
+        assert_eq!((judged.first_failure, judged.lowered), (None, None));
     }
 
     #[test]
     fn the_guilty_are_found_and_the_others_are_unharmed() {
-        for values in [&b"t"[..], b"ta", b"at", b"aatatt", b"tttt", b"aaaaaaaat", b"aaataaaaataaa"] {
-            let judged = judge(values, 0).unwrap();
-            let expected = |guilty| {
-                Vec::from_iter((0..values.len()).filter(|&i| (values[i] == b't') == guilty).map(|i| i as u32))
-            };
-            assert_eq!(rows(&judged), (expected(false), expected(true)), "{values:?}");
-            assert!(judged.pieces.failed.iter().all(|f| f.code == "trap" && f.message.ends_with("boom")));
+        for guilty in *b"tl" {
+            for places in [&[0][..], &[1, 2], &[PIECE - 1, PIECE], &[4 * PIECE + 6], &[5, 70, 71, 200]] {
+                let judged = judge(&among_many(guilty, places), 0).unwrap();
+                let all = Vec::from_iter(0..4 * PIECE + 7);
+                let good = all.into_iter().filter(|i| !places.contains(i)).map(|i| i as u32).collect();
+                let bad = places.iter().map(|&i| i as u32).collect();
+                assert_eq!(rows(&judged), (good, bad), "{places:?}");
+                let codes = judged.pieces.failed.iter().map(|f| f.code);
+                assert!(codes.eq(places.iter().map(|_| if guilty == b't' { "trap" } else { "fuel" })));
+                assert_eq!(judged.lowered, None, "the records are to blame, not the size of the batch");
+            }
         }
     }
 
     #[test]
-    fn a_batch_that_goes_through_in_parts_is_taken() {
-        let judged = judge(b"amaa", 0).unwrap();
-        assert_eq!((judged.calls, rows(&judged)), (3, (vec![0, 1, 2, 3], vec![])));
-        assert!(matches!(judged.first_failure, Some(CallError::Memory { .. })));
+    fn one_guilty_record_costs_two_or_three_fresh_judges_however_large_the_batch() {
+        let fresh = Arc::new(AtomicU32::new(0));
+        let (counter, slow) = (Arc::clone(&fresh), Arc::new(AtomicU32::new(0)));
+        let mut judges = simulated(&slow, true);
+        let counted: Fresh<'_, Infallible> = Box::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            judges()
+        });
+        let mut values = vec![b'a'; 4_096];
+        values[1_000] = b't';
+        Keeper::new(simulated(&slow, false), counted).transform(&batch(&values)).unwrap();
+        assert!((2..=4).contains(&fresh.load(Ordering::SeqCst)), "{fresh:?}");
     }
 
     #[test]
-    fn one_slow_answer_is_forgiven_two_are_a_stall() {
-        assert_eq!(judge(b"as", 1).unwrap().calls, 2);
-        let stall = judge(b"as", 2).unwrap_err().to_string();
+    fn a_batch_that_goes_through_in_parts_is_taken_and_smaller_ones_follow() {
+        let mut keeper = keeper(0);
+        // Values of one byte each; so many of them are more than the least to which a batch is cut.
+        let values = [vec![b'a'; 3 * LEAST_BYTES - 1], vec![b'm']].concat();
+        let judged = keeper.transform(&batch(&values)).unwrap();
+        assert_eq!((rows(&judged).0.len(), rows(&judged).1.len()), (values.len(), 0));
+        assert!(matches!(judged.first_failure, Some(CallError::Memory { .. })));
+        assert_eq!(judged.lowered, Some(3 * LEAST_BYTES / 2));
+        let mut parts = || keeper.transform(&batch(&vec![b'a'; 3 * LEAST_BYTES])).unwrap().calls;
+        assert_eq!(parts(), 2);
+        assert_eq!((0..CALM).map(|_| parts()).last(), Some(1), "after a while it is tried again");
+    }
+
+    #[test]
+    fn a_suspect_that_is_innocent_keeps_its_output() {
+        let judged = judge(b"aia", 0).unwrap();
+        assert_eq!((rows(&judged), judged.pieces.outputs.len()), ((vec![0, 1, 2], vec![]), 1));
+        assert_eq!(judged.first_failure, None);
+    }
+
+    #[test]
+    fn slow_answers_are_forgiven_but_for_two_of_a_record_by_itself() {
+        // The worker's, that of the piece, and the first of the record alone.
+        assert_eq!(rows(&judge(b"as", 3).unwrap()), (vec![0, 1], vec![]));
+        let stall = judge(b"as", 4).unwrap_err().to_string();
         assert_eq!(
             stall,
-            "E_STALL: the transform did not answer within 5 ms, twice, for t/0 offsets [10, 100)"
+            "E_STALL: the transform did not answer within 5 ms, twice, for t/0 offsets [11, 10000)"
         );
     }
 

@@ -12,14 +12,13 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::trial::fresh;
+use super::trial::keeper;
 use super::{Error, given, told};
 use crate::batch::{Batch, BatchBuilder, RecordRef};
 use crate::budget::Permit;
 use crate::description::{Description, RouteContent};
 use crate::offset::{Offset, TopicPartition};
 use crate::route::{self, DEAD_LETTERS, Fate, RoutePart, Routed};
-use crate::sandbox::verdict::Keeper;
 use crate::sandbox::{Init, InstanceLimits, Transform};
 use crate::sink::state::PlanRef;
 
@@ -172,7 +171,7 @@ fn run_group(transform: &Transform, init: Result<&Init, &String>, cases: &[&Case
         Ok(init) => init,
         Err(error) => return compare(cases, failed(error), false),
     };
-    let mut keeper = Keeper::new(Box::new(|| fresh(transform, init)));
+    let mut keeper = keeper(transform, init, None);
     let mut run = |cases: &[&Case]| -> Result<Vec<Value>, String> {
         let batch = batch(cases);
         let pieces = keeper.transform(&batch).map_err(|e| told(&e))?.pieces;
@@ -255,7 +254,7 @@ fn row_of(part: &RoutePart, row: usize, description: &Description) -> Value {
         route.name == part.route && matches!(route.content, RouteContent::Rows(_))
     };
     match description.routes.iter().find(typed) {
-        Some(_) => json!({ "route": &*part.route, "row": super::shown::row_as_json(&part.rows, row) }),
+        Some(_) => json!({ "route": &*part.route, "row": crate::cell::row_as_json(&part.rows, row) }),
         None => json!({ "route": &*part.route }),
     }
 }

@@ -1,7 +1,6 @@
 //! Looks at a component as a pipeline would: loads it, starts it, runs a sample through it in the sandbox, and
 //! holds it to its promises. It reaches nothing outside and prints nothing.
 
-mod difference;
 mod given;
 mod golden;
 mod guest_log;
@@ -13,7 +12,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use difference::{Difference, difference};
 pub use golden::Mismatch;
 pub use guest_log::GuestLog;
 pub use sample::Sample;
@@ -21,6 +19,7 @@ pub use shown::Shown;
 
 use crate::config::Limits;
 use crate::description::Description;
+use crate::purity;
 use crate::report::{Report, TransformId, milliseconds};
 use crate::sandbox::wasi::Import;
 use crate::sandbox::{Init, InstanceLimits, Sandbox, StartError, Transform};
@@ -215,7 +214,7 @@ impl Validation {
             ),
             Some(text) => {
                 let text = format!("E_NONDETERMINISTIC: {text}");
-                report.not_ok("deterministic", text, Some(DIFFERENCE_HINT.to_owned()));
+                report.not_ok("deterministic", text, Some(purity::HINT.to_owned()));
             }
         }
     }
@@ -233,8 +232,6 @@ const STALL_HINT: &str = "a loop without an end, or too much work for one batch:
                           that says nothing else";
 const FAILURE_HINT: &str = "a record that cannot be used is to be rejected with a reason; a failure costs its whole batch \
                             time, and tells nobody what is wrong with the record";
-const DIFFERENCE_HINT: &str = "what becomes of a record may depend on that record, the settings and the tables alone: look \
-                               for state that is kept between records, and for the order of hash maps";
 
 /// As a pipeline has them that says nothing of limits.
 fn limits() -> InstanceLimits {
@@ -243,6 +240,7 @@ fn limits() -> InstanceLimits {
         memory_bytes: limits.memory.bytes() as usize,
         deadline: limits.deadline.duration(),
         output_bytes: limits.output_bytes.bytes() as usize,
+        fuel_per_record: limits.fuel_per_record.get(),
         log_bytes_per_second: limits.log_bytes_per_second.bytes() as u32,
         ..InstanceLimits::default()
     }

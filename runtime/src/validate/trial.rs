@@ -1,7 +1,6 @@
 //! A sample through a transform, twice: once in the batches of a pipeline, and once cut otherwise, in another
 //! order, by another instance. It writes nothing anywhere.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +8,14 @@ use tracing::Dispatch;
 use tracing::dispatcher::with_default;
 use tracing::subscriber::NoSubscriber;
 
-use super::difference::difference;
 use super::guest_log::{GuestLog, Listener};
 use super::sample::Sample;
 use super::shown::{Collected, Shown};
 use super::{Error, last_words, told};
 use crate::batch::Batch;
 use crate::pipeline::Tally;
-use crate::route::{self, Pieces, Routed};
+use crate::purity::{difference, in_other_cuts};
+use crate::route::{self, Routed};
 use crate::rule::Rule;
 use crate::sandbox::verdict::{Judged, Keeper, Stopped};
 use crate::sandbox::{Init, Instance, StartError, Transform};
@@ -24,9 +23,6 @@ use crate::sink::state::PlanRef;
 
 /// Failures that are told in full.
 const TOLD: usize = 3;
-
-/// The sizes into which batches are cut the second time, over and over.
-const CUTS: [usize; 4] = [1, 7, 64, 1_000];
 
 /// What came of a sample.
 #[derive(Debug)]
@@ -74,9 +70,18 @@ pub(super) fn run(
     Ok(Ran { shown: shown.finish(), log, ..trial.ran })
 }
 
-/// Makes a fresh rule, for [`Keeper::new`].
-pub(super) fn fresh(transform: &Transform, init: &Init) -> Result<Box<dyn Rule>, StartError> {
-    Ok(Box::new(transform.instance(init)?))
+/// Keeps instances of a transform; `first` is the first of them.
+pub(super) fn keeper<'a>(
+    transform: &'a Transform,
+    init: &'a Init,
+    mut first: Option<Instance>,
+) -> Keeper<'a, StartError> {
+    let fresh = move || -> Result<Box<dyn Rule>, _> {
+        let first = first.take().map(Ok);
+        Ok(Box::new(first.unwrap_or_else(|| transform.instance(init))?))
+    };
+    let judge = || -> Result<Box<dyn Rule>, _> { Ok(Box::new(transform.judge(init)?)) };
+    Keeper::new(Box::new(fresh), Box::new(judge))
 }
 
 struct Trial<'a> {
@@ -92,17 +97,12 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn new(transform: &'a Transform, init: &'a Init, instance: Instance) -> Self {
-        let mut first = Some(instance);
-        let started = move || match first.take() {
-            Some(instance) => Ok(Box::new(instance) as Box<dyn Rule>),
-            None => fresh(transform, init),
-        };
         let listener = Listener::default();
         Self {
             init,
             plan: PlanRef { plan: 1, digest: Arc::clone(transform.digest()) },
-            keeper: Keeper::new(Box::new(started)),
-            other: Keeper::new(Box::new(|| fresh(transform, init))),
+            keeper: keeper(transform, init, Some(instance)),
+            other: keeper(transform, init, None),
             listening: Dispatch::new(listener.clone()),
             deaf: Dispatch::new(NoSubscriber::default()),
             listener,
@@ -178,36 +178,6 @@ impl<'a> Trial<'a> {
     }
 }
 
-fn in_other_cuts(keeper: &mut Keeper<'_, StartError>, batch: &Batch) -> Result<Pieces, Stopped<StartError>> {
-    let mut all = Pieces { outputs: Vec::new(), failed: Vec::new() };
-    for rows in cuts(batch.len()).into_iter().rev() {
-        let first = rows.start as u32;
-        let pieces = keeper.transform(&batch.rows(rows))?.pieces;
-        all.outputs.extend(pieces.outputs.into_iter().map(|(row, output)| (first + row, output)));
-        all.failed.extend(pieces.failed.into_iter().map(|mut failed| {
-            failed.row += first;
-            failed
-        }));
-    }
-    all.outputs.sort_by_key(|(row, _)| *row);
-    all.failed.sort_by_key(|failed| failed.row);
-    Ok(all)
-}
-
-fn cuts(n: usize) -> Vec<Range<usize>> {
-    let mut cuts = Vec::new();
-    let mut start = 0;
-    for size in CUTS.into_iter().cycle() {
-        if start == n {
-            break;
-        }
-        let end = n.min(start + size);
-        cuts.push(start..end);
-        start = end;
-    }
-    cuts
-}
-
 /// Where several files are read, which one.
 fn of_file(batch: &Batch, sample: &Sample) -> String {
     match sample.n_files() {
@@ -225,18 +195,4 @@ fn told_failure(offset: i64, message: &str, log: &str) -> String {
 
 fn stopped(error: &Stopped<StartError>) -> String {
     told(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_other_cuts_cover_everything_once() {
-        for n in [0, 1, 2, 8, 45, 1_000, 4_096] {
-            let rows: Vec<usize> = cuts(n).into_iter().flatten().collect();
-            assert_eq!(rows, Vec::from_iter(0..n), "{n}");
-        }
-        assert_eq!(cuts(10), [0..1, 1..8, 8..10]);
-    }
 }

@@ -29,6 +29,7 @@ component = "guest.wasm"
 [limits]
 deadline = "300 ms"
 output_bytes = "1 MiB"
+fuel_per_record = 20_000_000
 batch_records = 4
 workers = 1
 
@@ -144,13 +145,38 @@ fn each_misdeed_is_a_dead_letter_and_the_records_around_it_are_unharmed() {
 }
 
 #[test]
-fn a_loop_stops_its_partition_and_names_the_range_and_what_came_before_is_committed() {
+fn a_stall_stops_its_partition_and_names_the_record_and_what_came_before_is_committed() {
     let pipeline = Pipeline::new(&["a", "b", "c", "d", "e", "loop", "f", "g", "h"]);
+    pipeline.change(
+        "deadline = \"300 ms\"\noutput_bytes = \"1 MiB\"\nfuel_per_record = 20_000_000",
+        "deadline = \"50 ms\"\nfuel_per_record = 1_000_000_000_000",
+    );
     let output = pipeline.run(&[]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let error = said(&output)["stopped"][0]["error"].as_str().expect("an error").to_owned();
-    assert!(error.contains("E_STALL") && error.contains("records/0") && error.contains("[4, 8)"), "{error}");
+    assert!(error.contains("E_STALL") && error.contains("records/0") && error.contains("[5, 6)"), "{error}");
     assert_eq!(pipeline.offsets("ok"), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_record_that_never_ends_is_a_dead_letter_and_the_others_go_on() {
+    let pipeline = Pipeline::new(&["a", "b", "c", "d", "e", "loop", "f", "g", "h"]);
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(pipeline.offsets("ok"), [0, 1, 2, 3, 4, 6, 7, 8]);
+    let dead = pipeline.rows("dead");
+    assert!(dead[0]["trap"].as_str().is_some_and(|text| text.contains("units of fuel")), "{dead:?}");
+}
+
+#[test]
+fn a_transform_that_keeps_count_is_found_out_and_nothing_of_it_is_kept() {
+    let pipeline = Pipeline::new(&["count", "a", "count", "b"]);
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let error = said(&output)["stopped"][0]["error"].as_str().expect("an error").to_owned();
+    assert!(error.contains("E_NONDETERMINISTIC") && error.contains("route `ok`, row"), "{error}");
+    assert!(error.contains("field `value`") && error.contains("offset 0"), "{error}");
+    assert_eq!(pipeline.offsets("ok"), [0_i64; 0]);
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn limits() -> InstanceLimits {
         memory_bytes: 64 << 20,
         deadline: Duration::from_millis(500),
         output_bytes: 8 << 20,
+        fuel_per_record: 200_000_000,
         ..InstanceLimits::default()
     }
 }
@@ -47,9 +48,13 @@ fn batch(values: &[&str]) -> Batch {
 }
 
 fn judge(transform: &Transform, values: &[&str]) -> Result<Judged, Stopped<StartError>> {
-    let init = init(transform, limits());
-    let fresh = || transform.instance(&init).map(|rule| Box::new(rule) as Box<dyn Rule>);
-    Keeper::new(Box::new(fresh)).transform(&batch(values))
+    keeper(transform, &init(transform, limits())).transform(&batch(values))
+}
+
+fn keeper<'a>(transform: &'a Transform, init: &'a Init) -> Keeper<'a, StartError> {
+    let fresh = || transform.instance(init).map(|rule| Box::new(rule) as Box<dyn Rule>);
+    let judge = || transform.judge(init).map(|rule| Box::new(rule) as Box<dyn Rule>);
+    Keeper::new(Box::new(fresh), Box::new(judge))
 }
 
 fn process(instance: &mut Instance, values: &[&str]) -> Result<Vec<u32>, CallError> {
@@ -94,6 +99,8 @@ fn each_misdeed_is_told_and_harms_no_other_record() {
         ),
         ("bad-offsets", "bad-output", "process: route `ok`, field `value`: the first offset is 9, not 0"),
         ("many", "bad-output", "process: more than 8388608 bytes"),
+        ("loop", "fuel", "the transform did not come to an end within 200000000 units of fuel"),
+        ("churn", "fuel", "the transform did not come to an end within 200000000 units of fuel"),
     ] {
         let judged = judge(&transform, &["a", "b", misdeed, "c", "drop"]).unwrap();
         let [failed] = &judged.pieces.failed[..] else { panic!("{misdeed}: {:?}", judged.pieces.failed) };
@@ -114,17 +121,49 @@ fn a_panic_is_told_in_the_guests_own_words() {
 }
 
 #[test]
-fn a_loop_is_a_stall_of_the_narrowest_range_after_one_retry() {
+fn a_record_that_takes_too_much_fuel_is_found_even_if_nothing_failed() {
     let transform = hostile();
-    let init = init(&transform, InstanceLimits { deadline: Duration::from_millis(50), ..limits() });
-    let mut n_fresh = 0;
-    let fresh = || {
-        n_fresh += 1;
-        transform.instance(&init).map(|rule| Box::new(rule) as Box<dyn Rule>)
-    };
-    let stopped = Keeper::new(Box::new(fresh)).transform(&batch(&["a", "loop", "b"])).unwrap_err();
-    let text = "E_STALL: the transform did not answer within 50 ms, twice, for t/0 offsets [100, 103)";
-    assert_eq!((stopped.to_string().as_str(), n_fresh), (text, 2));
+    let limits =
+        InstanceLimits { deadline: Duration::from_secs(60), fuel_per_record: 20_000_000, ..limits() };
+    // Long enough to be suspected, and it comes to an end.
+    let judged =
+        keeper(&transform, &init(&transform, limits)).transform(&batch(&["a", "long", "b"])).unwrap();
+    assert_eq!(judged.first_failure, None);
+    let [failed] = &judged.pieces.failed[..] else { panic!("{:?}", judged.pieces.failed) };
+    assert_eq!((failed.row, failed.code), (1, "fuel"));
+}
+
+#[test]
+fn what_takes_long_together_and_not_alone_goes_through() {
+    let transform = hostile();
+    let limits =
+        InstanceLimits { deadline: Duration::from_secs(60), fuel_per_record: 1_000_000_000, ..limits() };
+    let judged = keeper(&transform, &init(&transform, limits))
+        .transform(&batch(&["long", "long", "long", "a"]))
+        .unwrap();
+    assert_eq!(judged.pieces.failed.len(), 0);
+    assert_eq!(judged.pieces.outputs.len(), 1, "and its output is the one that was made at first");
+    assert!(judged.lowered.is_some());
+}
+
+#[test]
+fn time_without_the_fuel_to_convict_is_a_stall_of_the_record_after_one_retry() {
+    let transform = hostile();
+    let limits =
+        InstanceLimits { deadline: Duration::from_millis(50), fuel_per_record: u64::MAX, ..limits() };
+    let stopped =
+        keeper(&transform, &init(&transform, limits)).transform(&batch(&["a", "loop", "b"])).unwrap_err();
+    let text = "E_STALL: the transform did not answer within 200 ms, twice, for t/0 offsets [101, 102)";
+    assert_eq!(stopped.to_string(), text);
+}
+
+#[test]
+fn a_judge_makes_what_a_worker_makes() {
+    let transform = hostile();
+    let init = init(&transform, limits());
+    let values = batch(&["a", "reject", "drop", "raw", "ü"]);
+    let made = |mut rule: Instance| format!("{:?}", rule.process(&values).unwrap());
+    assert_eq!(made(transform.instance(&init).unwrap()), made(transform.judge(&init).unwrap()));
 }
 
 #[test]

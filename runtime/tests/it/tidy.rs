@@ -63,11 +63,17 @@ const RULE: &[(Names, &[Names], &str)] = &[
     ),
     (
         &["pipeline::threads"],
-        &[MODEL, PORTS, &["commit", "pipeline", "sandbox::verdict"]],
+        &[MODEL, PORTS, &["commit", "pipeline", "purity", "sandbox::verdict"]],
         "the pipeline knows sources, sinks and transforms by their traits alone",
     ),
     (&["sandbox"], &[MODEL], "the sandbox knows batches and outputs, not where they come from or go to"),
     (&["sandbox::verdict"], &[MODEL], "a verdict knows rules, not how they are sandboxed"),
+    (&["cell"], &[MODEL, &["sandbox", "sink::json"]], "a value is shown alike wherever it is shown"),
+    (
+        &["purity"],
+        &[MODEL, &["cell", "sandbox::verdict"]],
+        "two answers are compared without knowing who gave them",
+    ),
     (&["config"], &[], "the pipeline file is read without knowing what will act on it"),
     (
         &["report"],
@@ -76,7 +82,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
     ),
     (
         &["validate"],
-        &[MODEL, PORTS, ADAPTERS, CENTRE, &["config", "report"]],
+        &[MODEL, PORTS, ADAPTERS, CENTRE, &["cell", "config", "purity", "report"]],
         "a component is judged whoever asks for it",
     ),
     (&["project"], &[MODEL, &["sandbox"]], "a transform is made and built without running a record"),
@@ -94,7 +100,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("wasmtime", &["sandbox"], "only the sandbox knows how transforms are run"),
     (
         "arrow",
-        &["description", "route", "sandbox", "sink", "validate", "cli"],
+        &["cell", "description", "purity", "route", "sandbox", "sink", "validate", "cli"],
         "columns begin behind the transform",
     ),
     ("parquet", &["sink::files::parquet"], "one file knows the format"),
@@ -150,8 +156,9 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     (
         "rustix",
-        &["sink::files::local", "sink::files::storage", "sandbox::cache", "app", "main"],
-        "the operating system is asked where files are locked or renamed, and to kill the program in tests",
+        &["sink::files::local", "sink::files::storage", "sandbox::cache", "sandbox::instance", "app", "main"],
+        "the operating system is asked where files are locked or renamed, what time a call took of the processor, and \
+         to kill the program in tests",
     ),
     ("sha2", &["digest", "source::files", "sandbox"], "how a digest is written is for `digest` to say"),
     ("hmac", &["sandbox::cache"], "only the cache signs what it wrote"),

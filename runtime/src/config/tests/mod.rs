@@ -44,6 +44,7 @@ in_flight_bytes = "16 MB"
 
 [sandbox]
 imports = "none"
+verify_fraction = 0.25
 
 [routes]
 usa = ["lake.customers_usa", "copy.customers.usa"]
@@ -161,6 +162,7 @@ fn a_full_file_says_what_it_says() {
             },
             sandbox: Sandbox {
                 imports: None,
+                verify_fraction: 0.25,
             },
             routes: {
                 "alerts": [

@@ -102,6 +102,8 @@ impl Made {
     fn take(&mut self, row: u32, value: &str, offset: i64) -> Result<(), String> {
         match value {
             "loop" => spin(),
+            "long" => _ = (0..50_000_000_u64).fold(1, |n, i| std::hint::black_box(n) ^ i),
+            "churn" => churn(),
             "recurse" => drop(recurse(1)),
             "eat" => eat(),
             "flood" => (0..5_000).for_each(|i| eprintln!("flood {i} \u{1b}[31m")),
@@ -166,6 +168,14 @@ impl Made {
 fn spin<T>() -> T {
     loop {
         std::hint::black_box(());
+    }
+}
+
+/// Few instructions that each take long.
+fn churn() {
+    let mut all = vec![1_u8; 32 << 20];
+    loop {
+        std::hint::black_box(&mut all).copy_within(0..16 << 20, 16 << 20);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::concat;
 
-use super::shown::cell;
+use crate::cell::cell;
 use crate::route::{DEAD_LETTERS, Fate, RoutePart, Routed};
 
 /// Where two runs part.
