@@ -45,6 +45,8 @@ pub struct Options {
     pub once: bool,
     /// Where compiled transforms are kept.
     pub cache_dir: Option<PathBuf>,
+    /// The program that compiles them: see [`SandboxOptions::compiler`].
+    pub compiler: Option<PathBuf>,
 }
 
 /// A pipeline that is ready to run: its state directory is held, its plan is chosen, its sinks are open.
@@ -161,6 +163,7 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
     let workers = config.limits.workers.get();
     Ok(Sandbox::new(SandboxOptions {
         cache_dir: options.cache_dir.clone().or_else(|| Some(config.state.join("cache"))),
+        compiler: options.compiler.clone(),
         imports,
         // One for each worker, one more for a second look, and both again while a plan changes.
         max_instances: workers * 4 + 4,

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::sandbox::child;
+
 /// Records from files through rules in a WebAssembly sandbox to files, each exactly once.
 ///
 /// Start with `weir demo`. Exit codes: 0 done; 1 the answer is no, such as a failed check or a partition that
@@ -34,6 +36,11 @@ enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
     History(history::HistoryArgs),
+    /// Compiles one component for a sandbox in another process
+    #[command(name = child::COMMAND, hide = true)]
+    CompileComponent {
+        of: String,
+    },
 }
 
 /// How a command ended, for whoever called the program.
@@ -78,6 +85,10 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Validate(args) => validate::validate(&args),
         Command::Run(args) => run::run(&args),
         Command::History(args) => history::history(&args),
+        Command::CompileComponent { of } => {
+            child::serve(&of, std::io::stdin().lock(), std::io::stdout().lock())?;
+            Ok(Ended::Done)
+        }
     }
 }
 
@@ -88,6 +99,14 @@ fn start_log() {
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+}
+
+/// This program, to compile components in processes of its own. On Linux by a name that stays true while it is replaced.
+fn this_program() -> Option<std::path::PathBuf> {
+    match cfg!(target_os = "linux") {
+        true => Some("/proc/self/exe".into()),
+        false => std::env::current_exe().ok(),
+    }
 }
 
 /// Where this user's programs keep what they can make again: `$XDG_CACHE_HOME/weir`, else `~/.cache/weir`.

@@ -44,7 +44,12 @@ pub(super) fn run(args: &RunArgs) -> Result<Ended> {
     if !warnings.is_empty() {
         eprintln!("{warnings}");
     }
-    let options = Options { adopt: args.adopt, once: args.once, cache_dir: super::cache_dir() };
+    let options = Options {
+        adopt: args.adopt,
+        once: args.once,
+        cache_dir: super::cache_dir(),
+        compiler: super::this_program(),
+    };
     let done = run_pipeline(&config, &options)?;
     if args.json {
         println!("{}", done.to_json());

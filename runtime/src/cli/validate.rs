@@ -103,8 +103,12 @@ fn sample(path: &Path, format: Option<Format>) -> Result<Sample, Error> {
 }
 
 fn sandbox() -> Result<Sandbox, Error> {
-    let options =
-        SandboxOptions { cache_dir: super::cache_dir(), max_instances: 8, ..SandboxOptions::default() };
+    let options = SandboxOptions {
+        cache_dir: super::cache_dir(),
+        compiler: super::this_program(),
+        max_instances: 8,
+        ..SandboxOptions::default()
+    };
     Sandbox::new(options).map_err(|e| Error::Unreadable(e.to_string()))
 }
 

@@ -11,6 +11,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 
+use super::compile::Compiled;
+
 /// A directory of compiled components that only this user may write.
 pub(super) struct Cache {
     dir: PathBuf,
@@ -46,14 +48,14 @@ impl Cache {
     }
 
     /// The code kept as `name`. `None` if there is none, or if this installation did not write it.
-    pub(super) fn get(&self, name: &str) -> Option<Vec<u8>> {
+    pub(super) fn get(&self, name: &str) -> Option<Compiled> {
         let mut code = fs::read(self.dir.join(name)).ok()?;
         let tag = code.split_off(code.len().checked_sub(TAG)?);
         let ours = self.mac(name, &code).verify_slice(&tag).is_ok();
         if !ours {
             tracing::debug!(name, "compiled code in the cache was changed, compiling again");
         }
-        ours.then_some(code)
+        ours.then_some(Compiled(code))
     }
 
     /// Keeps `code` as `name`, all of it or nothing. A failure is only a warning.
@@ -144,7 +146,7 @@ mod tests {
         cache.put("a", b"code");
         cache.put("a", b"newer");
         let again = Cache::open(&dir.path().join("new/cache")).unwrap();
-        assert_eq!(again.get("a").as_deref(), Some(&b"newer"[..]));
+        assert_eq!(again.get("a"), Some(Compiled(b"newer".to_vec())));
         let mode = |name: &str| fs::metadata(dir.path().join("new/cache").join(name)).unwrap().mode() & 0o777;
         assert_eq!((mode("."), mode("key"), mode("a")), (0o700, 0o600, 0o600));
     }

@@ -10,8 +10,10 @@ use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, I
 
 use super::bindings::{INTERFACE, TransformComponentPre, wit};
 use super::cache::{Cache, hex};
+use super::child;
 use super::engine::{Sandbox, Use};
 use super::load_error::{LoadError, one_line};
+use super::precheck;
 use super::transform::Transform;
 use super::wasi::{self, Host, Import};
 
@@ -28,6 +30,7 @@ impl Sandbox {
     /// Each says what is wrong with the file; [`LoadError::hint`] what to do.
     pub fn load(&self, bytes: &[u8]) -> Result<Transform, LoadError> {
         look_at(bytes)?;
+        precheck::check(bytes, self.shared.options.max_memory_bytes)?;
         let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
         let (imports, pre) = self.link(bytes, &digest, Use::Work)?;
         Ok(Transform::new(self.clone(), digest.into(), imports, pre, bytes.into()))
@@ -41,7 +44,7 @@ impl Sandbox {
         of: Use,
     ) -> Result<(Vec<Import>, TransformComponentPre<Host>), LoadError> {
         let engine = self.engine(of);
-        let component = self.component(bytes, digest, engine)?;
+        let component = self.component(bytes, digest, of)?;
         let (linker, imports) = wasi::link(engine, &component, self.shared.options.imports)?;
         let transform = exports_transform(engine, &component)?;
         let pre = linker.instantiate_pre(&component).map_err(|e| LoadError::unlinked(&e))?;
@@ -50,26 +53,42 @@ impl Sandbox {
         Ok((imports, pre))
     }
 
-    fn component(&self, bytes: &[u8], digest: &str, engine: &Engine) -> Result<Component, LoadError> {
-        let Some(cache) = &self.shared.cache else { return compile(engine, bytes) };
+    fn component(&self, bytes: &[u8], digest: &str, of: Use) -> Result<Component, LoadError> {
+        let engine = self.engine(of);
+        let Some(cache) = &self.shared.cache else {
+            return made_here(engine, &self.compile(bytes, of)?).map_err(|e| LoadError::compile(&e, bytes));
+        };
         let name = Cache::name(engine, digest);
-        if let Some(component) = cache.get(&name).and_then(|code| precompiled(engine, &code)) {
-            return Ok(component);
+        if let Some(code) = cache.get(&name) {
+            match made_here(engine, &code) {
+                Ok(component) => return Ok(component),
+                Err(e) => tracing::debug!(error = e, "compiling again"),
+            }
         }
-        let component = compile(engine, bytes)?;
-        match component.serialize() {
-            Ok(code) => cache.put(&name, &code),
-            Err(e) => tracing::warn!(error = one_line(&e), "compiled code could not be kept"),
-        }
+        let code = self.compile(bytes, of)?;
+        let component = made_here(engine, &code).map_err(|e| LoadError::compile(&e, bytes))?;
+        cache.put(&name, &code.0);
         Ok(component)
+    }
+
+    fn compile(&self, bytes: &[u8], of: Use) -> Result<Compiled, LoadError> {
+        match &self.shared.options.compiler {
+            Some(program) => child::compile(program, of, bytes).map(Compiled),
+            None => code(self.engine(of), bytes).map_err(|e| refused(e, bytes)),
+        }
     }
 }
 
-#[expect(unsafe_code, reason = "the cache vouches that this installation wrote the code")]
-fn precompiled(engine: &Engine, code: &[u8]) -> Option<Component> {
-    // SAFETY: the bytes carry the keyed hash of this installation, and were made by `Component::serialize`.
-    let component = unsafe { Component::deserialize(engine, code) };
-    component.inspect_err(|e| tracing::debug!(error = one_line(e), "compiling again")).ok()
+/// What [`code`] made, in this process, in a child of it, or in an earlier one of this installation.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Compiled(pub(super) Vec<u8>);
+
+#[expect(unsafe_code, reason = "nothing else makes a `Compiled`, and the cache vouches for what it kept")]
+fn made_here(engine: &Engine, code: &Compiled) -> Result<Component, String> {
+    // SAFETY: the bytes were made by `Engine::precompile_component` of this program: just now, or they carry the keyed
+    // hash of this installation.
+    let component = unsafe { Component::deserialize(engine, &code.0) };
+    component.map_err(|e| one_line(&e))
 }
 
 /// Refuses what cannot be a component, by its first bytes and its size.
@@ -111,15 +130,30 @@ fn looks_like(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Some invalid or rare components panic in the compiler; that is no reason to take the process down.
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
-    let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(engine, bytes)));
+/// Why there is no code.
+pub(super) enum Refused {
+    /// What the compiler says of the component, on one line.
+    Invalid(String),
+    /// What it said of itself.
+    Panicked(String),
+}
+
+pub(super) fn refused(why: Refused, bytes: &[u8]) -> LoadError {
+    match why {
+        Refused::Invalid(text) => LoadError::compile(&text, bytes),
+        Refused::Panicked(text) => LoadError::Compiler { text },
+    }
+}
+
+/// Compiles. Some invalid or rare components panic in the compiler; that is no reason to take the process down.
+pub(super) fn code(engine: &Engine, bytes: &[u8]) -> Result<Compiled, Refused> {
+    let compiled = catch_unwind(AssertUnwindSafe(|| engine.precompile_component(bytes)));
     let compiled = compiled.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
-        LoadError::Compiler { text: text.to_owned() }
+        Refused::Panicked(text.to_owned())
     })?;
-    compiled.map_err(|e| LoadError::compile(&e, bytes))
+    compiled.map(Compiled).map_err(|e| Refused::Invalid(one_line(&e)))
 }
 
 /// By name and version: `0.1.x` serves for `0.1.0`.

@@ -22,6 +22,9 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 pub struct SandboxOptions {
     /// Where compiled code is kept between runs; only this user may write there. `None`: nowhere.
     pub cache_dir: Option<PathBuf>,
+    /// The program that compiles, in a process of its own with limits: one that calls [`super::child::serve`] when it is
+    /// started with [`super::child::COMMAND`]. `None`: this process itself, without limits.
+    pub compiler: Option<PathBuf>,
     /// What a transform may import.
     pub imports: Imports,
     /// How many instances may live at once, judges not counted: one per worker, and one more for a second look.
@@ -36,6 +39,7 @@ impl Default for SandboxOptions {
     fn default() -> Self {
         Self {
             cache_dir: None,
+            compiler: None,
             imports: Imports::Inert,
             max_instances: 32,
             max_memory_bytes: 256 << 20,
@@ -118,6 +122,11 @@ fn engine(options: &SandboxOptions) -> wasmtime::Result<Engine> {
         tracing::warn!(error = format!("{e:#}"), "no pool for instances, making them on demand");
         Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand))
     })
+}
+
+/// Makes code for the engines of a [`Sandbox`] that can be interrupted, and runs nothing.
+pub(super) fn compiler(of: Use) -> wasmtime::Result<Engine> {
+    Engine::new(&config(&SandboxOptions::default(), of))
 }
 
 /// Multi-memory stays on: without it some valid components panic in the compiler. Guard pages, their reservation

@@ -58,6 +58,22 @@ pub enum LoadError {
         /// What the compiler said.
         text: String,
     },
+    /// It is made of more than any compiler should have to look at.
+    #[error("the component has {n} {what}, more than the {limit} that a transform may have")]
+    TooComplex {
+        /// Of what.
+        what: &'static str,
+        /// What it has.
+        n: u64,
+        /// What it may have.
+        limit: u64,
+    },
+    /// Compiling it took more than compiling may take.
+    #[error("compiling the component took more than {what}")]
+    CompileLimit {
+        /// Of what, and how much.
+        what: &'static str,
+    },
     /// It is not valid.
     #[error("the component is not valid: {text}")]
     Invalid {
@@ -116,6 +132,9 @@ impl LoadError {
             Self::Format { .. } => "build it with current tools: binary format 0x1000d is understood",
             Self::Truncated { .. } => "copy the file again, all of it",
             Self::Feature { .. } => "switch the feature off in the compiler that built it",
+            Self::TooComplex { .. } | Self::CompileLimit { .. } => {
+                "build it with less in it: no generated tables as code, no function of thousands of lines, optimised"
+            }
             Self::TooDemanding { .. } => {
                 "raise `sandbox.memory_limit`, or build it with a smaller memory and stack"
             }
@@ -155,8 +174,8 @@ impl LoadError {
     }
 
     /// What the compiler's words mean. `bytes` have the header of a component.
-    pub(super) fn compile(error: &wasmtime::Error, bytes: &[u8]) -> Self {
-        let text = one_line(error);
+    pub(super) fn compile(text: &str, bytes: &[u8]) -> Self {
+        let text = text.to_owned();
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if let Some((_, feature)) = FEATURES.iter().find(|(words, _)| says(&[words])) {
             return Self::Feature { feature, text };

@@ -8,6 +8,7 @@
 
 mod bindings;
 mod cache;
+pub mod child;
 mod columns;
 mod compile;
 mod describe;
@@ -18,6 +19,7 @@ mod load_error;
 mod log;
 mod lower;
 mod output;
+mod precheck;
 mod transform;
 pub mod verdict;
 pub mod wasi;

@@ -67,6 +67,48 @@ fn precompiled_code_is_refused() {
     says(&std::fs::read(code).unwrap(), "precompiled code is not accepted");
 }
 
+/// With the real program to compile in a process of its own.
+fn with_child() -> Sandbox {
+    let compiler = Some(env!("CARGO_BIN_EXE_weir").into());
+    Sandbox::new(SandboxOptions { compiler, ..SandboxOptions::default() }).unwrap()
+}
+
+#[test]
+fn a_child_compiles_what_this_process_would_have() {
+    let transform = with_child().load(guests::hostile()).unwrap();
+    assert_eq!(transform.describe(&[]).unwrap().name.as_str(), "hostile");
+    let told = |bytes: &[u8]| (load(bytes).to_string(), with_child().load(bytes).unwrap_err().to_string());
+    for bytes in [module("(memory 1 1 shared)"), module("(func i32.const 0)"), component("")] {
+        let (here, there) = told(&bytes);
+        assert_eq!(here, there);
+    }
+}
+
+#[test]
+fn compile_bombs_are_refused_before_they_are_compiled() {
+    let many = |n: usize| {
+        let mut functions = wasm_encoder::FunctionSection::new();
+        let mut code = wasm_encoder::CodeSection::new();
+        let mut types = wasm_encoder::TypeSection::new();
+        types.ty().function([], []);
+        for _ in 0..n {
+            functions.function(0);
+            code.function(wasm_encoder::Function::new([]).instruction(&wasm_encoder::Instruction::End));
+        }
+        let mut module = wasm_encoder::Module::new();
+        module.section(&types).section(&functions).section(&code);
+        let mut component = wasm_encoder::Component::new();
+        component.section(&wasm_encoder::ModuleSection(&module));
+        component.finish()
+    };
+    says(&many(1_000_000), "the component has 1000000 functions, more than the 200000");
+    says(
+        &module(&format!("(func {})", "(local i32 i64 f64 v128)".repeat(12_500))),
+        "the component has 50000 local",
+    );
+    says(&module("(memory 65536)"), "the component wants more than any transform may have");
+}
+
 #[test]
 fn features_that_are_off_are_named() {
     says(&module("(memory 1 1 shared)"), "the component uses threads");

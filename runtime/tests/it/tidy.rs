@@ -98,6 +98,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
 /// Libraries, the modules and all below them that may use them, and why no other.
 const LIBRARIES: &[(&str, Names, &str)] = &[
     ("wasmtime", &["sandbox"], "only the sandbox knows how transforms are run"),
+    ("wasmparser", &["sandbox::precheck"], "what a component may be made of is counted in one place"),
     (
         "arrow",
         &["cell", "description", "purity", "route", "sandbox", "sink", "validate", "cli"],
@@ -114,13 +115,13 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("schemars", &["config"], "only the pipeline file has a schema"),
     (
         "crossbeam_channel",
-        &["pipeline::threads", "sandbox::engine", "app", "cli"],
+        &["pipeline::threads", "sandbox::child", "sandbox::engine", "app", "cli"],
         "threads are few, and all in these places",
     ),
     // The pipeline file's default for the number of workers is that of the processors.
     (
         "std::thread",
-        &["config::file", "pipeline::threads", "sandbox::engine", "app", "cli"],
+        &["config::file", "pipeline::threads", "sandbox::child", "sandbox::engine", "app", "cli"],
         "threads are few, and all in these places",
     ),
     (
@@ -151,14 +152,22 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     (
         "std::process",
-        &["pipeline::threads", "project", "app", "cli", "main"],
+        &["pipeline::threads", "sandbox::child", "project", "app", "cli", "main"],
         "what does not own the process neither ends it nor starts others",
     ),
     (
         "rustix",
-        &["sink::files::local", "sink::files::storage", "sandbox::cache", "sandbox::instance", "app", "main"],
-        "the operating system is asked where files are locked or renamed, what time a call took of the processor, and \
-         to kill the program in tests",
+        &[
+            "sink::files::local",
+            "sink::files::storage",
+            "sandbox::cache",
+            "sandbox::child",
+            "sandbox::instance",
+            "app",
+            "main",
+        ],
+        "the operating system is asked where files are locked or renamed, how much a call took or may take of the \
+         machine, and to kill the program in tests",
     ),
     ("sha2", &["digest", "source::files", "sandbox"], "how a digest is written is for `digest` to say"),
     ("hmac", &["sandbox::cache"], "only the cache signs what it wrote"),
