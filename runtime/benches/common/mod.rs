@@ -81,7 +81,8 @@ impl Customers {
         let sandbox = Sandbox::new(options).expect("the machine can run a sandbox");
         let component = std::fs::read(env!("WEIR_CUSTOMERS_WASM")).expect("the build made it");
         let transform = sandbox.load(&component).expect("it is a transform");
-        let description = Arc::new(transform.describe(&[]).expect("it describes itself"));
+        let description =
+            Arc::new(transform.describe(&[], &InstanceLimits::default()).expect("it describes itself"));
         let tables = vec![Arc::new(cities(&description))];
         Self {
             transform,

@@ -67,10 +67,11 @@ impl Candidate {
         let transform = sandbox
             .load(&component)
             .with_context(|| format!("loading the component {}", config.transform.component.display()))?;
-        check_settings(config, &transform.describe(&[])?)?;
+        let may_use = instance_limits(&limits(config), config.limits.log_bytes_per_second.bytes());
+        check_settings(config, &transform.describe(&[], &may_use)?)?;
         let given: Vec<_> =
             config.transform.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let description = transform.describe(&given)?;
+        let description = transform.describe(&given, &may_use)?;
         check_tables(config, &description)?;
         let routes: Vec<&str> = description.routes.iter().map(|route| &*route.name).collect();
         config.check_routes(&routes)?;
@@ -331,13 +332,13 @@ impl PlanRules {
         );
         let transform = self.sandbox.load(&self.store.get(&plan.digest)?)?;
         let settings: Vec<_> = plan.settings.clone().into_iter().collect();
-        let description = Arc::new(transform.describe(&settings)?);
+        let limits = instance_limits(&plan.limits, self.log_bytes_per_second);
+        let description = Arc::new(transform.describe(&settings, &limits)?);
         let mut tables = Vec::new();
         for (name, reference) in &plan.tables {
             let bytes = self.store.get(&reference.digest)?;
             tables.push(Arc::new(parse_table(&description, name, reference, &bytes)?));
         }
-        let limits = instance_limits(&plan.limits, self.log_bytes_per_second);
         let bindings = Arc::new(bindings(plan, &self.sinks));
         Ok(LoadedPlan { transform, init: Init { settings, tables, limits, description }, bindings })
     }

@@ -79,6 +79,7 @@ impl ValidateArgs {
             tables: tables.collect(),
             sample: self.sample.as_deref().map(|path| sample(path, self.format)).transpose()?,
             expect: self.expect.clone(),
+            limits: crate::validate::limits(),
             show: if self.json { 0 } else { self.show },
         })
     }

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use super::cargo::{self, TARGET};
 use super::manifest::{self, ManifestError};
 use crate::description::Description;
-use crate::sandbox::{EngineError, LoadError, Sandbox, SandboxOptions, StartError, Transform};
+use crate::sandbox::{
+    EngineError, InstanceLimits, LoadError, Sandbox, SandboxOptions, StartError, Transform,
+};
 
 /// A component that was built, loaded and asked what it is.
 #[derive(Debug)]
@@ -111,7 +113,7 @@ pub fn build(
     let made = compile(dir, package.clone())?;
     let bytes = std::fs::read(&made).map_err(|e| at("reading", &made, e))?;
     let transform = Sandbox::new(SandboxOptions::default())?.load(&bytes)?;
-    let description = transform.describe(&[])?;
+    let description = transform.describe(&[], &InstanceLimits::default())?;
     let path = output.map_or_else(|| dir.join(format!("{package}.wasm")), Path::to_owned);
     put(&path, &bytes).map_err(|e| at("writing", &path, e))?;
     Ok(Built { path, bytes: bytes.len(), transform, description })

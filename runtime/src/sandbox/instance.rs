@@ -123,13 +123,13 @@ impl Instance {
     pub(super) fn describe(
         transform: &Transform,
         settings: &[(String, String)],
-        limits: InstanceLimits,
+        limits: &InstanceLimits,
     ) -> Result<Description, StartError> {
-        let (mut store, guest) = instantiate(transform, &limits, Use::Work)?;
+        let (mut store, guest) = instantiate(transform, limits, Use::Work)?;
         let settings: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         arm(&mut store, limits.start_deadline);
         let said = guest.weir_transform_transform().call_describe(&mut store, &settings);
-        let said = said.map_err(|e| failed_start(&mut store, "describe", &limits, &e))?;
+        let said = said.map_err(|e| failed_start(&mut store, "describe", limits, &e))?;
         let said = said.map_err(|text| StartError::Refused { text: cut(&text) })?;
         describe::check(said).map_err(StartError::Description)
     }

@@ -51,13 +51,17 @@ impl Transform {
         &self.shared.imports
     }
 
-    /// Asks a fresh instance what the transform is, wants and gives under `settings`; those not given take their
-    /// defaults. Names and types are checked.
+    /// Asks a fresh instance, within `limits`, what the transform is, wants and gives under `settings`; those not given
+    /// take their defaults. Names and types are checked.
     ///
     /// # Errors
     /// See [`StartError`]; one of [`StartError::Refused`] comes from the transform itself.
-    pub fn describe(&self, settings: &[(String, String)]) -> Result<Description, StartError> {
-        Instance::describe(self, settings, InstanceLimits::default())
+    pub fn describe(
+        &self,
+        settings: &[(String, String)],
+        limits: &InstanceLimits,
+    ) -> Result<Description, StartError> {
+        Instance::describe(self, settings, limits)
     }
 
     /// Starts an instance and has it take its settings and tables.

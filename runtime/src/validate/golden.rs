@@ -149,7 +149,7 @@ impl Cases {
         }
         let mut mismatches = Vec::new();
         for (settings, cases) in by_settings {
-            let description = transform.describe(settings).map(Arc::new);
+            let description = transform.describe(settings, limits).map(Arc::new);
             let init = match description {
                 Ok(description) => {
                     let tables = given::load_tables(&description, &self.tables(&description, tables))?;

@@ -39,6 +39,8 @@ pub struct Request<'a> {
     pub sample: Option<Sample>,
     /// The file of golden cases, if any.
     pub expect: Option<PathBuf>,
+    /// What an instance may use.
+    pub limits: InstanceLimits,
     /// How many rows of each route are kept to be shown.
     pub show: usize,
 }
@@ -94,15 +96,17 @@ pub fn validate(sandbox: &Sandbox, request: Request<'_>) -> Result<Validation, E
     let cases = request.expect.as_deref().map(Cases::read).transpose()?;
     let mut found = Validation::default();
     let Some(transform) = found.load(sandbox, request.component) else { return Ok(found) };
-    let Some(description) = found.describe(&transform, &request.settings)? else { return Ok(found) };
+    let Some(description) = found.describe(&transform, &request.settings, &request.limits)? else {
+        return Ok(found);
+    };
     if let Some(mut sample) = request.sample {
         found.left_out = sample.left_out().to_vec();
         let tables = given::load_tables(&description, &request.tables)?;
-        let init = Init { settings: request.settings, tables, limits: limits(), description };
+        let init = Init { settings: request.settings, tables, limits: request.limits.clone(), description };
         found.try_sample(&transform, &init, &mut sample, request.show)?;
     }
     if let Some(cases) = cases {
-        found.mismatches = cases.run(&transform, &request.tables, &limits())?;
+        found.mismatches = cases.run(&transform, &request.tables, &request.limits)?;
         found.check_expected(&cases);
     }
     Ok(found)
@@ -136,11 +140,12 @@ impl Validation {
         &mut self,
         transform: &Transform,
         settings: &[(String, String)],
+        limits: &InstanceLimits,
     ) -> Result<Option<Arc<Description>>, Error> {
-        let described = match transform.describe(&[]) {
+        let described = match transform.describe(&[], limits) {
             Ok(description) => {
                 given::check_settings(&description, settings)?;
-                transform.describe(settings)
+                transform.describe(settings, limits)
             }
             refused => refused,
         };
@@ -234,7 +239,7 @@ const FAILURE_HINT: &str = "a record that cannot be used is to be rejected with 
                             time, and tells nobody what is wrong with the record";
 
 /// As a pipeline has them that says nothing of limits.
-fn limits() -> InstanceLimits {
+pub fn limits() -> InstanceLimits {
     let limits = Limits::default();
     InstanceLimits {
         memory_bytes: limits.memory.bytes() as usize,

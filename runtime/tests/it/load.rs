@@ -1,6 +1,6 @@
 //! Files that are no transforms: what is wrong with each is said in words, with what to do.
 
-use weir::sandbox::{LoadError, Sandbox, SandboxOptions};
+use weir::sandbox::{InstanceLimits, LoadError, Sandbox, SandboxOptions};
 
 use crate::guests;
 
@@ -76,7 +76,7 @@ fn with_child() -> Sandbox {
 #[test]
 fn a_child_compiles_what_this_process_would_have() {
     let transform = with_child().load(guests::hostile()).unwrap();
-    assert_eq!(transform.describe(&[]).unwrap().name.as_str(), "hostile");
+    assert_eq!(transform.describe(&[], &InstanceLimits::default()).unwrap().name.as_str(), "hostile");
     let told = |bytes: &[u8]| (load(bytes).to_string(), with_child().load(bytes).unwrap_err().to_string());
     for bytes in [module("(memory 1 1 shared)"), module("(func i32.const 0)"), component("")] {
         let (here, there) = told(&bytes);

@@ -46,7 +46,7 @@ fn sample(path: &Path) -> Batch {
 fn fates(component: &Path, sample: &Batch) -> [Vec<u32>; 3] {
     let sandbox = Sandbox::new(SandboxOptions::default()).unwrap();
     let transform = sandbox.load(&std::fs::read(component).unwrap()).unwrap();
-    let description = Arc::new(transform.describe(&[]).unwrap());
+    let description = Arc::new(transform.describe(&[], &InstanceLimits::default()).unwrap());
     let init = Init { settings: vec![], tables: vec![], limits: InstanceLimits::default(), description };
     let output = transform.instance(&init).unwrap().process(sample).unwrap();
     let [orders, rest] = &output.routes[..] else { panic!("two routes") };

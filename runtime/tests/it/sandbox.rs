@@ -33,7 +33,7 @@ fn limits() -> InstanceLimits {
 }
 
 fn init(transform: &Transform, limits: InstanceLimits) -> Init {
-    let description = Arc::new(transform.describe(&[]).unwrap());
+    let description = Arc::new(transform.describe(&[], &self::limits()).unwrap());
     Init { settings: Vec::new(), tables: Vec::new(), limits, description }
 }
 
@@ -214,8 +214,9 @@ fn a_bad_start_is_told() {
     assert!(source.log().contains("started badly on request"));
     let StartError::Call { function: "init", source } = start("init-loop") else { panic!("a deadline") };
     assert_eq!(source.code(), "deadline");
-    let describe =
-        |when: &str| transform.describe(&[("when".to_owned(), when.to_owned())]).unwrap_err().to_string();
+    let describe = |when: &str| {
+        transform.describe(&[("when".to_owned(), when.to_owned())], &self::limits()).unwrap_err().to_string()
+    };
     assert_eq!(
         describe("describe-err"),
         "the transform refuses its settings or tables: described badly on request"
@@ -252,7 +253,7 @@ fn compiled_code_is_kept_and_a_changed_file_is_compiled_again() {
     let dir = tempfile::tempdir().unwrap();
     let options = SandboxOptions { cache_dir: Some(dir.path().join("cache")), ..SandboxOptions::default() };
     let sandbox = Sandbox::new(options).unwrap();
-    let load = || sandbox.load(guests::hostile()).unwrap().describe(&[]).unwrap();
+    let load = || sandbox.load(guests::hostile()).unwrap().describe(&[], &self::limits()).unwrap();
     let code = || {
         let files = std::fs::read_dir(dir.path().join("cache")).unwrap().map(|entry| entry.unwrap().path());
         let mut code = files.filter(|path| path.extension().is_some_and(|e| e == "cwasm"));
