@@ -12,7 +12,7 @@ use super::bindings::{INTERFACE, TransformComponentPre, wit};
 use super::cache::{Cache, hex};
 use super::child;
 use super::engine::{Sandbox, Use};
-use super::load_error::{LoadError, one_line};
+use super::load_error::{LoadError, one_line, shown};
 use super::precheck;
 use super::transform::Transform;
 use super::wasi::{self, Host, Import};
@@ -166,7 +166,7 @@ fn exports_transform(engine: &Engine, component: &Component) -> Result<Component
         .exports(engine)
         .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
         .take(8)
-        .map(|(name, _)| format!("`{}`", super::log::escape(&name.chars().take(100).collect::<String>())))
+        .map(|(name, _)| format!("`{}`", shown(name, 100)))
         .collect();
     let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     Err(LoadError::NoTransform { found })

@@ -229,6 +229,7 @@ fn instantiate(
     let host = Host {
         log: GuestLog::new(limits.log_bytes_per_second),
         limiter: Limiter::new(limits.memory_bytes),
+        handles: 0,
         clock: elapsed,
     };
     let mut store = Store::new(transform.sandbox().engine(of), host);

@@ -159,11 +159,11 @@ impl LoadError {
             _ if interface.starts_with("wasi:") => "build it for WASI 0.2: other versions are not answered",
             _ => "a transform gets all it knows through `init` and `process`: leave the import out",
         };
-        Self::Import { interface: interface.to_owned(), hint }
+        Self::Import { interface: shown(interface, 200), hint }
     }
 
     pub(super) fn link(interface: &str, error: &wasmtime::Error) -> Self {
-        Self::ImportForm { interface: interface.to_owned(), text: one_line(error) }
+        Self::ImportForm { interface: shown(interface, 200), text: one_line(error) }
     }
 
     /// What the linker's words mean: it names the interface between backquotes.
@@ -209,8 +209,16 @@ const FEATURES: &[(&str, &str)] = &[
     ("tail calls", "tail calls"),
 ];
 
-/// The whole chain on one line.
+/// The whole chain on one line, without what a guest's names can put into it.
 pub(super) fn one_line(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}");
-    super::log::escape(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+    shown(&text.split_whitespace().collect::<Vec<_>>().join(" "), 600)
+}
+
+/// At most so many characters of what a component says, safe to print.
+pub(super) fn shown(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => super::log::escape(&text[..end]) + " (cut)",
+        None => super::log::escape(text),
+    }
 }

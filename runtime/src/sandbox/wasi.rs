@@ -23,11 +23,24 @@ use super::log::GuestLog;
 pub(super) struct Host {
     pub(super) log: GuestLog,
     pub(super) limiter: Limiter,
+    /// Streams and pollables that the guest has and did not drop.
+    pub(super) handles: u32,
     /// Time since any fixed moment; it meters the log only.
     pub(super) clock: fn() -> Duration,
 }
 
+/// How many streams and pollables a guest may have at once.
+const MAX_HANDLES: u32 = 1_000;
+
 impl Host {
+    fn give<T: 'static>(&mut self) -> wasmtime::Result<Resource<T>> {
+        if self.handles == MAX_HANDLES {
+            return Err(Error::msg(format!("it keeps {MAX_HANDLES} handles and asked for one more")));
+        }
+        self.handles += 1;
+        Ok(Resource::new_own(0))
+    }
+
     fn write(&mut self, bytes: &[u8]) {
         self.log.write(bytes, (self.clock)(), &mut |line| tracing::info!(target: "guest", "{line}"));
     }
@@ -85,7 +98,7 @@ fn offer(
     let mut to = linker.instance(name)?;
     for (part, item) in item.exports(engine) {
         match item.ty {
-            ComponentItem::Resource(_) => to.resource(part, resource(part), |_, _| Ok(()))?,
+            ComponentItem::Resource(_) => to.resource(part, resource(part), taken_back)?,
             ComponentItem::ComponentFunc(_) if !inert(&mut to, interface, part)? => {
                 let text = format!("it called `{name}#{part}`, which a transform cannot do");
                 to.func_new(part, move |_, _, _, _| Err(Error::msg(text.clone())))?;
@@ -93,6 +106,11 @@ fn offer(
             _ => {}
         }
     }
+    Ok(())
+}
+
+fn taken_back(mut store: Store<'_>, _: u32) -> wasmtime::Result<()> {
+    store.data_mut().handles = store.data().handles.saturating_sub(1);
     Ok(())
 }
 
@@ -173,7 +191,9 @@ fn output(to: To<'_, '_>, part: &str) -> wasmtime::Result<bool> {
         "flush" | "blocking-flush" => {
             to.func_wrap(part, |_: Store, _: (Out,)| -> wasmtime::Result<Done> { Ok((Ok(()),)) })?;
         }
-        "subscribe" => to.func_wrap(part, |_: Store, _: (Out,)| Ok((Resource::<Pollable>::new_own(0),)))?,
+        "subscribe" => {
+            to.func_wrap(part, |mut store: Store, _: (Out,)| Ok((store.data_mut().give::<Pollable>()?,)))?;
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -187,7 +207,9 @@ fn input(to: To<'_, '_>, part: &str) -> wasmtime::Result<bool> {
         "skip" | "blocking-skip" => {
             to.func_wrap(part, |_: Store, _: (In, u64)| Ok((Err::<u64, _>(StreamError::Closed),)))?;
         }
-        "subscribe" => to.func_wrap(part, |_: Store, _: (In,)| Ok((Resource::<Pollable>::new_own(0),)))?,
+        "subscribe" => {
+            to.func_wrap(part, |mut store: Store, _: (In,)| Ok((store.data_mut().give::<Pollable>()?,)))?;
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -217,7 +239,7 @@ fn clocks(to: To<'_, '_>, interface: &str, part: &str) -> wasmtime::Result<bool>
             to.func_wrap(part, |_: Store, (): ()| Ok((1u64,)))?;
         }
         (_, "subscribe-instant" | "subscribe-duration") => {
-            to.func_wrap(part, |_: Store, _: (u64,)| Ok((Resource::<Pollable>::new_own(0),)))?;
+            to.func_wrap(part, |mut store: Store, _: (u64,)| Ok((store.data_mut().give::<Pollable>()?,)))?;
         }
         _ => return Ok(false),
     }
@@ -250,9 +272,11 @@ fn random(to: To<'_, '_>, part: &str) -> wasmtime::Result<bool> {
 fn nothing(to: To<'_, '_>, interface: &str, part: &str) -> wasmtime::Result<bool> {
     match (interface, part) {
         ("wasi:cli/stdout" | "wasi:cli/stderr", _) => {
-            to.func_wrap(part, |_: Store, (): ()| Ok((Out::new_own(0),)))?;
+            to.func_wrap(part, |mut store: Store, (): ()| Ok((store.data_mut().give::<OutputStream>()?,)))?;
         }
-        ("wasi:cli/stdin", _) => to.func_wrap(part, |_: Store, (): ()| Ok((In::new_own(0),)))?,
+        ("wasi:cli/stdin", _) => {
+            to.func_wrap(part, |mut store: Store, (): ()| Ok((store.data_mut().give::<InputStream>()?,)))?;
+        }
         ("wasi:cli/environment", "get-environment") => {
             to.func_wrap(part, |_: Store, (): ()| Ok((Vec::<(String, String)>::new(),)))?;
         }

@@ -232,3 +232,60 @@ fn a_guest_for_another_world_is_refused_with_the_place_where_they_part() {
     }
     println!("{told:#?}");
 }
+
+/// A transform whose `describe` is `body`, in 64 KiB of memory, with an allocator that always says `place`.
+fn by_hand(body: &str, place: u32) -> Vec<u8> {
+    let (resolve, world) = world(WIT).expect("our own contract");
+    let name = |function: &str| format!("weir:transform/transform@0.1.0#{function}");
+    let text = format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const {place})
+            (func (export "{}") (param i32 i32) (result i32) {body} i32.const 16)
+            (func (export "{}") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "{}") (param i32) (result i32) unreachable))"#,
+        name("describe"),
+        name("init"),
+        name("process"),
+    );
+    let module = wat::parse_str(&text).expect("a module");
+    component_of(module, &resolve, world).expect("a component")
+}
+
+fn described(component: &[u8], settings: &[(String, String)]) -> String {
+    let transform = sandbox().load(component).expect("it has the contract");
+    let error = transform.describe(settings, &limits()).expect_err("it describes nothing");
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    format!("{error}: {}", cause.unwrap_or_default())
+}
+
+#[test]
+fn row_53_what_breaks_the_canonical_abi_is_a_trap() {
+    // A result at address 16: its case in the first byte, then an error's text: where, and how long.
+    let error = |case: u32, at: u32, len: u32| {
+        format!(
+            "(i32.store8 (i32.const 16) (i32.const {case})) (i32.store (i32.const 20) (i32.const {at}))
+             (i32.store (i32.const 24) (i32.const {len}))"
+        )
+    };
+    for (body, expected) in [
+        (error(9, 0, 0), "invalid expected discriminant"),
+        (error(1, 0xffff_fff0, 4), "out of bounds"),
+        (error(1, 100, 0x7fff_ffff), "out of bounds"),
+        ("(i32.store8 (i32.const 100) (i32.const 0xff))".to_owned() + &error(1, 100, 1), "invalid utf-8"),
+    ] {
+        let told = described(&by_hand(&body, 64), &[]);
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}
+
+#[test]
+fn row_54_an_allocator_that_lies_hurts_only_its_guest() {
+    let settings: Vec<_> = (0..50).map(|i| (format!("key{i}"), "value".repeat(9))).collect();
+    // Everything in one place, not aligned, and outside.
+    for (place, expected) in [(64, "unreachable"), (65, "not aligned"), (0xffff_fff0, "beyond end of memory")]
+    {
+        let told = described(&by_hand("unreachable", place), &settings);
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}

@@ -24,7 +24,7 @@ fn module(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_not_wasm_is_told_by_its_look() {
+fn row_33_what_is_not_wasm_is_told_by_its_look() {
     says(b"", "the file is empty");
     says(b"(module)", "this is WebAssembly text, not a WebAssembly component");
     says(b"<!DOCTYPE html>", "this is HTML or XML");
@@ -37,7 +37,7 @@ fn what_is_not_wasm_is_told_by_its_look() {
 }
 
 #[test]
-fn other_kinds_of_wasm_are_told() {
+fn row_34_other_kinds_of_wasm_are_told_and_how_to_make_a_component() {
     says(&wat::parse_str("(module)").unwrap(), "this is a core WebAssembly module, not a component");
     says(b"\0asm\x0c\x00\x01\x00", "the component is in binary format 0x1000c");
     says(b"\0asm\x0d", "the component is cut off after 5 bytes");
@@ -58,7 +58,7 @@ fn damaged_bytes_never_panic() {
 }
 
 #[test]
-fn precompiled_code_is_refused() {
+fn row_35_precompiled_code_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let options = SandboxOptions { cache_dir: Some(dir.path().join("c")), ..SandboxOptions::default() };
     Sandbox::new(options).unwrap().load(guests::hostile()).unwrap();
@@ -85,7 +85,7 @@ fn a_child_compiles_what_this_process_would_have() {
 }
 
 #[test]
-fn compile_bombs_are_refused_before_they_are_compiled() {
+fn row_42_compile_bombs_are_refused_before_they_are_compiled() {
     let many = |n: usize| {
         let mut functions = wasm_encoder::FunctionSection::new();
         let mut code = wasm_encoder::CodeSection::new();
@@ -110,7 +110,7 @@ fn compile_bombs_are_refused_before_they_are_compiled() {
 }
 
 #[test]
-fn features_that_are_off_are_named() {
+fn row_41_features_that_are_off_are_named() {
     says(&module("(memory 1 1 shared)"), "the component uses threads");
     says(&module("(memory i64 1)"), "the component uses 64-bit memories");
     says(&module("(tag)"), "the component uses exceptions");
@@ -118,12 +118,12 @@ fn features_that_are_off_are_named() {
 }
 
 #[test]
-fn a_memory_that_nobody_gets_is_refused() {
+fn row_43_a_memory_that_nobody_gets_is_refused() {
     says(&module("(memory 5000)"), "the component wants more than any transform may have");
 }
 
 #[test]
-fn imports_from_elsewhere_are_refused_by_name() {
+fn rows_38_and_39_imports_from_elsewhere_are_refused_by_name() {
     let import = |name: &str| component(&format!(r#"(import "{name}" (instance (export "f" (func))))"#));
     let refused = |name: &str, hint: &str| {
         let error = load(&import(name));
@@ -144,7 +144,30 @@ fn imports_from_elsewhere_are_refused_by_name() {
 }
 
 #[test]
-fn another_world_or_version_is_named() {
+fn row_40_what_is_not_valid_is_refused_with_the_place() {
+    let error = load(&module("(func (result i32) i64.const 0)"));
+    assert!(error.to_string().starts_with("the component is not valid: "), "{error}");
+    assert!(error.to_string().contains("at offset "), "{error}");
+}
+
+#[test]
+fn row_63_names_with_control_characters_are_escaped_and_long_ones_cut() {
+    let mut component = wasm_encoder::Component::new();
+    let name = format!("\u{1b}[31m\n{}", "x".repeat(1 << 20));
+    component
+        .section(&wasm_encoder::CustomSection { name: name.clone().into(), data: name.as_bytes().into() });
+    let mut names = wasm_encoder::ComponentNameSection::new();
+    names.component(&name);
+    component.section(&names);
+    let import = wat::parse_str(format!(r#"(component (import "{}" (func)))"#, "a".repeat(100_000))).unwrap();
+    for bytes in [component.finish(), import] {
+        let told = load(&bytes).to_string();
+        assert!(told.len() < 1_000 && !told.chars().any(char::is_control), "{told}");
+    }
+}
+
+#[test]
+fn row_36_another_world_or_version_is_named() {
     let export = |name: &str| component(&format!(r#"(instance $i) (export "{name}" (instance $i))"#));
     let none = "the component does not export `weir:transform/transform@0.1.0`; it exports";
     says(&component(""), &format!("{none} nothing"));
@@ -158,7 +181,7 @@ fn another_world_or_version_is_named() {
 }
 
 #[test]
-fn another_signature_is_refused_at_load() {
+fn row_37_another_signature_is_refused_at_load() {
     let text = r#"
         (core module $m (func (export "f")))
         (core instance $c (instantiate $m))

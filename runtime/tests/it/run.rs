@@ -159,6 +159,28 @@ fn a_stall_stops_its_partition_and_names_the_record_and_what_came_before_is_comm
 }
 
 #[test]
+fn row_48_one_trap_in_a_thousand_records_is_one_dead_letter_in_a_thousand() {
+    let records: Vec<&str> = (0..3_000).map(|i| if i % 1_000 == 500 { "panic" } else { "a" }).collect();
+    let pipeline = Pipeline::new(&records);
+    pipeline.change("batch_records = 4\n", "");
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!((&said(&output)["failed"], &said(&output)["routed"]["ok"]), (&3.into(), &2_997.into()));
+    let dead: Vec<_> = pipeline.rows("dead").iter().map(|row| row["weir_offset"].as_i64()).collect();
+    assert_eq!(dead, [Some(500), Some(1_500), Some(2_500)]);
+}
+
+#[test]
+fn row_49_a_transform_that_fails_on_everything_stops_after_so_many_in_a_row() {
+    let pipeline = Pipeline::new(&vec!["panic"; 50]);
+    pipeline.change("to = \"out.dead\"", "to = \"out.dead\"\nstop_after_consecutive = 10");
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let dead = pipeline.rows("dead").len();
+    assert!((8..=10).contains(&dead), "{dead} dead letters");
+}
+
+#[test]
 fn a_record_that_never_ends_is_a_dead_letter_and_the_others_go_on() {
     let pipeline = Pipeline::new(&["a", "b", "c", "d", "e", "loop", "f", "g", "h"]);
     let output = pipeline.run(&[]);
@@ -169,7 +191,7 @@ fn a_record_that_never_ends_is_a_dead_letter_and_the_others_go_on() {
 }
 
 #[test]
-fn a_transform_that_keeps_count_is_found_out_and_nothing_of_it_is_kept() {
+fn row_55_a_transform_that_keeps_count_is_found_out_and_nothing_of_it_is_kept() {
     let pipeline = Pipeline::new(&["count", "a", "count", "b"]);
     let output = pipeline.run(&[]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));

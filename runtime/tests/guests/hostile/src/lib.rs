@@ -108,6 +108,9 @@ impl Made {
             "eat" => eat(),
             "flood" => (0..5_000).for_each(|i| eprintln!("flood {i} \u{1b}[31m")),
             "panic" => panic!("panicked on request"),
+            "err-long" => return Err("x".repeat(1 << 20)),
+            "nan" => return Ok(self.row(row, &nan(), offset)),
+            "handles" => leak(),
             "err" => return Err("failed on request".into()),
             "socket" => drop(std::net::TcpStream::connect("127.0.0.1:1")),
             "exit" => std::process::exit(3),
@@ -168,6 +171,19 @@ impl Made {
 fn spin<T>() -> T {
     loop {
         std::hint::black_box(());
+    }
+}
+
+/// What arithmetic makes of a NaN with other bits in it.
+fn nan() -> String {
+    let odd = std::hint::black_box(f64::from_bits(0x7ff0_0000_dead_beef));
+    format!("{:x}", (odd * std::hint::black_box(2.0)).to_bits())
+}
+
+/// Asks for the same handle over and over and drops none.
+fn leak() {
+    loop {
+        std::mem::forget(wasip2::cli::stderr::get_stderr());
     }
 }
 
