@@ -1,0 +1,83 @@
+//! What it costs to find the guilty records of a batch: the customers rule in the sandbox, on a batch of 4,096 with none,
+//! one, some or only records at which it traps, in time of the processor. The traps are put in by a wrapper around the
+//! real instances, since the rule has none: after a whole call it says that it failed, and is not asked again.
+//!
+//! `cargo bench -p weir --bench judge -- [ROUNDS]`
+#![expect(clippy::print_stdout, reason = "a bench tells what it measured")]
+
+mod common;
+
+use common::{Customers, median, thread_cpu_ns};
+use weir::batch::Batch;
+use weir::route::Output;
+use weir::rule::{CallError, Rule};
+use weir::sandbox::verdict::{Fresh, Keeper};
+use weir::sandbox::{Instance, StartError};
+
+const RECORDS: usize = 4_096;
+const ROUNDS: usize = 15;
+/// A record with this in it is guilty.
+const GUILTY: &[u8] = b"guilty";
+
+struct Trapping(Instance);
+
+impl Rule for Trapping {
+    fn process(&mut self, batch: &Batch) -> Result<Output, CallError> {
+        let output = self.0.process(batch)?;
+        match batch.values().iter().flatten().any(|value| value.starts_with(GUILTY)) {
+            true => Err(CallError::Trap { text: "guilty".to_owned(), log: String::new() }),
+            false => Ok(output),
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.0.is_suspect()
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let measured = args.iter().any(|arg| arg == "--bench");
+    let rounds = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(if measured { ROUNDS } else { 1 });
+    let customers = Customers::load(true);
+    let good = common::customers(RECORDS);
+    let guilty = |is_guilty: &dyn Fn(usize) -> bool| {
+        let mut values = good.clone();
+        values.iter_mut().enumerate().filter(|(i, _)| is_guilty(*i)).for_each(|(_, v)| *v = GUILTY.to_vec());
+        common::batch(&values)
+    };
+    let batches: [(&str, Batch, usize); 5] = [
+        ("none", common::batch(&good), 0),
+        ("one", guilty(&|i| i == 2_500), 1),
+        ("one in 100", guilty(&|i| i % 100 == 50), 41),
+        ("one in 10", guilty(&|i| i % 10 == 5), 409),
+        ("all", guilty(&|_| true), RECORDS),
+    ];
+    let mut keeper = keeper(&customers);
+    let mut times = vec![Vec::new(); batches.len()];
+    // Once without counting, so that the judge is compiled.
+    for round in 0..=rounds {
+        for ((name, batch, n_guilty), times) in batches.iter().zip(&mut times) {
+            let begun = thread_cpu_ns();
+            let judged = keeper.transform(batch).expect("it comes to an end");
+            let took = (thread_cpu_ns() - begun) as f64;
+            assert_eq!(judged.pieces.failed.len(), *n_guilty, "{name}");
+            if round > 0 {
+                times.push(took);
+            }
+        }
+    }
+    let times: Vec<f64> = times.into_iter().map(median).collect();
+    println!("guilty of {RECORDS}   ms of processor   normal batches   records/s");
+    for ((name, ..), time) in batches.iter().zip(&times) {
+        let per_second = RECORDS as f64 / time * 1e9;
+        println!("{name:<16} {:>15.2} {:>16.1} {per_second:>11.0}", time / 1e6, time / times[0]);
+    }
+}
+
+fn keeper(customers: &Customers) -> Keeper<'_, StartError> {
+    let wrapped = |made: Result<Instance, StartError>| made.map(|i| Box::new(Trapping(i)) as Box<dyn Rule>);
+    let fresh: Fresh<'_, _> = Box::new(move || wrapped(customers.transform.instance(&customers.init)));
+    let judge: Fresh<'_, _> = Box::new(move || wrapped(customers.transform.judge(&customers.init)));
+    Keeper::new(fresh, judge)
+}
