@@ -64,6 +64,9 @@ pub(super) struct Files {
     /// How a file is cut into records: `csv` (a row, handed on as a JSON object), `jsonl` (a line)
     /// or `raw` (the whole file, all files together in one partition). Without it each file goes by its own
     /// name: `.csv` is `csv`; `.jsonl`, `.ndjson` and `.json` are `jsonl`; any other is left out with a warning.
+    /// A file whose name goes on with `.gz` or `.zst` is unpacked while it is read, but for `raw`. Where its data is
+    /// broken, the rest is one dead letter and the file ends there; a checksum stands behind what it is for, so
+    /// records before that may be damaged too.
     pub(super) format: Option<SourceFormat>,
     /// The topic that the transform and the provenance columns see. 1 to 249 of a-z, A-Z, 0-9, `.`,
     /// `_`, `-`.

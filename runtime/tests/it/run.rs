@@ -119,6 +119,33 @@ fn a_second_run_finds_nothing_new_and_a_new_file_goes_on() {
 }
 
 #[test]
+fn a_compressed_file_that_breaks_off_ends_in_a_dead_letter_and_is_not_read_again() {
+    let pipeline = Pipeline::new(&["one"]);
+    let whole = gzip("two\nthree\nfour\n");
+    fs::write(pipeline.path("input/b.jsonl.gz"), &whole).expect("writable");
+    fs::write(pipeline.path("input/c.jsonl.gz"), &whole[..whole.len() - 8]).expect("writable");
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the gzip data is broken"), "{}", stderr(&output));
+    let said = said(&output);
+    assert_eq!(
+        (&said["routed"]["ok"], &said["rejected"]),
+        (&7.into(), &serde_json::json!({ "broken-compression": 1 }))
+    );
+    let [dead] = &pipeline.rows("dead")[..] else { panic!("one dead letter") };
+    let found = (&dead["stage"], &dead["weir_partition"], &dead["weir_offset"]);
+    assert_eq!(found, (&"source".into(), &2.into(), &3.into()), "{dead}");
+    assert_eq!(self::said(&pipeline.run(&[]))["records"], 0);
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).expect("memory takes bytes");
+    gzip.finish().expect("memory takes bytes")
+}
+
+#[test]
 fn each_misdeed_is_a_dead_letter_and_the_records_around_it_are_unharmed() {
     let misdeeds =
         ["recurse", "eat", "panic", "err", "lose", "twice", "route", "short-column", "bad-offsets", "many"];

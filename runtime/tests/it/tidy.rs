@@ -162,6 +162,8 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
         "times are numbers, but where people write or read them",
     ),
     ("crc32fast", &["sink::files"], "only the commit log guards its records so"),
+    ("flate2", &["source::format::packed"], "what is compressed is unpacked in one place"),
+    ("zstd", &["source::format::packed"], "what is compressed is unpacked in one place"),
     ("memchr", &["csv", "source::format"], "bytes are searched where records are cut"),
 ];
 

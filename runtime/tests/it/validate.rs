@@ -156,6 +156,18 @@ fn a_directory_is_all_its_files_and_a_stream_is_the_same_as_a_file() {
 }
 
 #[test]
+fn a_compressed_sample_is_read_as_what_is_in_it() {
+    use std::io::Write as _;
+    let place = Place::new();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&std::fs::read(data("customers.csv")).unwrap()).unwrap();
+    let sample = place.file("customers.csv.gz", gzip.finish().unwrap());
+    let args =
+        |sample: &str| weir(&["@customers", "--sample", sample, "--table", &cities(), "--json"]).json();
+    assert_eq!(only(&args(&sample), &COUNTS), only(&args(&data("customers.csv")), &COUNTS));
+}
+
+#[test]
 fn a_row_that_the_source_cannot_cut_is_counted() {
     let place = Place::new();
     let rows = b"id,location\n1,Boston\n2,Boston,x\n3,Riga\n";
