@@ -20,7 +20,7 @@ use crate::route::{Bindings, DEAD_LETTERS};
 use crate::rule::Rule;
 use crate::sandbox::{Init, InstanceLimits, Sandbox, Transform};
 use crate::sink::state::PlanRef;
-use crate::tables::csv::{self, CsvOptions};
+use crate::tables::{TableOptions, file};
 
 /// The plan that the pipeline file asks for, and the bytes it names; nothing is stored yet.
 pub(super) struct Candidate {
@@ -186,8 +186,8 @@ fn parse_table(
     let need = description.tables.iter().find(|need| need.name == name);
     let need = need.with_context(|| format!("the transform has no table {name}"))?;
     let delimiter = reference.delimiter.and_then(|c| u8::try_from(c).ok());
-    let options = CsvOptions { delimiter, columns: reference.columns.clone() };
-    Ok(csv::load(need, bytes, &options)?)
+    let options = TableOptions { delimiter, columns: reference.columns.clone() };
+    Ok(file::load(need, bytes, &options)?)
 }
 
 fn all_settings(description: &Description, given: &[(String, String)]) -> BTreeMap<String, String> {

@@ -113,17 +113,17 @@ pub(super) enum Setting {
     Boolean(bool),
 }
 
-/// A reference table: a CSV file with a header.
+/// A reference table: a CSV file with a header, or a Parquet file. Which one it is stands in the file itself.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Table {
-    /// The CSV file, relative to this file.
+    /// The file, relative to this file.
     #[schemars(length(min = 1))]
     pub(super) file: String,
-    /// The one character between two fields. The default is found from the header: a comma, a
+    /// The one character between two fields of a CSV file. The default is found from the header: a comma, a
     /// semicolon, a tab or `|`.
     pub(super) delimiter: Option<char>,
-    /// For each column that the transform asks for, the name that it has in the header of the file,
+    /// For each column that the transform asks for, the name that it has in the file,
     /// such as `{ city = "City" }`. A column that is not named here is found by its own name, ignoring case,
     /// spaces, `_` and `-`.
     #[serde(default)]

@@ -77,11 +77,11 @@ pub struct TransformConfig {
     pub tables: BTreeMap<String, TableConfig>,
 }
 
-/// A reference table: a CSV file with a header.
+/// A reference table: a CSV file with a header, or a Parquet file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableConfig {
     pub file: PathBuf,
-    /// One ASCII byte. Absent: to be found from the header.
+    /// Of a CSV file, one ASCII byte. Absent: to be found from the header.
     pub delimiter: Option<u8>,
     /// The transform's name of a column to the name in the header of the file.
     pub columns: BTreeMap<String, String>,
