@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::config::{DeclaredSetting, DeclaredTable, PipelineConfig, TableConfig};
-use crate::description::Description;
+use crate::config::{DeclaredRoute, DeclaredSetting, DeclaredTable, PipelineConfig, TableConfig};
+use crate::description::{Description, RouteContent};
 use crate::pipeline::Stop;
 use crate::pipeline::threads::{Loaded, Rules};
 use crate::plan::store::Store;
 use crate::plan::{self, Entry, History, Plan, PlanLimits, PlanLog, TableRef};
-use crate::route::{Bindings, DEAD_LETTERS};
+use crate::route::{Bindings, DEAD_LETTERS, dead_letters_schema, records_schema};
 use crate::rule::Rule;
 use crate::sandbox::{Init, InstanceLimits, Sandbox, Transform};
 use crate::sink::state::PlanRef;
@@ -74,6 +74,7 @@ impl Candidate {
         check_tables(config, &description)?;
         let routes: Vec<&str> = description.routes.iter().map(|route| &*route.name).collect();
         config.check_routes(&routes)?;
+        check_directories(config, &description)?;
         let mut bytes = vec![component];
         let mut tables = BTreeMap::new();
         let mut loaded = Vec::new();
@@ -159,6 +160,32 @@ fn check_tables(config: &PipelineConfig, description: &Description) -> Result<()
         columns: need.columns.iter().map(|column| &*column.name).collect(),
     });
     config.check_tables(&declared.collect::<Vec<_>>())
+}
+
+fn check_directories(config: &PipelineConfig, description: &Description) -> Result<(), crate::config::Error> {
+    let mut schemas = BTreeMap::from([(DEAD_LETTERS, dead_letters_schema())]);
+    for route in &description.routes {
+        let schema = match route.content {
+            RouteContent::Rows(_) => route.schema(),
+            RouteContent::Records => records_schema(),
+        };
+        schemas.insert(&*route.name, schema);
+    }
+    let dead = std::slice::from_ref(&config.dead_letter.to);
+    let to = |name: &str| config.routes.get(name).map_or(dead, Vec::as_slice);
+    let declared: Vec<_> = schemas
+        .iter()
+        .map(|(name, schema)| DeclaredRoute {
+            name,
+            to: to(name),
+            columns: schema.fields().iter().map(|field| field.name().as_str()).collect(),
+        })
+        .collect();
+    config.check_directories(&declared, &|directory, route| {
+        let field =
+            directory.column.as_deref().and_then(|name| schemas[route.name].field_with_name(name).ok());
+        super::directory_of(directory).zip(field).is_some_and(|(directory, field)| directory.takes(field))
+    })
 }
 
 fn load_table(

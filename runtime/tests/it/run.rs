@@ -138,6 +138,27 @@ fn a_compressed_file_that_breaks_off_ends_in_a_dead_letter_and_is_not_read_again
     assert_eq!(self::said(&pipeline.run(&[]))["records"], 0);
 }
 
+#[test]
+fn rows_and_dead_letters_are_found_in_the_directories_that_the_file_asks_for() {
+    let pipeline = Pipeline::new(&["a/b", "reject", "", "a/b"]);
+    let targets = "[sinks.out.files.targets.ok]\ndirectories = [{ column = \"value\" }]\n";
+    let all = "format = \"jsonl\"\ndirectories = [{ date = \"month\" }]\n\n";
+    pipeline.change("format = \"jsonl\"\n", &format!("{all}{targets}"));
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(pipeline.offsets("ok/value=a%2Fb"), [0, 2]);
+    assert_eq!(pipeline.offsets("dead/dt=__HIVE_DEFAULT_PARTITION__"), [1]);
+    pipeline.change("format = \"jsonl\"\n", "format = \"jsonl\"\ndirectories = [{ column = \"vale\" }]\n");
+    let refused = pipeline.run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = stderr(&refused);
+    assert!(
+        told.contains("`ok`, which goes to `out.ok`, has no column `vale`")
+            && told.contains("did you mean `value`?"),
+        "{told}"
+    );
+}
+
 fn gzip(text: &str) -> Vec<u8> {
     use std::io::Write as _;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -159,7 +159,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("getrandom", &["sink::state", "sandbox::cache", "app"], "nothing else may differ from run to run"),
     (
         "jiff",
-        &["tables", "sink::json", "cli", "validate"],
+        &["tables", "sink::json", "sink::files::directories", "cli", "validate"],
         "times are numbers, but where people write or read them",
     ),
     ("crc32fast", &["sink::files"], "only the commit log guards its records so"),
