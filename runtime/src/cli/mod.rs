@@ -7,6 +7,7 @@ mod demo;
 mod history;
 mod new;
 mod run;
+mod schema;
 mod screen;
 mod validate;
 
@@ -34,6 +35,7 @@ enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
     History(history::HistoryArgs),
+    Schema(schema::SchemaArgs),
 }
 
 /// How a command ended, for whoever called the program.
@@ -78,6 +80,7 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Validate(args) => validate::validate(&args),
         Command::Run(args) => run::run(&args),
         Command::History(args) => history::history(&args),
+        Command::Schema(args) => schema::schema(&args),
     }
 }
 

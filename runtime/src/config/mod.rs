@@ -6,6 +6,7 @@ mod check;
 mod diagnostic;
 mod document;
 mod file;
+mod json_schema;
 mod names;
 pub(crate) mod nearest;
 mod quantity;
@@ -25,6 +26,7 @@ use std::{
 pub use check::{DeclaredRoute, DeclaredSetting, DeclaredTable};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use file::{DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat};
+pub use json_schema::json_schema;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
 pub use quantity::{ByteSize, Period};
 
