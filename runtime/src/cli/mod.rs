@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program talks to people")]
 
 mod build;
+mod completions;
 mod demo;
 mod history;
 mod new;
@@ -14,7 +15,7 @@ mod validate;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Records from files through rules in a WebAssembly sandbox to files, each exactly once.
 ///
@@ -36,6 +37,7 @@ enum Command {
     Run(run::RunArgs),
     History(history::HistoryArgs),
     Schema(schema::SchemaArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 /// How a command ended, for whoever called the program.
@@ -81,6 +83,7 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Run(args) => run::run(&args),
         Command::History(args) => history::history(&args),
         Command::Schema(args) => schema::schema(&args),
+        Command::Completions(args) => completions::completions(&args, Cli::command()),
     }
 }
 

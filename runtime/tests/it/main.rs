@@ -1,5 +1,6 @@
 //! The integration tests, all in one binary.
 
+mod editors;
 mod guests;
 mod load;
 mod project;

@@ -100,6 +100,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("parquet", &["sink::files::parquet", "tables::parquet"], "one file writes the format, and one reads it"),
     ("bytes", &["tables::parquet"], "it is how the reader of Parquet wants the bytes of a file"),
     ("clap", &["cli", "main"], "only the command line knows that there is one"),
+    ("clap_complete", &["cli"], "only the command line knows that there is one"),
     ("comfy_table", &["cli"], "only the command line knows that there is a terminal"),
     ("indicatif", &["cli"], "only the command line knows that there is a terminal"),
     ("signal_hook", &["app", "cli", "main"], "signals are for the process, not for what runs in it"),
