@@ -11,12 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::config::{DeclaredRoute, DeclaredSetting, DeclaredTable, PipelineConfig, TableConfig};
-use crate::description::{Description, RouteContent};
+use crate::description::Description;
 use crate::pipeline::Stop;
 use crate::pipeline::threads::{Loaded, Rules};
 use crate::plan::store::Store;
 use crate::plan::{self, Entry, History, Plan, PlanLimits, PlanLog, TableRef};
-use crate::route::{Bindings, DEAD_LETTERS, dead_letters_schema, records_schema};
+use crate::route::{Bindings, DEAD_LETTERS, dead_letters_schema};
 use crate::rule::Rule;
 use crate::sandbox::{Init, InstanceLimits, Sandbox, Transform};
 use crate::sink::state::PlanRef;
@@ -164,13 +164,7 @@ fn check_tables(config: &PipelineConfig, description: &Description) -> Result<()
 
 fn check_directories(config: &PipelineConfig, description: &Description) -> Result<(), crate::config::Error> {
     let mut schemas = BTreeMap::from([(DEAD_LETTERS, dead_letters_schema())]);
-    for route in &description.routes {
-        let schema = match route.content {
-            RouteContent::Rows(_) => route.schema(),
-            RouteContent::Records => records_schema(),
-        };
-        schemas.insert(&*route.name, schema);
-    }
+    schemas.extend(description.routes.iter().map(|route| (&*route.name, route.schema())));
     let dead = std::slice::from_ref(&config.dead_letter.to);
     let to = |name: &str| config.routes.get(name).map_or(dead, Vec::as_slice);
     let declared: Vec<_> = schemas
