@@ -4,6 +4,7 @@ mod editors;
 mod guests;
 mod load;
 mod project;
+mod records;
 mod run;
 mod sandbox;
 mod tidy;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::guests;
 
 /// A pipeline in a directory of its own, with the guest that misbehaves on request.
-struct Pipeline {
+pub(crate) struct Pipeline {
     dir: TempDir,
 }
 
@@ -46,16 +46,26 @@ format = "jsonl"
 
 impl Pipeline {
     fn new(records: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let pipeline = Self { dir };
-        fs::create_dir(pipeline.path("input")).expect("writable");
-        fs::write(pipeline.path("guest.wasm"), guests::hostile()).expect("writable");
-        fs::write(pipeline.path("input/a.jsonl"), records.join("\n")).expect("writable");
-        pipeline.write(FILE);
+        let pipeline = Self::of(guests::hostile(), FILE);
+        pipeline.input(&records.iter().map(ToString::to_string).collect::<Vec<_>>());
         pipeline
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Any guest and pipeline file, without input.
+    pub(crate) fn of(guest: &[u8], file: &str) -> Self {
+        let pipeline = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        fs::create_dir(pipeline.path("input")).expect("writable");
+        fs::write(pipeline.path("guest.wasm"), guest).expect("writable");
+        pipeline.write(file);
+        pipeline
+    }
+
+    /// Its input: a file with these lines.
+    pub(crate) fn input(&self, lines: &[String]) {
+        fs::write(self.path("input/a.jsonl"), lines.join("\n")).expect("writable");
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -68,18 +78,18 @@ impl Pipeline {
         self.write(&FILE.replace(from, to));
     }
 
-    fn weir(&self, command: &str, args: &[&str]) -> Command {
+    pub(crate) fn weir(&self, command: &str, args: &[&str]) -> Command {
         let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
         weir.arg(command).arg(self.path("pipeline.toml")).args(args);
         weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         weir
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.weir("run", &[&["--once", "--json"], args].concat()).output().expect("the program starts")
     }
 
-    fn rows(&self, target: &str) -> Vec<Value> {
+    pub(crate) fn rows(&self, target: &str) -> Vec<Value> {
         let Ok(files) = fs::read_dir(self.path("out").join(target)) else { return Vec::new() };
         let texts = files.map(|file| fs::read_to_string(file.expect("readable").path()).expect("readable"));
         let mut rows: Vec<Value> = texts
@@ -91,16 +101,16 @@ impl Pipeline {
         rows
     }
 
-    fn offsets(&self, target: &str) -> Vec<i64> {
+    pub(crate) fn offsets(&self, target: &str) -> Vec<i64> {
         self.rows(target).iter().map(|row| row["weir_offset"].as_i64().expect("a number")).collect()
     }
 }
 
-fn said(output: &Output) -> Value {
+pub(crate) fn said(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(output)))
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
