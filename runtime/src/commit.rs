@@ -9,7 +9,8 @@ use crate::sink::state::{Claim, Commit, Counters, Nonce, PlanRef, SinkState};
 use crate::sink::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
 use crate::source::RunId;
 
-/// When what is staged for a partition is committed: as soon as one of these is reached.
+/// When what is staged for a partition is committed: as soon as one of these is reached, or the sink is
+/// [full](Staged::full).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Bytes as stored.
@@ -165,7 +166,8 @@ impl Writer {
     fn is_due(&self, at: &TopicPartition, now: Duration) -> bool {
         let Some(open) = self.open.get(at) else { return false };
         let Some(pending) = &open.pending else { return false };
-        pending.staged.rows >= self.policy.rows
+        pending.staged.full
+            || pending.staged.rows >= self.policy.rows
             || pending.staged.bytes >= self.policy.bytes
             || pending.end.since(open.next) >= self.policy.offsets && pending.staged.rows == 0
             || self.due_at(pending) <= now

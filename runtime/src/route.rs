@@ -148,6 +148,8 @@ pub struct RoutePart {
     pub offsets: ScalarBuffer<i64>,
     /// Per row, its number among all rows of its record.
     pub index: ScalarBuffer<i32>,
+    /// Per row, the time of its record in milliseconds since 1970-01-01T00:00:00Z; -1 where it has none.
+    pub timestamps: ScalarBuffer<i64>,
     /// See [`RouteRows::keys`].
     pub keys: Option<VarBytes>,
     /// See [`RouteRows::headers`].
@@ -269,8 +271,9 @@ fn route_parts(batch: &Batch, description: &Description, outputs: Vec<(u32, Outp
             parts.push(RoutePart {
                 route: route.name.clone(),
                 rows: content,
-                offsets: offsets_of(batch, &rows.rows),
+                offsets: picked(batch.offsets(), &rows.rows),
                 index,
+                timestamps: picked(batch.timestamps(), &rows.rows),
                 keys: rows.keys,
                 headers: rows.headers,
                 deletes: rows.deletes,
@@ -286,8 +289,8 @@ fn typed_rows(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordB
         .expect("the sandbox checked type, length and nullability of every column")
 }
 
-fn offsets_of(batch: &Batch, rows: &[u32]) -> ScalarBuffer<i64> {
-    rows.iter().map(|&row| batch.offsets()[row as usize]).collect()
+fn picked(values: &[i64], rows: &[u32]) -> ScalarBuffer<i64> {
+    rows.iter().map(|&row| values[row as usize]).collect()
 }
 
 /// Numbers the rows of each record over the routes, in the order declared.
@@ -381,8 +384,8 @@ impl RecordColumns {
         self.key.push(batch.keys().get(row));
         self.value.push(batch.values().get(row));
         self.headers.append_option(headers_json(batch.headers(), row));
-        // Kafka has milliseconds; a number too large for microseconds is no time anybody means.
-        let micros = |ms: i64| ms.checked_mul(1000).filter(|_| ms >= 0);
+        // Kafka has milliseconds, and -1 for none; a number too large for microseconds is no time anybody means.
+        let micros = |ms: i64| ms.checked_mul(1000).filter(|_| ms != -1);
         self.timestamps.push(micros(batch.timestamps()[row]));
     }
 
@@ -530,6 +533,10 @@ fn dead_letter_rows(batch: &Batch, plan: &PlanRef, all: &[DeadLetter<'_>]) -> Ro
         rows: RecordBatch::try_new(dead_letters_schema(), columns).expect("one entry per dead letter"),
         offsets: all.iter().map(|dead| dead.offset).collect(),
         index: all.iter().map(|_| 0).collect(),
+        timestamps: all
+            .iter()
+            .map(|dead| dead.row.map_or(-1, |row| batch.timestamps()[row as usize]))
+            .collect(),
         keys: None,
         headers: None,
         deletes: None,

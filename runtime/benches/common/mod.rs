@@ -16,7 +16,8 @@ use weir::offset::{Offset, TopicPartition};
 use weir::sandbox::{Init, InstanceLimits, Sandbox, SandboxOptions, Transform};
 use weir::source::format::{Format, Options, RecordReader};
 use weir::tables::Table;
-use weir::tables::csv::{CsvOptions, load};
+use weir::tables::TableOptions;
+use weir::tables::file::load;
 
 /// Nanoseconds that this thread has had of a processor.
 pub(crate) fn thread_cpu_ns() -> u64 {
@@ -93,7 +94,7 @@ impl Customers {
 
 fn cities(description: &Description) -> Table {
     let csv = std::fs::read(data("us_cities.csv")).expect("the sample is there");
-    load(&description.tables[0], &csv, &CsvOptions::default()).expect("the sample is a table")
+    load(&description.tables[0], &csv, &TableOptions::default()).expect("the sample is a table")
 }
 
 fn data(file: &str) -> PathBuf {

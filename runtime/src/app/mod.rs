@@ -227,8 +227,13 @@ fn open_sinks(
     for (name, SinkConfig::Files(files)) in used {
         let mut settings = FilesConfig::new(&files.path, config.name.as_str(), name.as_str());
         settings.format = format_of(files.format);
-        settings.formats =
-            files.formats().map(|(target, format)| (target.as_str().into(), format_of(format))).collect();
+        settings.directories = files.directories.iter().filter_map(directory_of).collect();
+        for (target, own) in files.targets() {
+            let target: Arc<str> = target.as_str().into();
+            settings.formats.extend(own.format.map(|format| (target.clone(), format_of(format))));
+            let own = own.directories.as_ref().map(|own| own.iter().filter_map(directory_of).collect());
+            settings.directories_of.extend(own.map(|own| (target, own)));
+        }
         settings.provenance = files.provenance;
         let policy = Policy {
             bytes: files.roll.bytes.bytes(),
@@ -249,6 +254,17 @@ fn format_of(format: config::FileFormat) -> files::Format {
         config::FileFormat::Parquet => files::Format::Parquet,
         config::FileFormat::Jsonl => files::Format::JsonLines,
     }
+}
+
+/// The sink's word for a level of directories. One that goes by nothing is refused before.
+fn directory_of(directory: &config::Directory) -> Option<files::Directory> {
+    let column = directory.column.as_deref().map(Arc::from);
+    Some(match directory.date {
+        Some(config::DateSpan::Month) => files::Directory::Date(files::Span::Month, column),
+        Some(config::DateSpan::Day) => files::Directory::Date(files::Span::Day, column),
+        Some(config::DateSpan::Hour) => files::Directory::Date(files::Span::Hour, column),
+        None => files::Directory::Column(column?),
+    })
 }
 
 /// The sinks that a route goes to, or went to in a run before, in the order of their names.

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::config::{DeclaredSetting, DeclaredTable, PipelineConfig, TableConfig};
+use crate::config::{DeclaredRoute, DeclaredSetting, DeclaredTable, PipelineConfig, TableConfig};
 use crate::description::Description;
 use crate::pipeline::Stop;
 use crate::pipeline::threads::{Loaded, Rules};
 use crate::plan::store::Store;
 use crate::plan::{self, Entry, History, Plan, PlanLimits, PlanLog, TableRef};
-use crate::route::{Bindings, DEAD_LETTERS};
+use crate::route::{Bindings, DEAD_LETTERS, dead_letters_schema};
 use crate::rule::Rule;
 use crate::sandbox::{Init, InstanceLimits, Sandbox, StartError, Transform};
 use crate::sink::state::PlanRef;
-use crate::tables::csv::{self, CsvOptions};
+use crate::tables::{TableOptions, file};
 
 /// The plan that the pipeline file asks for, and the bytes it names; nothing is stored yet.
 pub(super) struct Candidate {
@@ -75,6 +75,7 @@ impl Candidate {
         check_tables(config, &description)?;
         let routes: Vec<&str> = description.routes.iter().map(|route| &*route.name).collect();
         config.check_routes(&routes)?;
+        check_directories(config, &description)?;
         let mut bytes = vec![component];
         let mut tables = BTreeMap::new();
         let mut loaded = Vec::new();
@@ -162,6 +163,26 @@ fn check_tables(config: &PipelineConfig, description: &Description) -> Result<()
     config.check_tables(&declared.collect::<Vec<_>>())
 }
 
+fn check_directories(config: &PipelineConfig, description: &Description) -> Result<(), crate::config::Error> {
+    let mut schemas = BTreeMap::from([(DEAD_LETTERS, dead_letters_schema())]);
+    schemas.extend(description.routes.iter().map(|route| (&*route.name, route.schema())));
+    let dead = std::slice::from_ref(&config.dead_letter.to);
+    let to = |name: &str| config.routes.get(name).map_or(dead, Vec::as_slice);
+    let declared: Vec<_> = schemas
+        .iter()
+        .map(|(name, schema)| DeclaredRoute {
+            name,
+            to: to(name),
+            columns: schema.fields().iter().map(|field| field.name().as_str()).collect(),
+        })
+        .collect();
+    config.check_directories(&declared, &|directory, route| {
+        let field =
+            directory.column.as_deref().and_then(|name| schemas[route.name].field_with_name(name).ok());
+        super::directory_of(directory).zip(field).is_some_and(|(directory, field)| directory.takes(field))
+    })
+}
+
 fn load_table(
     description: &Description,
     name: &str,
@@ -187,8 +208,8 @@ fn parse_table(
     let need = description.tables.iter().find(|need| need.name == name);
     let need = need.with_context(|| format!("the transform has no table {name}"))?;
     let delimiter = reference.delimiter.and_then(|c| u8::try_from(c).ok());
-    let options = CsvOptions { delimiter, columns: reference.columns.clone() };
-    Ok(csv::load(need, bytes, &options)?)
+    let options = TableOptions { delimiter, columns: reference.columns.clone() };
+    Ok(file::load(need, bytes, &options)?)
 }
 
 fn all_settings(description: &Description, given: &[(String, String)]) -> BTreeMap<String, String> {

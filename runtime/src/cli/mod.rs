@@ -3,17 +3,19 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program talks to people")]
 
 mod build;
+mod completions;
 mod demo;
 mod history;
 mod new;
 mod run;
+mod schema;
 mod screen;
 mod validate;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::sandbox::child;
 
@@ -36,6 +38,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
     History(history::HistoryArgs),
+    Schema(schema::SchemaArgs),
+    Completions(completions::CompletionsArgs),
     /// Compiles one component for a sandbox in another process
     #[command(name = child::COMMAND, hide = true)]
     CompileComponent {
@@ -85,6 +89,8 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Validate(args) => validate::validate(&args),
         Command::Run(args) => run::run(&args),
         Command::History(args) => history::history(&args),
+        Command::Schema(args) => schema::schema(&args),
+        Command::Completions(args) => completions::completions(&args, Cli::command()),
         Command::CompileComponent { of } => {
             child::serve(&of, std::io::stdin().lock(), std::io::stdout().lock())?;
             Ok(Ended::Done)

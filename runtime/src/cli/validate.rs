@@ -34,7 +34,7 @@ pub(super) struct ValidateArgs {
     /// How to read the sample; without it, files are read by their names
     #[arg(long, value_name = "csv|jsonl|raw", value_parser = format)]
     format: Option<Format>,
-    /// A reference table, from a CSV file with a header
+    /// A reference table, from a CSV file with a header or a Parquet file
     #[arg(long = "table", value_name = "NAME=FILE", value_parser = pair)]
     tables: Vec<(String, String)>,
     /// A setting of the transform; those not given take their defaults

@@ -94,7 +94,7 @@ impl Resolver<'_> {
                 continue;
             }
             let targets = || bound.iter().filter(|bound| bound.sink == *name).map(|bound| &bound.target);
-            for target in sink.formats.keys().filter(|target| !targets().any(|bound| bound == *target)) {
+            for target in sink.targets.keys().filter(|target| !targets().any(|bound| bound == *target)) {
                 let place = self.document.key(&["sinks", name.as_str(), "files", "targets", target.as_str()]);
                 let help = nearest::hint(target.as_str(), targets().map(TargetName::as_str));
                 warnings.push(

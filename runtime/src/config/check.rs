@@ -1,6 +1,11 @@
 //! Holds the file against what the transform declares, once it is loaded. Never looks into a component itself.
 
-use super::{Diagnostic, Error, PipelineConfig, TableConfig, document::Document, nearest};
+use std::ops::Range;
+
+use super::{
+    Diagnostic, Directory, Error, PipelineConfig, SinkConfig, TableConfig, TargetRef, document::Document,
+    nearest,
+};
 
 /// A setting as the transform declares it.
 #[derive(Debug, Clone)]
@@ -17,6 +22,14 @@ pub struct DeclaredSetting<'a> {
 pub struct DeclaredTable<'a> {
     pub name: &'a str,
     pub required: bool,
+    pub columns: Vec<&'a str>,
+}
+
+/// A route, or the dead letters, with where its rows go and the columns they have.
+#[derive(Debug, Clone)]
+pub struct DeclaredRoute<'a> {
+    pub name: &'a str,
+    pub to: &'a [TargetRef],
     pub columns: Vec<&'a str>,
 }
 
@@ -90,6 +103,42 @@ impl PipelineConfig {
         self.refuse(found)
     }
 
+    /// Every column that directories go by is in all rows that go there, and of a type that `takes` says will do.
+    pub fn check_directories(
+        &self,
+        declared: &[DeclaredRoute<'_>],
+        takes: &dyn Fn(&Directory, &DeclaredRoute<'_>) -> bool,
+    ) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for (route, to) in declared.iter().flat_map(|route| route.to.iter().map(move |to| (route, to))) {
+            let Some(SinkConfig::Files(sink)) = self.sinks.get(&to.sink) else { continue };
+            for directory in sink.directories_of(&to.target) {
+                let Some(column) = directory.column.as_deref() else { continue };
+                let (sink, target) = (to.sink.as_str(), to.target.as_str());
+                let what = match route.columns.contains(&column) {
+                    true if takes(directory, route) => continue,
+                    true => format!(
+                        "column `{column}` of `{}`, which goes to `{to}`, is of a type that names no directory",
+                        route.name
+                    ),
+                    false => format!(
+                        "`{}`, which goes to `{to}`, has no column `{column}` for its directories",
+                        route.name
+                    ),
+                };
+                let own = ["sinks", sink, "files", "targets", target, "directories"];
+                let place = if self.at(&own).is_some() { &own[..] } else { &own[..3] };
+                let near =
+                    nearest::nearest(column, route.columns.iter().copied().filter(|name| *name != column));
+                let otherwise =
+                    format!("give [sinks.{sink}.files.targets.{target}] `directories` of its own");
+                let help = near.map_or(otherwise, |near| format!("did you mean `{near}`?"));
+                found.push(self.error(place, what).help(help));
+            }
+        }
+        self.refuse(found)
+    }
+
     fn unasked_columns(&self, name: &str, table: &TableConfig, known: &[&str]) -> Vec<Diagnostic> {
         let unasked = table.columns.keys().filter(|column| !known.contains(&column.as_str()));
         let path = |column| ["transform", "tables", name, "columns", column];
@@ -112,8 +161,12 @@ impl PipelineConfig {
 
     /// At `path`, or at the table around it if the file does not have it.
     fn error(&self, path: &[&str], message: String) -> Diagnostic {
-        let around = |document: Document<'_>| (1..=path.len()).rev().find_map(|n| document.place(&path[..n]));
-        Diagnostic::error(Document::parse(&self.text).ok().and_then(around), message)
+        Diagnostic::error((1..=path.len()).rev().find_map(|n| self.at(&path[..n])), message)
+    }
+
+    /// Where the file has `path`, if it does.
+    fn at(&self, path: &[&str]) -> Option<Range<usize>> {
+        Document::parse(&self.text).ok().and_then(|document| document.place(path))
     }
 
     fn refuse(&self, found: Vec<Diagnostic>) -> Result<(), Error> {

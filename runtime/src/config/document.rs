@@ -51,15 +51,19 @@ impl<'a> Document<'a> {
     /// list is entered by the index in digits.
     pub(super) fn place(&self, path: &[&str]) -> Option<Range<usize>> {
         let (last, before) = path.split_last()?;
-        match self.value(before)? {
-            DeValue::Table(table) => Some(table.get(*last)?.span()),
-            DeValue::Array(list) => Some(list.get(last.parse::<usize>().ok()?)?.span()),
-            _ => None,
-        }
+        Some(entry(self.value(before)?, last)?.span())
     }
 
     fn value(&self, path: &[&str]) -> Option<&DeValue<'a>> {
-        path.iter().try_fold(self.root.get_ref(), |value, key| Some(value.as_table()?.get(*key)?.get_ref()))
+        path.iter().try_fold(self.root.get_ref(), |value, key| Some(entry(value, key)?.get_ref()))
+    }
+}
+
+fn entry<'v, 'a>(value: &'v DeValue<'a>, key: &str) -> Option<&'v Spanned<DeValue<'a>>> {
+    match value {
+        DeValue::Table(table) => table.get(key),
+        DeValue::Array(list) => list.get(key.parse::<usize>().ok()?),
+        _ => None,
     }
 }
 

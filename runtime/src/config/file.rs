@@ -64,6 +64,9 @@ pub(super) struct Files {
     /// How a file is cut into records: `csv` (a row, handed on as a JSON object), `jsonl` (a line)
     /// or `raw` (the whole file, all files together in one partition). Without it each file goes by its own
     /// name: `.csv` is `csv`; `.jsonl`, `.ndjson` and `.json` are `jsonl`; any other is left out with a warning.
+    /// A file whose name goes on with `.gz` or `.zst` is unpacked while it is read, but for `raw`. Where its data is
+    /// broken, the rest is one dead letter and the file ends there; a checksum stands behind what it is for, so
+    /// records before that may be damaged too.
     pub(super) format: Option<SourceFormat>,
     /// The topic that the transform and the provenance columns see. 1 to 249 of a-z, A-Z, 0-9, `.`,
     /// `_`, `-`.
@@ -110,17 +113,17 @@ pub(super) enum Setting {
     Boolean(bool),
 }
 
-/// A reference table: a CSV file with a header.
+/// A reference table: a CSV file with a header, or a Parquet file. Which one it is stands in the file itself.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Table {
-    /// The CSV file, relative to this file.
+    /// The file, relative to this file.
     #[schemars(length(min = 1))]
     pub(super) file: String,
-    /// The one character between two fields. The default is found from the header: a comma, a
+    /// The one character between two fields of a CSV file. The default is found from the header: a comma, a
     /// semicolon, a tab or `|`.
     pub(super) delimiter: Option<char>,
-    /// For each column that the transform asks for, the name that it has in the header of the file,
+    /// For each column that the transform asks for, the name that it has in the file,
     /// such as `{ city = "City" }`. A column that is not named here is found by its own name, ignoring case,
     /// spaces, `_` and `-`.
     #[serde(default)]
@@ -267,6 +270,14 @@ pub(super) struct FileSink {
     /// only.
     #[serde(default = "yes")]
     pub(super) provenance: bool,
+    /// The directories below each target's, from the outer to the inner, as Hive has them. `{ date = "day" }` is
+    /// `dt=2026-11-23/`, by the time of the record, in UTC; `date` is `month`, `day` or `hour` (`dt=2026-11-23-05/`).
+    /// `{ date = "day", column = "ordered" }` takes the time from a column with dates or times. `{ column = "country" }`
+    /// is `country=USA/`, percent-encoded. Rows without a time or value are in `__HIVE_DEFAULT_PARTITION__`; those whose
+    /// time is not in the years 1 to 9999 go to `weir_rejects`. A column stays in the rows as well. A partition of the
+    /// input has 64 files open at most; when rows want one more, the longest is complete and all are committed.
+    #[serde(default)]
+    pub(super) directories: Vec<Directory>,
     /// What differs for one target, by its name.
     #[serde(default)]
     pub(super) targets: BTreeMap<String, FileTarget>,
@@ -281,7 +292,41 @@ fn yes() -> bool {
 #[schemars(deny_unknown_fields)]
 pub(super) struct FileTarget {
     /// `parquet` or `jsonl`, instead of the sink's format.
-    pub(super) format: FileFormat,
+    pub(super) format: Option<FileFormat>,
+    /// Instead of the sink's directories; `[]` for none.
+    pub(super) directories: Option<Vec<Directory>>,
+}
+
+/// One level of directories: by time, or by the value of a column.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Directory {
+    /// A directory for each month, day or hour of the record, or of `column`.
+    pub date: Option<DateSpan>,
+    /// A column that every route to the target has. Alone: a directory for each of its values, which are text, whole
+    /// numbers, decimals, booleans or dates. With `date`: a date or a time.
+    #[schemars(length(min = 1))]
+    pub column: Option<String>,
+}
+
+impl Directory {
+    /// What stands before the `=` of its name.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.date.map(|_| "dt").or(self.column.as_deref())
+    }
+}
+
+/// The rows of how long a time share a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum DateSpan {
+    /// `dt=2026-11`
+    Month,
+    /// `dt=2026-11-23`
+    Day,
+    /// `dt=2026-11-23-05`
+    Hour,
 }
 
 /// How rows are written to a file.

@@ -6,6 +6,7 @@ mod check;
 mod diagnostic;
 mod document;
 mod file;
+mod json_schema;
 mod names;
 pub(crate) mod nearest;
 mod quantity;
@@ -22,9 +23,10 @@ use std::{
     path::{self, Path, PathBuf},
 };
 
-pub use check::{DeclaredSetting, DeclaredTable};
+pub use check::{DeclaredRoute, DeclaredSetting, DeclaredTable};
 pub use diagnostic::{Diagnostic, Report, Severity};
-pub use file::{DeadLetter, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat};
+pub use file::{DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat};
+pub use json_schema::json_schema;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
 pub use quantity::{ByteSize, Fraction, Period};
 
@@ -77,11 +79,11 @@ pub struct TransformConfig {
     pub tables: BTreeMap<String, TableConfig>,
 }
 
-/// A reference table: a CSV file with a header.
+/// A reference table: a CSV file with a header, or a Parquet file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableConfig {
     pub file: PathBuf,
-    /// One ASCII byte. Absent: to be found from the header.
+    /// Of a CSV file, one ASCII byte. Absent: to be found from the header.
     pub delimiter: Option<u8>,
     /// The transform's name of a column to the name in the header of the file.
     pub columns: BTreeMap<String, String>,
@@ -100,8 +102,17 @@ pub struct FilesSink {
     pub format: FileFormat,
     pub roll: Roll,
     pub provenance: bool,
-    /// Targets with a format of their own.
-    formats: BTreeMap<TargetName, FileFormat>,
+    /// From the outer to the inner; no two of one name.
+    pub directories: Vec<Directory>,
+    /// Targets that differ.
+    targets: BTreeMap<TargetName, FilesTarget>,
+}
+
+/// What a target of a file sink has of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesTarget {
+    pub format: Option<FileFormat>,
+    pub directories: Option<Vec<Directory>>,
 }
 
 /// Why there is no configuration.
@@ -161,14 +172,20 @@ impl PipelineConfig {
 }
 
 impl FilesSink {
-    /// Targets with a format of their own.
-    pub fn formats(&self) -> impl Iterator<Item = (&TargetName, FileFormat)> {
-        self.formats.iter().map(|(target, format)| (target, *format))
+    /// Targets that differ.
+    pub fn targets(&self) -> impl Iterator<Item = (&TargetName, &FilesTarget)> {
+        self.targets.iter()
     }
 
     /// How the rows of a target are written.
     pub fn format_of(&self, target: &TargetName) -> FileFormat {
-        self.formats.get(target).copied().unwrap_or(self.format)
+        self.targets.get(target).and_then(|target| target.format).unwrap_or(self.format)
+    }
+
+    /// The directories below that of a target.
+    pub fn directories_of(&self, target: &TargetName) -> &[Directory] {
+        let own = self.targets.get(target).and_then(|target| target.directories.as_ref());
+        own.unwrap_or(&self.directories)
     }
 }
 

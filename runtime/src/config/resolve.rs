@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    ByteSize, Complaint, FilesSink, FilesSource, Limits, PipelineConfig, SinkConfig, SinkName, SourceConfig,
-    TableConfig, TargetName, TransformConfig,
+    ByteSize, Complaint, Directory, FilesSink, FilesSource, FilesTarget, Limits, PipelineConfig, SinkConfig,
+    SinkName, SourceConfig, TableConfig, TargetName, TransformConfig,
     diagnostic::Diagnostic,
     document::Document,
     file::{self, Setting},
@@ -130,10 +130,13 @@ impl Resolver<'_> {
 
     fn file_sink(&mut self, name: &str, sink: file::FileSink) -> Option<FilesSink> {
         let path = self.directory(name, sink.path, sink.url);
-        let mut formats = BTreeMap::new();
-        for (target, file::FileTarget { format }) in sink.targets {
+        self.directories(&["sinks", name, "files", "directories"], &sink.directories);
+        let mut targets = BTreeMap::new();
+        for (target, file::FileTarget { format, directories }) in sink.targets {
+            let place = ["sinks", name, "files", "targets", &target, "directories"];
+            self.directories(&place, directories.as_deref().unwrap_or_default());
             match TargetName::parse(&target) {
-                Ok(target) => drop(formats.insert(target, format)),
+                Ok(target) => drop(targets.insert(target, FilesTarget { format, directories })),
                 Err(complaint) => self.complain(&["sinks", name, "files", "targets", &target], complaint),
             }
         }
@@ -142,8 +145,27 @@ impl Resolver<'_> {
             format: sink.format,
             roll: sink.roll,
             provenance: sink.provenance,
-            formats,
+            directories: sink.directories,
+            targets,
         })
+    }
+
+    /// Each level has something to go by, and a name that no other has, ignoring case.
+    fn directories(&mut self, place: &[&str], directories: &[Directory]) {
+        let mut names: Vec<String> = Vec::new();
+        for (i, directory) in directories.iter().enumerate() {
+            let i = i.to_string();
+            let place = [place, &[i.as_str()]].concat();
+            let Some(name) = directory.name() else {
+                let help = "such as `{ date = \"day\" }` or `{ column = \"country\" }`".to_owned();
+                self.report(&place, "a directory goes by neither `date` nor `column`".to_owned(), Some(help));
+                continue;
+            };
+            if names.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+                self.report(&place, format!("two directories are called `{name}=...`"), None);
+            }
+            names.push(name.to_owned());
+        }
     }
 
     fn directory(&mut self, name: &str, path: Option<String>, url: Option<String>) -> Option<PathBuf> {

@@ -21,7 +21,6 @@ const NOT_YET: &[(&[&str], &str)] = &[
     (&["source", "kafka"], "kafka source"),
     (&["sinks", "*", "kafka"], "kafka sink"),
     (&["sinks", "*", "postgres"], "postgres sink"),
-    (&["sinks", "*", "files", "directories"], "directories by date or column"),
     (&["admin"], "admin interface"),
 ];
 

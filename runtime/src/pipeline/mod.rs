@@ -713,6 +713,7 @@ fn slice(part: &crate::route::RoutePart, target: &Arc<str>, first: usize, n: usi
         rows: part.rows.slice(first, n),
         offsets: part.offsets.slice(first, n),
         index: part.index.slice(first, n),
+        timestamps: part.timestamps.slice(first, n),
         keys: part.keys.as_ref().map(|keys| keys.slice(first..first + n)),
         headers: part.headers.as_ref().map(|headers| headers.slice(first..first + n)),
         deletes: part.deletes.as_ref().map(|deletes| deletes.slice(first, n)),

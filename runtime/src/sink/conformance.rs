@@ -117,6 +117,7 @@ pub(crate) fn part(target: &str, offsets: Vec<i64>, index: i32) -> Part {
         route: format!("to-{target}").into(),
         rows,
         index: vec![index; offsets.len()].into(),
+        timestamps: vec![-1; offsets.len()].into(),
         offsets: offsets.into(),
         keys: None,
         headers: None,

@@ -27,7 +27,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int32Type, TimeUnit};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use jiff::{Timestamp, ToSpan, civil};
+use jiff::{ToSpan, civil};
 
 use crate::description::JSON_MARK;
 
@@ -167,20 +167,27 @@ fn write_json(text: &str, out: &mut Vec<u8>) {
 }
 
 fn write_date(days: i32, out: &mut Vec<u8>) {
-    match civil::date(1970, 1, 1).checked_add(i64::from(days).clamp(-MAX_DAYS, MAX_DAYS).days()) {
-        Ok(date) if i64::from(days).abs() < MAX_DAYS => write_quoted(date, out),
-        _ => write_plain(days, out),
+    match date(days.into()) {
+        Some(date) => write_quoted(date, out),
+        None => write_plain(days, out),
     }
 }
 
-/// More than a span of days may hold would be refused with a panic.
-const MAX_DAYS: i64 = 7_000_000;
+fn date(days: i64) -> Option<civil::Date> {
+    // More than a span of days may hold would be refused with a panic.
+    const MAX_DAYS: i64 = 7_000_000;
+    let days = Some(days).filter(|days| days.abs() < MAX_DAYS)?;
+    civil::date(1970, 1, 1).checked_add(days.days()).ok()
+}
 
+/// The moments of the library end before the year 9999 does, so days and the time of day are told apart here.
 fn write_timestamp(microseconds: i64, out: &mut Vec<u8>) {
-    match Timestamp::from_microsecond(microseconds) {
-        Ok(at) => write_quoted(format_args!("{at:.6}"), out),
-        Err(_) => write_plain(microseconds, out),
-    }
+    const PER_DAY: i64 = 86_400_000_000;
+    let Some(date) = date(microseconds.div_euclid(PER_DAY)) else { return write_plain(microseconds, out) };
+    let (seconds, fraction) =
+        (microseconds.rem_euclid(PER_DAY) / 1_000_000, microseconds.rem_euclid(1_000_000));
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    write_quoted(format_args!("{date}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z"), out);
 }
 
 #[cfg(test)]
@@ -230,6 +237,13 @@ mod tests {
         let expected = concat!(
             r#"{"x":"1970-01-01T00:00:00.000000Z"}{"x":"1970-01-01T00:00:00.000001Z"}"#,
             r#"{"x":"1969-12-31T23:59:59.999999Z"}{"x":9223372036854775807}"#
+        );
+        check(description::DataType::Timestamp, times, expected);
+        let edges = [253_402_300_799_999_999, 253_402_300_800_000_000, -377_705_116_800_000_001, i64::MIN];
+        let times = TimestampMicrosecondArray::from(edges.to_vec()).with_timezone("UTC");
+        let expected = concat!(
+            r#"{"x":"9999-12-31T23:59:59.999999Z"}{"x":253402300800000000}"#,
+            r#"{"x":-377705116800000001}{"x":-9223372036854775808}"#
         );
         check(description::DataType::Timestamp, times, expected);
         let days = Date32Array::from(vec![0, -1, 20_484, i32::MAX, i32::MIN]);

@@ -232,7 +232,7 @@ impl Owned {
         let parts = || self.batches.iter().flat_map(|batch| &batch.parts);
         let rows = parts().map(|part| part.offsets.len() as u64).sum();
         let bytes = parts().map(|part| part.rows.get_array_memory_size() as u64).sum();
-        Staged { rows, bytes }
+        Staged { rows, bytes, full: false }
     }
 
     fn check_range(&self, commit: &Commit) -> Result<(), Error> {

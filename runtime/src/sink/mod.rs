@@ -81,6 +81,8 @@ pub struct Staged {
     pub rows: u64,
     /// Bytes, as they will be stored.
     pub bytes: u64,
+    /// The sink wants a commit rather than more rows, such as when it has many files open.
+    pub full: bool,
 }
 
 /// The rows of one batch for one sink, without those the sink already has.
@@ -111,6 +113,8 @@ pub struct Part {
     pub offsets: ScalarBuffer<i64>,
     /// Per row, its number among all rows of its record, over the routes in the order declared, from 0.
     pub index: ScalarBuffer<i32>,
+    /// Per row, the time of its record in milliseconds since 1970-01-01T00:00:00Z; -1 where it has none.
+    pub timestamps: ScalarBuffer<i64>,
     /// Per row, for sinks that have keys and headers; absent: those of the record.
     pub keys: Option<VarBytes>,
     /// See `keys`.

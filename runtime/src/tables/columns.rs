@@ -114,7 +114,7 @@ pub(super) fn wanted(data_type: DataType) -> String {
     }
 }
 
-fn push_bit(bits: &mut Vec<u8>, i: usize, set: bool) {
+pub(super) fn push_bit(bits: &mut Vec<u8>, i: usize, set: bool) {
     if i.is_multiple_of(8) {
         bits.push(0);
     }

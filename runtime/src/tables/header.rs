@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::csv::{Problem, nearest};
+use super::problem::{Problem, nearest};
 use crate::description::{Field, TableNeed};
 
 /// For each wanted column the number of the file's column, from 0.

@@ -2,12 +2,27 @@
 //! while a plan runs.
 
 mod columns;
-pub mod csv;
+mod csv;
+pub mod file;
 mod header;
+mod parquet;
+mod problem;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::batch::VarBytes;
+pub use problem::{Problem, TableError};
+
+/// How a table's file is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    /// Between the fields of a CSV file. Absent: [`crate::csv::detect_delimiter`].
+    pub delimiter: Option<u8>,
+    /// From the name of a wanted column to that of the file's column, exactly as the file has it. Wanted columns
+    /// that are not here go by their own name, ignoring case, spaces, `_` and `-`.
+    pub columns: BTreeMap<String, String>,
+}
 
 /// A table as a transform gets it in `init`.
 #[derive(Debug, Clone, PartialEq)]

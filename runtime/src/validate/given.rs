@@ -8,8 +8,7 @@ use std::sync::Arc;
 use super::Error;
 use crate::config::nearest;
 use crate::description::{Description, Setting, TableNeed};
-use crate::tables::Table;
-use crate::tables::csv::{self, CsvOptions};
+use crate::tables::{Table, TableError, TableOptions, file};
 
 /// Every setting is declared, is given once, and has one of its choices; every required one is given.
 ///
@@ -80,8 +79,8 @@ pub(super) fn load_tables(
 fn load(need: &TableNeed, path: &PathBuf) -> Result<Table, Error> {
     let bytes =
         fs::read(path).map_err(|e| Error::Unreadable(format!("reading `{}` failed: {e}", path.display())))?;
-    let wrong = |e: csv::TableError| Error::Wrong { text: format!("`{}`: {e}", path.display()), hint: None };
-    csv::load(need, &bytes, &CsvOptions::default()).map_err(wrong)
+    let wrong = |e: TableError| Error::Wrong { text: format!("`{}`: {e}", path.display()), hint: None };
+    file::load(need, &bytes, &TableOptions::default()).map_err(wrong)
 }
 
 fn missing(description: &Description, need: &TableNeed) -> Error {
@@ -89,8 +88,11 @@ fn missing(description: &Description, need: &TableNeed) -> Error {
     let text =
         format!("the transform {} needs the table `{}`{}", description.name, need.name, doc(&need.doc));
     let with = if columns.len() == 1 { "the column" } else { "the columns" };
-    let hint =
-        format!("give it with `--table {}=FILE`: a CSV file with {with} {}", need.name, columns.join(", "));
+    let hint = format!(
+        "give it with `--table {}=FILE`: a CSV or Parquet file with {with} {}",
+        need.name,
+        columns.join(", ")
+    );
     Error::wrong(text, &hint)
 }
 

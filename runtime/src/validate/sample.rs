@@ -47,7 +47,7 @@ impl Sample {
         let listing = files.list().map_err(Error::listing)?;
         if listing.found.is_empty() {
             let text = format!(
-                "no file in `{}` is a sample: none ends in .csv, .jsonl, .ndjson or .json",
+                "no file in `{}` is a sample: none ends in .csv, .jsonl, .ndjson or .json, with or without .gz or .zst",
                 path.display()
             );
             return Err(Error::wrong(text, "say how to read them with `--format csv|jsonl|raw`"));

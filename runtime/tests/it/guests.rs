@@ -1,4 +1,4 @@
-//! The transforms that misbehave on request, built when a test first asks for one.
+//! The transforms that only tests run, built when a test first asks for one.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,6 +7,12 @@ use std::sync::OnceLock;
 pub(crate) fn hostile() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     BYTES.get_or_init(|| build("hostile"))
+}
+
+/// The bytes of the strict transform.
+pub(crate) fn strict() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| build("strict"))
 }
 
 fn build(package: &str) -> Vec<u8> {

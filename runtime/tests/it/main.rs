@@ -1,9 +1,11 @@
 //! The integration tests, all in one binary.
 
+mod editors;
 mod enemies;
 mod guests;
 mod load;
 mod project;
+mod records;
 mod run;
 mod sandbox;
 mod tidy;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::guests;
 
 /// A pipeline in a directory of its own, with the guest that misbehaves on request.
-struct Pipeline {
+pub(crate) struct Pipeline {
     dir: TempDir,
 }
 
@@ -47,16 +47,26 @@ format = "jsonl"
 
 impl Pipeline {
     fn new(records: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let pipeline = Self { dir };
-        fs::create_dir(pipeline.path("input")).expect("writable");
-        fs::write(pipeline.path("guest.wasm"), guests::hostile()).expect("writable");
-        fs::write(pipeline.path("input/a.jsonl"), records.join("\n")).expect("writable");
-        pipeline.write(FILE);
+        let pipeline = Self::of(guests::hostile(), FILE);
+        pipeline.input(&records.iter().map(ToString::to_string).collect::<Vec<_>>());
         pipeline
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Any guest and pipeline file, without input.
+    pub(crate) fn of(guest: &[u8], file: &str) -> Self {
+        let pipeline = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        fs::create_dir(pipeline.path("input")).expect("writable");
+        fs::write(pipeline.path("guest.wasm"), guest).expect("writable");
+        pipeline.write(file);
+        pipeline
+    }
+
+    /// Its input: a file with these lines.
+    pub(crate) fn input(&self, lines: &[String]) {
+        fs::write(self.path("input/a.jsonl"), lines.join("\n")).expect("writable");
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -69,18 +79,18 @@ impl Pipeline {
         self.write(&FILE.replace(from, to));
     }
 
-    fn weir(&self, command: &str, args: &[&str]) -> Command {
+    pub(crate) fn weir(&self, command: &str, args: &[&str]) -> Command {
         let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
         weir.arg(command).arg(self.path("pipeline.toml")).args(args);
         weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         weir
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.weir("run", &[&["--once", "--json"], args].concat()).output().expect("the program starts")
     }
 
-    fn rows(&self, target: &str) -> Vec<Value> {
+    pub(crate) fn rows(&self, target: &str) -> Vec<Value> {
         let Ok(files) = fs::read_dir(self.path("out").join(target)) else { return Vec::new() };
         let texts = files.map(|file| fs::read_to_string(file.expect("readable").path()).expect("readable"));
         let mut rows: Vec<Value> = texts
@@ -92,16 +102,16 @@ impl Pipeline {
         rows
     }
 
-    fn offsets(&self, target: &str) -> Vec<i64> {
+    pub(crate) fn offsets(&self, target: &str) -> Vec<i64> {
         self.rows(target).iter().map(|row| row["weir_offset"].as_i64().expect("a number")).collect()
     }
 }
 
-fn said(output: &Output) -> Value {
+pub(crate) fn said(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(output)))
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -117,6 +127,54 @@ fn a_second_run_finds_nothing_new_and_a_new_file_goes_on() {
     fs::write(pipeline.path("input/b.jsonl"), "three\n").expect("writable");
     assert_eq!(said(&pipeline.run(&[]))["routed"]["ok"], 1);
     assert_eq!(pipeline.rows("ok").len(), 3);
+}
+
+#[test]
+fn a_compressed_file_that_breaks_off_ends_in_a_dead_letter_and_is_not_read_again() {
+    let pipeline = Pipeline::new(&["one"]);
+    let whole = gzip("two\nthree\nfour\n");
+    fs::write(pipeline.path("input/b.jsonl.gz"), &whole).expect("writable");
+    fs::write(pipeline.path("input/c.jsonl.gz"), &whole[..whole.len() - 8]).expect("writable");
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the gzip data is broken"), "{}", stderr(&output));
+    let said = said(&output);
+    assert_eq!(
+        (&said["routed"]["ok"], &said["rejected"]),
+        (&7.into(), &serde_json::json!({ "broken-compression": 1 }))
+    );
+    let [dead] = &pipeline.rows("dead")[..] else { panic!("one dead letter") };
+    let found = (&dead["stage"], &dead["weir_partition"], &dead["weir_offset"]);
+    assert_eq!(found, (&"source".into(), &2.into(), &3.into()), "{dead}");
+    assert_eq!(self::said(&pipeline.run(&[]))["records"], 0);
+}
+
+#[test]
+fn rows_and_dead_letters_are_found_in_the_directories_that_the_file_asks_for() {
+    let pipeline = Pipeline::new(&["a/b", "reject", "", "a/b"]);
+    let targets = "[sinks.out.files.targets.ok]\ndirectories = [{ column = \"value\" }]\n";
+    let all = "format = \"jsonl\"\ndirectories = [{ date = \"month\" }]\n\n";
+    pipeline.change("format = \"jsonl\"\n", &format!("{all}{targets}"));
+    let output = pipeline.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(pipeline.offsets("ok/value=a%2Fb"), [0, 2]);
+    assert_eq!(pipeline.offsets("dead/dt=__HIVE_DEFAULT_PARTITION__"), [1]);
+    pipeline.change("format = \"jsonl\"\n", "format = \"jsonl\"\ndirectories = [{ column = \"vale\" }]\n");
+    let refused = pipeline.run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = stderr(&refused);
+    assert!(
+        told.contains("`ok`, which goes to `out.ok`, has no column `vale`")
+            && told.contains("did you mean `value`?"),
+        "{told}"
+    );
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).expect("memory takes bytes");
+    gzip.finish().expect("memory takes bytes")
 }
 
 #[test]

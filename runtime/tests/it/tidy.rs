@@ -101,11 +101,13 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("wasmparser", &["sandbox::precheck"], "what a component may be made of is counted in one place"),
     (
         "arrow",
-        &["cell", "description", "purity", "route", "sandbox", "sink", "validate", "cli"],
-        "columns begin behind the transform",
+        &["cell", "description", "purity", "route", "sandbox", "sink", "tables::parquet", "validate", "cli"],
+        "columns begin behind the transform, but for tables that come in columns",
     ),
-    ("parquet", &["sink::files::parquet"], "one file knows the format"),
+    ("parquet", &["sink::files::parquet", "tables::parquet"], "one file writes the format, and one reads it"),
+    ("bytes", &["tables::parquet"], "it is how the reader of Parquet wants the bytes of a file"),
     ("clap", &["cli", "main"], "only the command line knows that there is one"),
+    ("clap_complete", &["cli"], "only the command line knows that there is one"),
     ("comfy_table", &["cli"], "only the command line knows that there is a terminal"),
     ("indicatif", &["cli"], "only the command line knows that there is a terminal"),
     ("signal_hook", &["app", "cli", "main"], "signals are for the process, not for what runs in it"),
@@ -174,10 +176,12 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("getrandom", &["sink::state", "sandbox::cache", "app"], "nothing else may differ from run to run"),
     (
         "jiff",
-        &["tables", "sink::json", "cli", "validate"],
+        &["tables", "sink::json", "sink::files::directories", "cli", "validate"],
         "times are numbers, but where people write or read them",
     ),
     ("crc32fast", &["sink::files"], "only the commit log guards its records so"),
+    ("flate2", &["source::format::packed"], "what is compressed is unpacked in one place"),
+    ("zstd", &["source::format::packed"], "what is compressed is unpacked in one place"),
     ("memchr", &["csv", "source::format"], "bytes are searched where records are cut"),
 ];
 

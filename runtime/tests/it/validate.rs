@@ -156,6 +156,40 @@ fn a_directory_is_all_its_files_and_a_stream_is_the_same_as_a_file() {
 }
 
 #[test]
+fn a_compressed_sample_is_read_as_what_is_in_it() {
+    use std::io::Write as _;
+    let place = Place::new();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&std::fs::read(data("customers.csv")).unwrap()).unwrap();
+    let sample = place.file("customers.csv.gz", gzip.finish().unwrap());
+    let args =
+        |sample: &str| weir(&["@customers", "--sample", sample, "--table", &cities(), "--json"]).json();
+    assert_eq!(only(&args(&sample), &COUNTS), only(&args(&data("customers.csv")), &COUNTS));
+}
+
+#[test]
+fn a_table_can_be_a_parquet_file() {
+    use std::sync::Arc;
+    let place = Place::new();
+    let text = std::fs::read_to_string(data("us_cities.csv")).unwrap();
+    let cities: Vec<&str> = text.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+    let columns = [("City", Arc::new(arrow::array::StringArray::from(cities)) as arrow::array::ArrayRef)];
+    let rows = arrow::array::RecordBatch::try_from_iter(columns).unwrap();
+    let mut file = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut file, rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    let table = format!("us_cities={}", place.file("us_cities.parquet", &file));
+    let run =
+        |table: &str| weir(&["@customers", "--sample", &data("customers.csv"), "--table", table, "--json"]);
+    assert_eq!(only(&run(&table).json(), &COUNTS), only(&run(&self::cities()).json(), &COUNTS));
+    let cut = format!("us_cities={}", place.file("cut.parquet", &file[..file.len() / 2]));
+    let refused = run(&cut);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("table us_cities: the Parquet file cannot be read"), "{}", refused.err);
+}
+
+#[test]
 fn a_row_that_the_source_cannot_cut_is_counted() {
     let place = Place::new();
     let rows = b"id,location\n1,Boston\n2,Boston,x\n3,Riga\n";

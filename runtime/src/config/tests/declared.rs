@@ -123,3 +123,47 @@ fn tables_are_those_that_the_transform_declares() {
                = help: did you mean `us_city`?"#]],
     );
 }
+
+#[test]
+fn directories_go_by_columns_that_all_rows_have() {
+    let text = SMALL.replace(
+        "path = \"out\"",
+        "path = \"out\"\ndirectories = [{ date = \"day\" }, { column = \"country\" }]",
+    );
+    let config = parse(&text).expect("the small file is right");
+    let dead = [config.dead_letter.to.clone()];
+    let route = |columns: &[&'static str]| DeclaredRoute {
+        name: "usa",
+        to: &config.routes["usa"],
+        columns: columns.to_vec(),
+    };
+    let letters = DeclaredRoute { name: "dead letters", to: &dead, columns: vec!["value"] };
+    assert!(config.check_directories(&[route(&["id", "country"])], &|_, _| true).is_ok());
+    refused(
+        config.check_directories(&[route(&["county"]), letters], &|_, _| true),
+        expect![[r#"
+            error: `usa`, which goes to `lake.customers_usa`, has no column `country` for its directories
+              --> conf/customers.toml:21:1
+               |
+            21 | [sinks.lake.files]
+               | ^^^^^^^^^^^^^^^^^^
+               = help: did you mean `county`?
+
+            error: `dead letters`, which goes to `lake.dead_letters`, has no column `country` for its directories
+              --> conf/customers.toml:21:1
+               |
+            21 | [sinks.lake.files]
+               | ^^^^^^^^^^^^^^^^^^
+               = help: give [sinks.lake.files.targets.dead_letters] `directories` of its own"#]],
+    );
+    refused(
+        config.check_directories(&[route(&["country"])], &|_, _| false),
+        expect![[r#"
+        error: column `country` of `usa`, which goes to `lake.customers_usa`, is of a type that names no directory
+          --> conf/customers.toml:21:1
+           |
+        21 | [sinks.lake.files]
+           | ^^^^^^^^^^^^^^^^^^
+           = help: give [sinks.lake.files.targets.customers_usa] `directories` of its own"#]],
+    );
+}

@@ -190,7 +190,8 @@ fn a_full_file_says_what_it_says() {
                             idle: 10 s,
                         },
                         provenance: true,
-                        formats: {},
+                        directories: [],
+                        targets: {},
                     },
                 ),
                 "lake": Files(
@@ -204,8 +205,14 @@ fn a_full_file_says_what_it_says() {
                             idle: 5 s,
                         },
                         provenance: false,
-                        formats: {
-                            "dead_letters": Jsonl,
+                        directories: [],
+                        targets: {
+                            "dead_letters": FilesTarget {
+                                format: Some(
+                                    Jsonl,
+                                ),
+                                directories: None,
+                            },
                         },
                     },
                 ),

@@ -447,16 +447,6 @@ fn what_this_build_does_not_have_is_said_so() {
     );
     check(
         "path = \"out\"",
-        "path = \"out\"\ndirectories = \"dt={date}\"",
-        expect![[r#"
-        error: this build has no directories by date or column yet
-          --> conf/customers.toml:23:1
-           |
-        23 | directories = "dt={date}"
-           | ^^^^^^^^^^^"#]],
-    );
-    check(
-        "path = \"out\"",
         "url = \"hdfs://namenode:8020/lake\"",
         expect![[r#"
         error: this build has no hdfs sink yet
@@ -464,6 +454,51 @@ fn what_this_build_does_not_have_is_said_so() {
            |
         22 | url = "hdfs://namenode:8020/lake"
            |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^"#]],
+    );
+}
+
+#[test]
+fn directories_go_by_a_date_or_a_column_each_by_another() {
+    check(
+        "path = \"out\"",
+        "path = \"out\"\ndirectories = [{ date = \"week\" }, { colum = \"x\" }, 1]",
+        expect![[r#"
+            error: `date` in [sinks.lake.files.directories.0]: unknown value `week`
+              --> conf/customers.toml:23:25
+               |
+            23 | directories = [{ date = "week" }, { colum = "x" }, 1]
+               |                         ^^^^^^
+               = help: known here: `month`, `day`, `hour`
+
+            error: unknown key `colum` in [sinks.lake.files.directories.1]
+              --> conf/customers.toml:23:37
+               |
+            23 | directories = [{ date = "week" }, { colum = "x" }, 1]
+               |                                     ^^^^^
+               = help: did you mean `column`?
+
+            error: an entry of `directories` in [sinks.lake.files] must be a table, not an integer
+              --> conf/customers.toml:23:52
+               |
+            23 | directories = [{ date = "week" }, { colum = "x" }, 1]
+               |                                                    ^"#]],
+    );
+    check(
+        "path = \"out\"",
+        "path = \"out\"\ndirectories = [{}, { date = \"day\" }, { column = \"DT\" }]",
+        expect![[r#"
+            error: a directory goes by neither `date` nor `column`
+              --> conf/customers.toml:23:16
+               |
+            23 | directories = [{}, { date = "day" }, { column = "DT" }]
+               |                ^^
+               = help: such as `{ date = "day" }` or `{ column = "country" }`
+
+            error: two directories are called `DT=...`
+              --> conf/customers.toml:23:38
+               |
+            23 | directories = [{}, { date = "day" }, { column = "DT" }]
+               |                                      ^^^^^^^^^^^^^^^^^"#]],
     );
 }
 

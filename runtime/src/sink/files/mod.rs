@@ -4,7 +4,8 @@
 //! ```text
 //! <root>/_weir/<pipeline>/<sink>/<topic id>/<partition>/log/<number>.json      one record per claim and commit
 //!                                                       staging/<epoch>-<owner>/  files that nobody reads yet
-//! <root>/<target>/<topic>+<partition>+<start>+<end>+<commit>+<route>+<n>.parquet   visible, never overwritten
+//! <root>/<target>/[dt=<date>/][<column>=<value>/]
+//!                 <topic>+<partition>+<start>+<end>+<commit>+<route>+<n>.parquet   visible, never overwritten
 //! ```
 //!
 //! A commit writes its files in full, then puts one record that names them where no record was, then gives each
@@ -12,6 +13,7 @@
 //! owner does the renaming that is left. Readers skip what begins with `_`; they see each file whole, though not
 //! all files of a commit in the same instant.
 
+mod directories;
 mod encode;
 mod json;
 mod local;
@@ -29,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+pub use directories::{Directory, NOTHING, Span};
 pub use local::LocalStorage;
 use partition::Partition;
 use storage::Storage;
@@ -37,8 +40,8 @@ use super::state::{Claim, Commit, Refused, SinkState};
 use super::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
 use crate::offset::TopicPartition;
 
-/// The target, below the root, of rows that this sink refuses: those that delete. JSON lines with the row, its
-/// target and route, where it came from, and why.
+/// The target, below the root, of rows that this sink refuses: those that delete, and those whose time names no
+/// directory. JSON lines with the row, its target and route, where it came from, and why.
 pub const REJECTS: &str = "weir_rejects";
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
@@ -72,6 +75,12 @@ pub struct FilesConfig {
     pub format: Format,
     /// Targets whose rows are written otherwise.
     pub formats: BTreeMap<Arc<str>, Format>,
+    /// The directories below a target's, from the outer to the inner.
+    pub directories: Vec<Directory>,
+    /// Targets whose directories are others.
+    pub directories_of: BTreeMap<Arc<str>, Vec<Directory>>,
+    /// Files that a partition has open at once, at most; a further one makes it complete the longest, and commit soon.
+    pub open_files: usize,
     /// Whether each row carries `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and `weir_plan`. Dead
     /// letters always do.
     pub provenance: bool,
@@ -82,7 +91,8 @@ pub struct FilesConfig {
 }
 
 impl FilesConfig {
-    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB.
+    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB, without directories, in at most 64 open
+    /// files per partition.
     pub fn new(root: impl Into<PathBuf>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
         Self {
             root: root.into(),
@@ -90,6 +100,9 @@ impl FilesConfig {
             sink: sink.into(),
             format: Format::Parquet,
             formats: BTreeMap::new(),
+            directories: Vec::new(),
+            directories_of: BTreeMap::new(),
+            open_files: 64,
             provenance: true,
             row_group_rows: 128 << 10,
             row_group_bytes: 8 << 20,
@@ -98,6 +111,10 @@ impl FilesConfig {
 
     fn format_of(&self, target: &str) -> Format {
         self.formats.get(target).copied().unwrap_or(self.format)
+    }
+
+    fn directories_of(&self, target: &str) -> &[Directory] {
+        self.directories_of.get(target).unwrap_or(&self.directories)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where the file sink puts what: every path below its root. Parts that come from data cannot leave their place.
 
+use super::directories::NOTHING;
 use crate::offset::{OffsetRange, TopicPartition};
 use crate::sink::state::{Epoch, Nonce};
 
@@ -94,6 +95,24 @@ fn part(text: &str) -> String {
         }
     }
     if out.is_empty() { "%".to_owned() } else { out }
+}
+
+/// The value of a directory such as `country=USA`, percent-encoded so that distinct texts stay distinct. What is too
+/// long for a name ends in its digest, behind a `~`, which stands nowhere else.
+pub(super) fn value(text: &str) -> String {
+    const LIMIT: usize = 150;
+    let encoded = match text {
+        NOTHING => text.replacen('_', "%5F", 1),
+        _ => part(text).replace('=', "%3D"),
+    };
+    if encoded.len() <= LIMIT {
+        return encoded;
+    }
+    // Not in the middle of `%XX`.
+    let end = (LIMIT - 2..=LIMIT)
+        .find(|end| !encoded[..*end].ends_with('%') && !encoded[..*end - 1].ends_with('%'));
+    let digest = crate::digest::of(text.as_bytes());
+    format!("{}~{}", &encoded[..end.unwrap_or(LIMIT)], &digest["sha256:".len()..][..32])
 }
 
 /// Two long names and the numbers between must fit into the 255 bytes of a file's name.

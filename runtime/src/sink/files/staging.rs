@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, StringArray};
+use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch, StringArray, UInt32Array};
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::filter_record_batch;
+use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema};
 
-use super::encode::{Encoder, Origin, with_provenance};
+use super::directories::{self, Sorted};
+use super::encode::{Encoder, Origin, Sealed, with_provenance};
 use super::names;
 use super::record::StoredFile;
 use super::storage::{Storage, failed};
@@ -27,13 +28,31 @@ pub(super) struct Staging {
     storage: Arc<dyn Storage>,
     directory: String,
     range: Option<OffsetRange>,
-    /// By target and route: one file has one kind of row.
-    open: BTreeMap<(Arc<str>, Arc<str>), OpenFile>,
+    open: BTreeMap<Kind, OpenFile>,
+    /// Files that were completed before the commit, since too many were open.
+    complete: Vec<(Kind, CompleteFile)>,
     sealed: Option<(Nonce, Vec<StoredFile>)>,
     /// The path of every file that was begun, whatever became of it.
     created: Vec<String>,
     /// Completing the files failed: what is left is not all, and must not be committed.
     broken: bool,
+    rows: u64,
+}
+
+/// What the rows of one file have in common.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    target: Arc<str>,
+    route: Arc<str>,
+    /// Below the target's; may be empty.
+    directory: String,
+}
+
+/// A file that only lacks its visible name, which the commit gives it.
+struct CompleteFile {
+    staged: String,
+    format: Format,
+    sealed: Sealed,
     rows: u64,
 }
 
@@ -44,14 +63,6 @@ struct OpenFile {
     rows: u64,
 }
 
-/// Rows of a part that are written alike.
-struct Rows<'a> {
-    target: &'a Arc<str>,
-    route: &'a Arc<str>,
-    format: Format,
-    rows: RecordBatch,
-}
-
 impl Staging {
     pub(super) fn new(storage: Arc<dyn Storage>, directory: String) -> Self {
         Self {
@@ -59,6 +70,7 @@ impl Staging {
             directory,
             range: None,
             open: BTreeMap::new(),
+            complete: Vec::new(),
             sealed: None,
             created: Vec::new(),
             broken: false,
@@ -76,25 +88,10 @@ impl Staging {
         for part in batch.parts.iter().filter(|part| part.rows.num_rows() > 0) {
             let (kept, refused) = split_deletes(part)?;
             if kept.rows.num_rows() > 0 {
-                let rows = declared(config, &kept, origin);
-                self.add(
-                    config,
-                    origin,
-                    Rows {
-                        target: &part.target,
-                        route: &part.route,
-                        format: config.format_of(&part.target),
-                        rows,
-                    },
-                )?;
+                self.add_part(config, origin, &kept)?;
             }
             if refused.rows.num_rows() > 0 {
-                let (rows, name) = (rejects(&refused, origin)?, Arc::from(REJECTS));
-                self.add(
-                    config,
-                    origin,
-                    Rows { target: &name, route: &name, format: Format::JsonLines, rows },
-                )?;
+                self.reject(config, origin, &refused, "a file cannot delete a row")?;
             }
         }
         let start = self.range.map_or(batch.range.start, |range| range.start);
@@ -102,17 +99,71 @@ impl Staging {
         Ok(self.staged())
     }
 
-    fn add(&mut self, config: &FilesConfig, origin: Origin<'_>, rows: Rows<'_>) -> Result<(), Error> {
-        let key = (rows.target.clone(), rows.route.clone());
-        if !self.open.contains_key(&key) {
-            let file = self.create(config, origin, &rows)?;
-            self.open.insert(key.clone(), file);
+    /// Writes the rows to the directories they belong in.
+    fn add_part(&mut self, config: &FilesConfig, origin: Origin<'_>, part: &Part) -> Result<(), Error> {
+        let rows = declared(config, part, origin);
+        let format = config.format_of(&part.target);
+        let kind = |directory| Kind { target: part.target.clone(), route: part.route.clone(), directory };
+        let directories = config.directories_of(&part.target);
+        if directories.is_empty() {
+            return self.add(config, origin, kind(String::new()), format, &rows);
         }
-        let file = self.open.get_mut(&key).expect("it was just made");
-        file.encoder.write(&rows.rows).map_err(|e| failed(&*self.storage, "write", &file.path, e))?;
+        let Sorted { places, refused } = directories::sort(directories, part).map_err(Error::Permanent)?;
+        for (place, numbers) in places {
+            let rows = take_record_batch(&rows, &UInt32Array::from(numbers)).map_err(cannot_pick)?;
+            self.add(config, origin, kind(place), format, &rows)?;
+        }
+        for (reason, numbers) in refused {
+            let mut wanted = BooleanBufferBuilder::new(part.rows.num_rows());
+            wanted.append_n(part.rows.num_rows(), false);
+            numbers.iter().for_each(|row| wanted.set_bit(*row as usize, true));
+            self.reject(config, origin, &only(part, &wanted.finish())?, &reason)?;
+        }
+        Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        config: &FilesConfig,
+        origin: Origin<'_>,
+        part: &Part,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let rows = rejects(part, origin, reason)?;
+        let kind = Kind { target: REJECTS.into(), route: REJECTS.into(), directory: String::new() };
+        self.add(config, origin, kind, Format::JsonLines, &rows)
+    }
+
+    fn add(
+        &mut self,
+        config: &FilesConfig,
+        origin: Origin<'_>,
+        kind: Kind,
+        format: Format,
+        rows: &RecordBatch,
+    ) -> Result<(), Error> {
+        if !self.open.contains_key(&kind) {
+            self.make_room(config.open_files)?;
+            let file = self.create(config, origin, format, rows)?;
+            self.open.insert(kind.clone(), file);
+        }
+        let file = self.open.get_mut(&kind).expect("it was just made");
+        file.encoder.write(rows).map_err(|e| failed(&*self.storage, "write", &file.path, e))?;
         fail::fail_point!("file.mid_write");
-        file.rows += rows.rows.num_rows() as u64;
-        self.rows += rows.rows.num_rows() as u64;
+        file.rows += rows.num_rows() as u64;
+        self.rows += rows.num_rows() as u64;
+        Ok(())
+    }
+
+    /// Completes the longest file while there are `limit`.
+    fn make_room(&mut self, limit: usize) -> Result<(), Error> {
+        while self.open.len() >= limit.max(1) {
+            let longest = self.open.iter().max_by_key(|(_, file)| file.encoder.bytes());
+            let kind = longest.map(|(kind, _)| kind.clone()).expect("there is at least one");
+            let file = self.open.remove(&kind).expect("it was just found");
+            let file = self.close(file)?;
+            self.complete.push((kind, file));
+        }
         Ok(())
     }
 
@@ -120,21 +171,24 @@ impl Staging {
         &mut self,
         config: &FilesConfig,
         origin: Origin<'_>,
-        rows: &Rows<'_>,
+        format: Format,
+        rows: &RecordBatch,
     ) -> Result<OpenFile, Error> {
         let path = format!("{}/{}", self.directory, Nonce::random());
         self.created.push(path.clone());
         let open = || -> io::Result<Encoder> {
             let file = self.storage.create(&path)?;
             fail::fail_point!("file.after_open");
-            Encoder::new(config, rows.format, &rows.rows, origin, file)
+            Encoder::new(config, format, rows, origin, file)
         };
         let encoder = open().map_err(|e| failed(&*self.storage, "create", &path, e))?;
-        Ok(OpenFile { path, format: rows.format, encoder, rows: 0 })
+        Ok(OpenFile { path, format, encoder, rows: 0 })
     }
 
     fn staged(&self) -> Staged {
-        Staged { rows: self.rows, bytes: self.open.values().map(|file| file.encoder.bytes()).sum() }
+        let open = self.open.values().map(|file| file.encoder.bytes());
+        let complete = self.complete.iter().map(|(_, file)| file.sealed.length);
+        Staged { rows: self.rows, bytes: open.chain(complete).sum(), full: !self.complete.is_empty() }
     }
 
     /// Completes all files for `commit`; for the same commit again, answers the same.
@@ -160,21 +214,23 @@ impl Staging {
     }
 
     fn close_all(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Vec<StoredFile>, Error> {
-        let mut files = Vec::with_capacity(self.open.len());
-        for ((target, route), file) in std::mem::take(&mut self.open) {
-            let name = names::visible(at, commit.range, commit.id, &route, files.len());
-            let path = format!("{}/{name}.{}", names::target(&target), file.format.ending());
-            files.push(self.close(file, (&target, &route), path)?);
+        let mut files = std::mem::take(&mut self.complete);
+        for (kind, file) in std::mem::take(&mut self.open) {
+            files.push((kind, self.close(file)?));
         }
         if !files.is_empty() {
             self.storage
                 .sync(&self.directory)
                 .map_err(|e| failed(&*self.storage, "sync", &self.directory, e))?;
         }
-        Ok(files)
+        let stored = |(n, (kind, file)): (usize, (Kind, CompleteFile))| {
+            let name = names::visible(at, commit.range, commit.id, &kind.route, n);
+            file.stored(&kind, &name)
+        };
+        Ok(files.into_iter().enumerate().map(stored).collect())
     }
 
-    fn close(&self, file: OpenFile, names: (&str, &str), path: String) -> Result<StoredFile, Error> {
+    fn close(&self, file: OpenFile) -> Result<CompleteFile, Error> {
         let staged = file.path;
         let io = |what: &'static str, e| failed(&*self.storage, what, &staged, e);
         let sealed = file.encoder.seal().map_err(|e| io("complete", e))?;
@@ -184,16 +240,7 @@ impl Staging {
             let text = format!("`{shown}` has {found} bytes after {} were written", sealed.length);
             return Err(Error::Transient(Problem::new(text)));
         }
-        let (target, route) = (names.0.to_owned(), names.1.to_owned());
-        Ok(StoredFile {
-            target,
-            route,
-            staged,
-            path,
-            length: sealed.length,
-            crc32: sealed.crc32,
-            rows: file.rows,
-        })
+        Ok(CompleteFile { staged, format: file.format, sealed, rows: file.rows })
     }
 
     /// Removes all files, which nothing may refer to. What cannot be removed is left to a later claim.
@@ -204,6 +251,30 @@ impl Staging {
             }
         }
     }
+}
+
+impl CompleteFile {
+    /// As the record names it, with `name` and the format's ending in the directory of its kind.
+    fn stored(self, kind: &Kind, name: &str) -> StoredFile {
+        let target = names::target(&kind.target);
+        let directory = match &*kind.directory {
+            "" => target,
+            below => format!("{target}/{below}"),
+        };
+        StoredFile {
+            target: kind.target.to_string(),
+            route: kind.route.to_string(),
+            staged: self.staged,
+            path: format!("{directory}/{name}.{}", self.format.ending()),
+            length: self.sealed.length,
+            crc32: self.sealed.crc32,
+            rows: self.rows,
+        }
+    }
+}
+
+fn cannot_pick(error: arrow::error::ArrowError) -> Error {
+    Error::Permanent(Problem::new(format!("cannot pick rows: {error}")))
 }
 
 /// The rows as they are stored.
@@ -224,17 +295,19 @@ fn split_deletes(part: &Part) -> Result<(Part, Part), Error> {
 
 fn only(part: &Part, wanted: &arrow::buffer::BooleanBuffer) -> Result<Part, Error> {
     let rows = filter_record_batch(&part.rows, &BooleanArray::new(wanted.clone(), None));
-    let rows = rows.map_err(|e| Error::Permanent(Problem::new(format!("cannot pick rows: {e}"))))?;
+    let rows = rows.map_err(cannot_pick)?;
     let pick = |i: usize| wanted.value(i);
     let offsets: ScalarBuffer<i64> =
         (0..part.offsets.len()).filter(|&i| pick(i)).map(|i| part.offsets[i]).collect();
     let index: ScalarBuffer<i32> =
         (0..part.index.len()).filter(|&i| pick(i)).map(|i| part.index[i]).collect();
-    Ok(Part { rows, offsets, index, keys: None, headers: None, deletes: None, ..part.clone() })
+    let timestamps: ScalarBuffer<i64> =
+        (0..part.timestamps.len()).filter(|&i| pick(i)).map(|i| part.timestamps[i]).collect();
+    Ok(Part { rows, offsets, index, timestamps, keys: None, headers: None, deletes: None, ..part.clone() })
 }
 
 /// Rows that this sink refuses, each as one JSON text with where it came from and why.
-fn rejects(part: &Part, origin: Origin<'_>) -> Result<RecordBatch, Error> {
+fn rejects(part: &Part, origin: Origin<'_>, reason: &str) -> Result<RecordBatch, Error> {
     let json = JsonRows::new(&part.rows).map_err(|e| Error::Permanent(Problem::new(e.to_string())))?;
     let n = part.rows.num_rows();
     let texts = (0..n).map(|row| {
@@ -250,7 +323,7 @@ fn rejects(part: &Part, origin: Origin<'_>) -> Result<RecordBatch, Error> {
     let columns = vec![
         same(&part.target) as _,
         same(&part.route) as _,
-        same("a file cannot delete a row") as _,
+        same(reason) as _,
         Arc::new(StringArray::from_iter_values(texts)) as _,
     ];
     let rows = RecordBatch::try_new(Arc::new(schema), columns).expect("all columns have a value per row");

@@ -15,18 +15,27 @@ use crate::sink::Part;
 use crate::sink::conformance::{self, Owner, Seen, World, at, batch, check_laws, delivered, part, permanent};
 
 /// A directory that processes write to, and its readers.
-struct Directory {
+struct Place {
     root: TempDir,
     format: Format,
+    directories: Vec<Directory>,
 }
 
-impl Directory {
+impl Place {
     fn new(format: Format) -> Self {
-        Self { root: tempfile::tempdir().unwrap(), format }
+        Self { root: tempfile::tempdir().unwrap(), format, directories: Vec::new() }
+    }
+
+    /// Every row goes to a directory of its own, and two files are too many to have open.
+    fn scattered() -> Self {
+        let directories = vec![Directory::Date(Span::Day, None), Directory::Column("text".into())];
+        Self { directories, ..Self::new(Format::JsonLines) }
     }
 
     fn config(&self) -> FilesConfig {
-        FilesConfig { format: self.format, ..FilesConfig::new(self.root.path(), "p", "lake") }
+        let (format, directories) = (self.format, self.directories.clone());
+        let open_files = if directories.is_empty() { 64 } else { 2 };
+        FilesConfig { format, directories, open_files, ..FilesConfig::new(self.root.path(), "p", "lake") }
     }
 
     fn open(&self) -> FilesSink {
@@ -40,6 +49,15 @@ impl Directory {
 
     fn log(&self) -> PathBuf {
         self.root.path().join("_weir/p/lake/id-1/0/log")
+    }
+
+    fn read(&self, path: &Path) -> Vec<Seen> {
+        let below = path.strip_prefix(self.root.path()).unwrap();
+        let target = below.iter().next().unwrap().to_string_lossy().into_owned();
+        match path.extension().unwrap().to_str().unwrap() {
+            "parquet" => read_parquet(path).iter().flat_map(|rows| seen(&target, rows)).collect(),
+            _ => read_json(path).iter().map(|row| seen_json(&target, row)).collect(),
+        }
     }
 
     fn staged(&self) -> Vec<PathBuf> {
@@ -60,23 +78,15 @@ fn files_below(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<PathBuf> 
     files
 }
 
-impl World for Directory {
+impl World for Place {
     fn process(&self) -> Box<dyn Sink> {
         Box::new(self.open())
     }
 
     fn visible(&self) -> Vec<Seen> {
-        let mut rows: Vec<_> = self.files().iter().flat_map(|path| read(path)).collect();
+        let mut rows: Vec<_> = self.files().iter().flat_map(|path| self.read(path)).collect();
         rows.sort();
         rows
-    }
-}
-
-fn read(path: &Path) -> Vec<Seen> {
-    let target = path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
-    match path.extension().unwrap().to_str().unwrap() {
-        "parquet" => read_parquet(path).iter().flat_map(|rows| seen(&target, rows)).collect(),
-        _ => read_json(path).iter().map(|row| seen_json(&target, row)).collect(),
     }
 }
 
@@ -106,16 +116,65 @@ fn seen_json(target: &str, row: &serde_json::Value) -> Seen {
 
 #[test]
 fn parquet_files_obey_every_law() {
-    check_laws(|| Directory::new(Format::Parquet));
+    check_laws(|| Place::new(Format::Parquet));
 }
 
 #[test]
 fn json_files_obey_every_law() {
-    check_laws(|| Directory::new(Format::JsonLines));
+    check_laws(|| Place::new(Format::JsonLines));
+}
+
+#[test]
+fn rows_in_directories_obey_every_law_with_few_files_open() {
+    check_laws(Place::scattered);
+}
+
+#[test]
+fn rows_are_found_in_their_directories_and_a_commit_names_all_of_them() {
+    let directory = Place::scattered();
+    let mut owner = Owner::claimed(&directory, 1);
+    let staged = owner.sink.write(batch(0, 3)).unwrap();
+    assert!(staged.full && staged.rows == 5 && staged.bytes > 0, "{staged:?}");
+    assert_eq!(owner.commit(0, 3).unwrap(), Committed::Done);
+    let below = |path: PathBuf| {
+        let path = path.strip_prefix(directory.root.path()).unwrap().parent().unwrap().to_owned();
+        path.to_str().unwrap().to_owned()
+    };
+    let found: Vec<_> = directory.files().into_iter().map(below).collect();
+    let expected = ["a", "a", "a", "b", "b"].iter().zip(["a0", "a1", "a2", "b0", "b2"]);
+    let expected: Vec<_> =
+        expected.map(|(target, text)| format!("{target}/dt={NOTHING}/text={text}")).collect();
+    assert_eq!(found, expected);
+    let text = fs::read(directory.log().join("00000000000000000002.json")).unwrap();
+    let (_, record::Record::Commit(record)) = record::from_text(&text).unwrap() else { panic!("a commit") };
+    let mut named: Vec<_> = record.files.iter().map(|file| directory.root.path().join(&file.path)).collect();
+    named.sort();
+    assert_eq!(named, directory.files());
+    assert!(!owner.sink.write(batch(3, 4)).unwrap().full, "the commit made room");
+}
+
+#[test]
+fn a_row_whose_time_is_no_date_is_rejected_in_the_same_commit() {
+    let directory =
+        Place { directories: vec![Directory::Date(Span::Day, None)], ..Place::new(Format::JsonLines) };
+    let mut owner = Owner::claimed(&directory, 1);
+    let times = vec![1_795_413_600_000, 1_000_000_000_000_000_000, -1].into();
+    let rows = Part { timestamps: times, ..part("a", vec![0, 1, 2], 0) };
+    let staged = owner.sink.write(RoutedBatch { parts: vec![rows], ..batch(0, 3) }).unwrap();
+    assert_eq!(staged.rows, 3);
+    assert_eq!(owner.commit(0, 3).unwrap(), Committed::Done);
+    let row = |o: i64| ("a".to_owned(), o, 0, format!("a{o}"));
+    assert_eq!(directory.visible(), [row(0), row(2), (REJECTS.to_owned(), 1, 0, String::new())]);
+    let files = directory.files();
+    let places: Vec<_> =
+        files.iter().map(|path| path.parent().unwrap().file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(places, ["dt=2026-11-23", &*format!("dt={NOTHING}"), REJECTS]);
+    let rejected = &read_json(&files[2])[0];
+    assert_eq!(rejected["error"], "the timestamp 1000000000000000000 ms is not in the years 1 to 9999");
 }
 
 /// An owner on a disk whose puts can be made to fail.
-fn on_faulty_disk(directory: &Directory) -> (Owner, Arc<Faulty>, Arc<Tally>) {
+fn on_faulty_disk(directory: &Place) -> (Owner, Arc<Faulty>, Arc<Tally>) {
     let disk = Arc::new(Faulty::new(LocalStorage::open(directory.root.path()).unwrap()));
     let sink = FilesSink::with_storage(directory.config(), disk.clone()).unwrap();
     let tally = sink.tally();
@@ -126,7 +185,7 @@ fn on_faulty_disk(directory: &Directory) -> (Owner, Arc<Faulty>, Arc<Tally>) {
 
 #[test]
 fn a_claimed_file_is_claimed_again() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let input = Some(crate::sink::state::Input { path: "a".into(), length: 1, digest: "d".into() });
     for generation in [1, 2, 3] {
         let mut owner = Owner::new(&directory, generation);
@@ -139,7 +198,7 @@ fn a_claimed_file_is_claimed_again() {
 
 #[test]
 fn a_lost_answer_is_found_out_from_the_log() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let (mut owner, disk, tally) = on_faulty_disk(&directory);
     disk.lose(Loss::Answer);
     owner.deliver(0, 3);
@@ -155,7 +214,7 @@ fn a_lost_answer_is_found_out_from_the_log() {
 
 #[test]
 fn a_commit_that_nobody_answers_for_is_unknown_then_resolved_and_tried_again() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     let request = conformance::commit(0, 3);
@@ -170,7 +229,7 @@ fn a_commit_that_nobody_answers_for_is_unknown_then_resolved_and_tried_again() {
 
 #[test]
 fn a_commit_of_unknown_outcome_that_was_overtaken_is_a_conflict() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     let request = conformance::commit(0, 3);
@@ -186,7 +245,7 @@ fn a_commit_of_unknown_outcome_that_was_overtaken_is_a_conflict() {
 
 #[test]
 fn a_record_that_arrives_after_its_owner_gave_up_still_finds_its_files() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     disk.lose(Loss::Late);
@@ -199,7 +258,7 @@ fn a_record_that_arrives_after_its_owner_gave_up_still_finds_its_files() {
 
 #[test]
 fn a_record_that_was_resolved_as_not_committed_cannot_arrive_any_more() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     let request = conformance::commit(0, 3);
@@ -212,7 +271,7 @@ fn a_record_that_was_resolved_as_not_committed_cannot_arrive_any_more() {
 
 #[test]
 fn what_lower_epochs_left_in_staging_is_removed_and_what_higher_ones_have_is_not() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let mut first = Owner::claimed(&directory, 1);
     first.write(0, 3).unwrap();
     std::mem::forget(first);
@@ -227,7 +286,7 @@ fn what_lower_epochs_left_in_staging_is_removed_and_what_higher_ones_have_is_not
 
 #[test]
 fn a_released_partition_leaves_nothing_in_staging() {
-    let directory = Directory::new(Format::Parquet);
+    let directory = Place::new(Format::Parquet);
     let mut owner = Owner::claimed(&directory, 1);
     owner.write(0, 3).unwrap();
     owner.sink.release(&at());
@@ -237,7 +296,7 @@ fn a_released_partition_leaves_nothing_in_staging() {
 #[test]
 fn files_that_could_not_be_completed_are_not_committed_in_part_and_leave_nothing_in_staging() {
     for lost in [0, 1] {
-        let directory = Directory::new(Format::JsonLines);
+        let directory = Place::new(Format::JsonLines);
         let mut owner = Owner::claimed(&directory, 1);
         owner.write(0, 3).unwrap();
         fs::remove_file(&directory.staged()[lost]).unwrap();
@@ -253,7 +312,7 @@ fn files_that_could_not_be_completed_are_not_committed_in_part_and_leave_nothing
 
 #[test]
 fn a_topic_is_refused_if_another_of_its_name_had_any_partition() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let mut first = Owner::new(&directory, 1);
     first.claim.at.partition = 3;
     first.claim().unwrap();
@@ -270,7 +329,7 @@ fn a_topic_is_refused_if_another_of_its_name_had_any_partition() {
 
 /// What a claim says to a log that `damage` was done to.
 fn check_damage(damage: impl FnOnce(&Path), code: &str, names: &str) {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     Owner::claimed(&directory, 1).deliver(0, 3);
     damage(&directory.log());
     let text = permanent(Owner::new(&directory, 2).claim().unwrap_err());
@@ -305,7 +364,7 @@ fn a_log_that_cannot_be_read_in_full_is_never_continued() {
 
 #[test]
 fn files_that_a_reader_took_away_raise_no_alarm() {
-    let directory = Directory::new(Format::JsonLines);
+    let directory = Place::new(Format::JsonLines);
     let mut first = Owner::claimed(&directory, 1);
     first.deliver(0, 3);
     directory.files().iter().for_each(|path| fs::remove_file(path).unwrap());
@@ -319,7 +378,7 @@ fn files_that_a_reader_took_away_raise_no_alarm() {
 
 #[test]
 fn rows_that_delete_are_rejected_in_the_same_commit() {
-    let directory = Directory::new(Format::Parquet);
+    let directory = Place::new(Format::Parquet);
     let mut owner = Owner::claimed(&directory, 1);
     let rows = conformance::deleting(part("a", vec![0, 1, 2], 0), &[false, true, false]);
     let staged = owner.sink.write(RoutedBatch { parts: vec![rows], ..batch(0, 3) }).unwrap();
@@ -339,7 +398,7 @@ fn rows_that_delete_are_rejected_in_the_same_commit() {
 
 #[test]
 fn without_provenance_only_dead_letters_tell_where_they_came_from() {
-    let directory = Directory::new(Format::Parquet);
+    let directory = Place::new(Format::Parquet);
     let config = FilesConfig { provenance: false, ..directory.config() };
     let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
     owner.claim().unwrap();
@@ -352,7 +411,7 @@ fn without_provenance_only_dead_letters_tell_where_they_came_from() {
 
 #[test]
 fn a_target_can_have_a_format_of_its_own() {
-    let directory = Directory::new(Format::Parquet);
+    let directory = Place::new(Format::Parquet);
     let config = FilesConfig { formats: [("b".into(), Format::JsonLines)].into(), ..directory.config() };
     let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
     owner.claim().unwrap();
@@ -365,7 +424,7 @@ fn a_target_can_have_a_format_of_its_own() {
 
 #[test]
 fn a_parquet_file_holds_its_row_groups_plan_and_provenance() {
-    let directory = Directory::new(Format::Parquet);
+    let directory = Place::new(Format::Parquet);
     let config = FilesConfig { row_group_rows: 10, ..directory.config() };
     let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
     owner.claim().unwrap();
@@ -384,7 +443,7 @@ fn a_parquet_file_holds_its_row_groups_plan_and_provenance() {
 
 #[test]
 fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
-    let directory = Directory::new(Format::Parquet);
+    let directory = Place::new(Format::Parquet);
     Owner::claimed(&directory, 1).deliver(0, 5);
     let text = fs::read(directory.log().join("00000000000000000002.json")).unwrap();
     let (_, record) = record::from_text(&text).unwrap();

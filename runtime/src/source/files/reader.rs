@@ -276,9 +276,10 @@ fn open_file(inputs: &Inputs, entry: &FileEntry, from: Offset) -> Result<Reader,
 }
 
 impl Opened {
-    /// As [`RecordReader::fill`]. A file that grew or shrank under the reader has no end that could be trusted.
+    /// As [`RecordReader::fill`]. A file that grew or shrank under the reader has no end that could be trusted, and
+    /// is not believed to be broken.
     fn fill(&mut self, builder: &mut BatchBuilder, records: usize, bytes: usize) -> Result<(), Error> {
-        if self.reader.fill(builder, records, bytes)? == Filled::End {
+        if self.reader.fill(builder, records, bytes)? == Filled::End || self.reader.is_broken() {
             self.entry.check_length(&self.file)?;
         }
         Ok(())

@@ -2,9 +2,8 @@
 //! `json.dumps` would make it. Values are never given types.
 
 use std::io;
-use std::sync::Arc;
 
-use super::{Cutter, Error, Found, Window, too_large};
+use super::{Cutter, Found, Window, too_large};
 use crate::batch::{BatchBuilder, RecordRef, Unreadable};
 use crate::csv::{FieldSpan, Scan, blank_lines, detect_delimiter, physical_line, scan_row};
 use crate::offset::Offset;
@@ -29,20 +28,10 @@ struct Column {
     before: Vec<u8>,
 }
 
-/// [`Error`] without the file's name.
+/// [`super::Error`] without the file's name.
 pub(super) enum OpenError {
     Read(io::Error),
     Header(String),
-}
-
-impl OpenError {
-    pub(super) fn of(self, path: &Arc<str>) -> Error {
-        let path = path.clone();
-        match self {
-            Self::Read(source) => Error::Read { path, position: 0, source },
-            Self::Header(problem) => Error::Header { path, problem },
-        }
-    }
 }
 
 impl From<io::Error> for OpenError {

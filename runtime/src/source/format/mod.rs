@@ -3,6 +3,7 @@
 
 mod csv;
 mod lines;
+mod packed;
 mod whole;
 mod window;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{BatchBuilder, Unreadable};
 use crate::csv::BOM;
 use crate::offset::Offset;
+use packed::{Broken, Compression};
 use window::Window;
 
 /// How a file is cut into records.
@@ -31,9 +33,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that a file's name tells, if it does.
+    /// The format that a file's name tells, if it does: by its last ending, `.gz` and `.zst` left out.
     pub fn of_path(path: &str) -> Option<Self> {
-        let (_, extension) = path.rsplit_once('.')?;
+        let (_, name) = Compression::of_path(path);
+        let (_, extension) = name.rsplit_once('.')?;
         match extension.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
             "jsonl" | "ndjson" | "json" => Some(Self::JsonLines),
@@ -121,13 +124,26 @@ pub enum Error {
 pub struct RecordReader {
     path: Arc<str>,
     window: Window,
-    cutter: Box<dyn Cutter>,
+    state: State,
     next: Offset,
+}
+
+#[derive(Debug)]
+enum State {
+    Cutting(Box<dyn Cutter>),
+    /// What is left is no whole record, and nothing comes behind it.
+    Broken(Broken),
+    /// That has been told.
+    Ended,
 }
 
 impl RecordReader {
     /// A reader of `input`, which begins at the file's first byte; `path` is for messages and `weir-path`. A byte
     /// order mark in front of CSV or JSON lines is left out.
+    ///
+    /// A path that ends in `.gz` or `.zst` says that the bytes are compressed; they are unpacked while they are read,
+    /// but for [`Format::Raw`], which hands on what is there. Where they break off, what is left is one unreadable
+    /// record, as `broken-compression`, and the last one.
     ///
     /// # Errors
     /// [`Error::Read`], and [`Error::Header`] where the format has one.
@@ -137,20 +153,20 @@ impl RecordReader {
         options: &Options,
     ) -> Result<Self, Error> {
         let path = path.into();
-        let mut window = Window::new(input);
-        let max = options.max_record_bytes.min(MAX_RECORD_BYTES);
         let failed = |source| Error::Read { path: path.clone(), position: 0, source };
-        if options.format != Format::Raw {
-            skip_bom(&mut window).map_err(failed)?;
-        }
-        let cutter: Box<dyn Cutter> = match options.format {
-            Format::Csv => {
-                Box::new(csv::Rows::open(&mut window, options.delimiter, max).map_err(|e| e.of(&path))?)
+        let input = match Compression::of_path(&path) {
+            (Some(compression), _) if options.format != Format::Raw => {
+                compression.unpack(input).map_err(failed)?
             }
-            Format::JsonLines => Box::new(lines::Lines::new(max)),
-            Format::Raw => Box::new(whole::Whole::new(path.clone(), max)),
+            _ => input,
         };
-        Ok(Self { path, window, cutter, next: Offset::ZERO })
+        let mut window = Window::new(input);
+        let state = match open_cutter(&mut window, &path, options) {
+            Ok(cutter) => State::Cutting(cutter),
+            Err(csv::OpenError::Read(source)) => State::Broken(Broken::of(source).map_err(failed)?),
+            Err(csv::OpenError::Header(problem)) => return Err(Error::Header { path, problem }),
+        };
+        Ok(Self { path, window, state, next: Offset::ZERO })
     }
 
     /// The same reader with its first record at offset `at` instead of 0.
@@ -177,13 +193,14 @@ impl RecordReader {
         while builder.n_records() < max_records && builder.bytes() < max_bytes {
             let Some(found) = self.find()? else { return Ok(Filled::End) };
             let taken = found.taken();
-            match found {
-                Found::Record { len, .. } => {
-                    self.cutter.add(&self.window.bytes()[..len], self.next, builder);
+            match (found, &mut self.state) {
+                (Found::Record { len, .. }, State::Cutting(cutter)) => {
+                    cutter.add(&self.window.bytes()[..len], self.next, builder);
                 }
-                Found::Unreadable { bytes, code, message, .. } => {
+                (Found::Unreadable { bytes, code, message, .. }, _) => {
                     builder.push_unreadable(Unreadable { offset: self.next, bytes, code, message });
                 }
+                (Found::Record { .. }, _) => unreachable!("only a cutter finds a record"),
             }
             self.advance(taken);
         }
@@ -204,18 +221,56 @@ impl RecordReader {
         Ok(())
     }
 
+    /// Whether the file broke off, and nothing more comes of it.
+    pub fn is_broken(&self) -> bool {
+        !matches!(self.state, State::Cutting(_))
+    }
+
     fn find(&mut self) -> Result<Option<Found>, Error> {
-        self.cutter.find(&mut self.window).map_err(|source| Error::Read {
-            path: self.path.clone(),
-            position: self.window.position(),
-            source,
-        })
+        if let State::Cutting(cutter) = &mut self.state {
+            let (path, position) = (&self.path, self.window.position());
+            match cutter.find(&mut self.window) {
+                Ok(found) => return Ok(found),
+                Err(error) => {
+                    let read = |source| Error::Read { path: path.clone(), position, source };
+                    self.state = State::Broken(Broken::of(error).map_err(read)?);
+                }
+            }
+        }
+        let State::Broken(broken) = std::mem::replace(&mut self.state, State::Ended) else { return Ok(None) };
+        Ok(Some(self.rest(&broken)))
+    }
+
+    /// What is left in front of a break.
+    fn rest(&self, broken: &Broken) -> Found {
+        let rest = self.window.bytes();
+        let end = self.window.position() + rest.len() as u64;
+        let message = format!("{broken}; nothing behind byte {end} of its content is read");
+        tracing::error!(path = &*self.path, record = self.next.get(), "{message}");
+        let bytes = rest[..rest.len().min(KEPT_BYTES)].to_vec();
+        Found::Unreadable { bytes, taken: rest.len(), code: "broken-compression", message }
     }
 
     fn advance(&mut self, taken: usize) {
         self.window.consume(taken);
         self.next = self.next.next();
     }
+}
+
+fn open_cutter(
+    window: &mut Window,
+    path: &Arc<str>,
+    options: &Options,
+) -> Result<Box<dyn Cutter>, csv::OpenError> {
+    let max = options.max_record_bytes.min(MAX_RECORD_BYTES);
+    if options.format != Format::Raw {
+        skip_bom(window)?;
+    }
+    Ok(match options.format {
+        Format::Csv => Box::new(csv::Rows::open(window, options.delimiter, max)?),
+        Format::JsonLines => Box::new(lines::Lines::new(max)),
+        Format::Raw => Box::new(whole::Whole::new(path.clone(), max)),
+    })
 }
 
 /// Knows where a record ends. One per format.

@@ -1,5 +1,7 @@
 //! The laws of cutting bytes into records: the same records however the bytes arrive.
 
+mod packed;
+
 use std::io::Cursor;
 
 use proptest::prelude::*;
@@ -238,7 +240,10 @@ fn going_on_behind_the_end_says_that_the_file_is_another() {
 fn a_name_tells_its_format_by_its_ending() {
     assert_eq!(Format::of_path("a/b.CSV"), Some(Format::Csv));
     assert_eq!(Format::of_path("b.ndjson"), Some(Format::JsonLines));
-    assert_eq!(Format::of_path("b.csv.gz"), None);
+    assert_eq!(Format::of_path("b.csv.GZ"), Some(Format::Csv));
+    assert_eq!(Format::of_path("b.json.zst"), Some(Format::JsonLines));
+    assert_eq!(Format::of_path("b.csv.gz.zst"), None);
+    assert_eq!(Format::of_path("b.gz"), None);
     assert_eq!(Format::of_path("csv"), None);
 }
 

@@ -42,14 +42,19 @@ impl Window {
     }
 
     /// Makes the window at least twice as long, or finds the end. Doubling keeps it linear to look at a record
-    /// again from its beginning whenever it turns out to be longer than the window.
+    /// again from its beginning whenever it turns out to be longer than the window. What came before an error is good;
+    /// the error is then for the next call to find.
     pub(super) fn extend(&mut self) -> io::Result<()> {
         self.buffer.drain(..self.start);
         self.start = 0;
         let wanted = CHUNK.max(self.buffer.len());
         self.buffer.reserve(wanted);
-        let n = (&mut self.input).take(wanted as u64).read_to_end(&mut self.buffer)?;
-        self.ended = n < wanted;
+        let before = self.buffer.len();
+        match (&mut self.input).take(wanted as u64).read_to_end(&mut self.buffer) {
+            Ok(n) => self.ended = n < wanted,
+            Err(error) if self.buffer.len() == before => return Err(error),
+            Err(_) => {}
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::batch::VarBytes;
 use crate::description::{DataType, Field};
 use crate::tables::TableValues;
+use crate::tables::file::load;
 
 const CITIES: &str = "City|State short|State full|County|City alias\n\
                       Holtsville|NY|New York|SUFFOLK|Internal Revenue Service\n\
@@ -28,23 +29,23 @@ fn text(name: &str) -> TableNeed {
     need(&[(name, DataType::Utf8, false)])
 }
 
-fn mapped(pairs: &[(&str, &str)]) -> CsvOptions {
+fn mapped(pairs: &[(&str, &str)]) -> TableOptions {
     let columns = pairs.iter().map(|&(wanted, header)| (wanted.to_owned(), header.to_owned())).collect();
-    CsvOptions { columns, ..CsvOptions::default() }
+    TableOptions { columns, ..TableOptions::default() }
 }
 
 fn texts(cells: &[&str]) -> TableValues {
     TableValues::VarBytes(cells.iter().map(|c| Some(c.as_bytes())).collect::<VarBytes>())
 }
 
-fn check(need: &TableNeed, bytes: &str, options: &CsvOptions, expected: &[&[&str]]) {
+fn check(need: &TableNeed, bytes: &str, options: &TableOptions, expected: &[&[&str]]) {
     let table = load(need, bytes.as_bytes(), options).unwrap_or_else(|e| panic!("{e}"));
     let values: Vec<TableValues> = table.columns.into_iter().map(|c| c.values).collect();
     assert_eq!(values, expected.iter().map(|cells| texts(cells)).collect::<Vec<_>>());
     assert_eq!(table.rows as usize, expected[0].len());
 }
 
-fn check_error(need: &TableNeed, bytes: &[u8], options: &CsvOptions, expected: &str) {
+fn check_error(need: &TableNeed, bytes: &[u8], options: &TableOptions, expected: &str) {
     let error = load(need, bytes, options).expect_err("the table is refused");
     assert_eq!(error.to_string(), format!("table us_cities: {expected}"));
 }
@@ -54,25 +55,25 @@ fn columns_are_found_by_name_and_come_in_the_order_they_are_wanted() {
     let wanted = need(&[("city_alias", DataType::Utf8, false), ("city", DataType::Utf8, false)]);
     let expected: [&[&str]; 2] =
         [&["Internal Revenue Service", "URB \"San|Joaquin\""], &["Holtsville", "Adjuntas"]];
-    check(&wanted, CITIES, &CsvOptions::default(), &expected);
-    check(&text("STATE-SHORT"), CITIES, &CsvOptions::default(), &[&["NY", "PR"]]);
+    check(&wanted, CITIES, &TableOptions::default(), &expected);
+    check(&text("STATE-SHORT"), CITIES, &TableOptions::default(), &[&["NY", "PR"]]);
 }
 
 #[test]
 fn the_header_never_becomes_a_row() {
-    check(&text("city"), "\u{feff}City\r\n\r\nA\rB", &CsvOptions::default(), &[&["A", "B"]]);
-    check(&text("city"), "City", &CsvOptions::default(), &[&[]]);
+    check(&text("city"), "\u{feff}City\r\n\r\nA\rB", &TableOptions::default(), &[&["A", "B"]]);
+    check(&text("city"), "City", &TableOptions::default(), &[&[]]);
     check_error(
         &text("city"),
         b"\n\r\n",
-        &CsvOptions::default(),
+        &TableOptions::default(),
         "the file is empty; its first line must name the columns",
     );
 }
 
 #[test]
 fn a_delimiter_that_is_given_counts() {
-    let options = CsvOptions { delimiter: Some(b';'), ..CsvOptions::default() };
+    let options = TableOptions { delimiter: Some(b';'), ..TableOptions::default() };
     check(&text("city"), "city;a,b,c\nX;1\n", &options, &[&["X"]]);
 }
 
@@ -84,7 +85,7 @@ fn a_column_can_be_named_by_its_header() {
         &text("city"),
         CITIES.as_bytes(),
         &mapped(&[("city", "Conty")]),
-        "no column for city: the header has no \"Conty\" (is \"County\" meant?), only City, State short, State full, County, City alias; name the right one under columns",
+        "no column for city: the file has no column \"Conty\" (is \"County\" meant?), only City, State short, State full, County, City alias; name the right one under columns",
     );
     check_error(
         &text("city"),
@@ -105,7 +106,7 @@ fn two_headers_for_one_column_are_refused() {
     check_error(
         &text("city_alias"),
         b"City alias,CITY_ALIAS\n",
-        &CsvOptions::default(),
+        &TableOptions::default(),
         "two columns for city_alias: \"City alias\" and \"CITY_ALIAS\"; name one of them under columns, or rename one",
     );
 }
@@ -113,7 +114,7 @@ fn two_headers_for_one_column_are_refused() {
 #[test]
 fn a_bad_row_refuses_the_whole_table_and_names_its_line() {
     let check =
-        |bytes: &[u8], expected: &str| check_error(&text("a"), bytes, &CsvOptions::default(), expected);
+        |bytes: &[u8], expected: &str| check_error(&text("a"), bytes, &TableOptions::default(), expected);
     check(b"a,b\n\n\"x\ny\",1\nz\n", "the row at line 5 has 1 fields, the header has 2");
     check(
         b"a,b\r\nx,\xe9\r\n",
@@ -127,7 +128,7 @@ fn a_bad_row_refuses_the_whole_table_and_names_its_line() {
 #[test]
 fn a_cell_of_another_type_is_named_with_row_and_column() {
     let wanted = need(&[("id", DataType::Int32, false), ("note", DataType::Int64, true)]);
-    let table = load(&wanted, b"id,note\n1,\n2,7\n", &CsvOptions::default()).unwrap();
+    let table = load(&wanted, b"id,note\n1,\n2,7\n", &TableOptions::default()).unwrap();
     assert_eq!(table.columns[0].values, TableValues::Int32s(vec![1, 2]));
     assert_eq!(
         (&table.columns[1].values, &table.columns[1].validity[..]),
@@ -136,13 +137,13 @@ fn a_cell_of_another_type_is_named_with_row_and_column() {
     check_error(
         &wanted,
         b"id,note\n1,\n,7\n",
-        &CsvOptions::default(),
+        &TableOptions::default(),
         "column id of the row at line 3 is \"\" and has to be a whole number of 32 bits",
     );
 }
 
 #[test]
 fn the_digest_is_that_of_the_file() {
-    let table = load(&text("city"), CITIES.as_bytes(), &CsvOptions::default()).unwrap();
+    let table = load(&text("city"), CITIES.as_bytes(), &TableOptions::default()).unwrap();
     assert_eq!(*table.digest, digest::of(CITIES.as_bytes()));
 }

@@ -54,8 +54,8 @@ fn die_at(point: &str, work: impl FnOnce()) -> bool {
 #[test]
 fn rows_are_visible_once_wherever_the_owner_dies() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for point in FAILPOINTS {
-        let directory = Directory::new(Format::JsonLines);
+    for (point, scattered) in FAILPOINTS.into_iter().flat_map(|point| [(point, false), (point, true)]) {
+        let directory = if scattered { Place::scattered() } else { Place::new(Format::JsonLines) };
         let mut generation = 1;
         // Work for the roll-forward and the cleanup that some points are in.
         if ["file.roll.between", "claim.cleanup.between"].contains(&point) {
@@ -78,7 +78,7 @@ fn rows_are_visible_once_wherever_the_owner_dies() {
 fn a_paused_owner_that_wakes_after_a_takeover_changes_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for point in POINTS_OF_A_FIRST_OWNER {
-        let directory = Arc::new(Directory::new(Format::JsonLines));
+        let directory = Arc::new(Place::new(Format::JsonLines));
         let zombie = pause_at(point, directory.clone());
         finish(&mut Owner::new(&*directory, 2));
         assert_eq!(directory.visible(), delivered(0, 4), "while paused at {point}");
@@ -92,7 +92,7 @@ fn a_paused_owner_that_wakes_after_a_takeover_changes_nothing() {
 fn a_paused_owner_that_wakes_leaves_alone_what_its_successor_has_staged() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for point in POINTS_OF_A_FIRST_OWNER {
-        let directory = Arc::new(Directory::new(Format::JsonLines));
+        let directory = Arc::new(Place::new(Format::JsonLines));
         let zombie = pause_at(point, directory.clone());
         let mut successor = Owner::new(&*directory, 2);
         let next = successor.claim().unwrap().next.get();
@@ -111,7 +111,7 @@ struct Paused {
 }
 
 /// Starts generation 1, which stands still at `point` until it is woken.
-fn pause_at(point: &'static str, directory: Arc<Directory>) -> Paused {
+fn pause_at(point: &'static str, directory: Arc<Place>) -> Paused {
     let (paused, is_paused) = bounded(1);
     let (wake, woken) = bounded(1);
     let thread = thread::spawn(move || {

@@ -50,7 +50,7 @@ fn kind<T>(answer: &Result<T, Error>) -> &'static str {
 }
 
 impl Twins {
-    fn start(files: &Directory, memory: &MemoryStore) -> Self {
+    fn start(files: &Place, memory: &MemoryStore) -> Self {
         let (files, mut memory) = (Owner::new(files, 0), Owner::new(memory, 0));
         memory.claim = files.claim.clone();
         Self { files, memory, next: 0, written: 0 }
@@ -106,7 +106,7 @@ proptest! {
 
     #[test]
     fn files_answer_and_show_what_the_sink_in_memory_does(ops in prop::collection::vec(op(), 1..40)) {
-        let (directory, store) = (Directory::new(Format::JsonLines), MemoryStore::default());
+        let (directory, store) = (Place::new(Format::JsonLines), MemoryStore::default());
         let mut processes: Vec<_> = (0..PROCESSES).map(|_| Twins::start(&directory, &store)).collect();
         for (id, op) in ops.into_iter().enumerate() {
             match op {
