@@ -167,19 +167,39 @@ fn write_json(text: &str, out: &mut Vec<u8>) {
 }
 
 fn write_date(days: i32, out: &mut Vec<u8>) {
-    match civil::date(1970, 1, 1).checked_add(i64::from(days).clamp(-MAX_DAYS, MAX_DAYS).days()) {
-        Ok(date) if i64::from(days).abs() < MAX_DAYS => write_quoted(date, out),
-        _ => write_plain(days, out),
+    match date(days) {
+        Some(date) => write_quoted(date, out),
+        None => write_plain(days, out),
     }
+}
+
+/// A count of days as the calendar has it, if it does.
+pub(super) fn date(days: i32) -> Option<impl std::fmt::Display> {
+    let days = Some(i64::from(days)).filter(|days| days.abs() < MAX_DAYS)?;
+    civil::date(1970, 1, 1).checked_add(days.days()).ok()
 }
 
 /// More than a span of days may hold would be refused with a panic.
 const MAX_DAYS: i64 = 7_000_000;
 
 fn write_timestamp(microseconds: i64, out: &mut Vec<u8>) {
-    match Timestamp::from_microsecond(microseconds) {
-        Ok(at) => write_quoted(format_args!("{at:.6}"), out),
-        Err(_) => write_plain(microseconds, out),
+    match timestamp(microseconds) {
+        Some(at) => write_quoted(at, out),
+        None => write_plain(microseconds, out),
+    }
+}
+
+/// A count of microseconds as RFC 3339 has it, if it does.
+pub(super) fn timestamp(microseconds: i64) -> Option<impl std::fmt::Display> {
+    Some(AtMicroseconds(Timestamp::from_microsecond(microseconds).ok()?))
+}
+
+/// With all six digits behind the point, also where they are zeros.
+struct AtMicroseconds(Timestamp);
+
+impl std::fmt::Display for AtMicroseconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.6}", self.0)
     }
 }
 
