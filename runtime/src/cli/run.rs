@@ -131,6 +131,8 @@ impl Done {
             "skipped": tally.skipped,
             "replayed_older": tally.replayed_older,
             "rolled_forward": self.ran.rolled_forward,
+            "refused": self.ran.refused,
+            "superseded": self.ran.superseded,
             "restarted": tally.restarted,
         });
         said
@@ -171,6 +173,12 @@ impl Done {
             (0, _) => println!("nothing new: every sink has all there is"),
             (_, true) => println!("every record is accounted for: {}", tally.accounts()),
             (_, false) => println!("E_NOT_CONSERVED: {}", tally.accounts()),
+        }
+        if self.ran.refused > 0 {
+            let refused = count(self.ran.refused);
+            println!(
+                "{refused} rows were refused by a database: they are in its table weir_reject, with the reason"
+            );
         }
         let plan = &self.plan;
         println!("plan {}: {} {} ({})", self.plan_number, plan.name, plan.version, plan.digest);
