@@ -322,9 +322,8 @@ fn a_sink_that_lags_gets_the_rows_of_the_plan_that_the_other_sink_recorded() {
 fn check_versions(rows: &BTreeMap<String, Vec<String>>, history: &Value) {
     let cuts = history["cuts"].as_array().expect("a list");
     let plan_at = |partition: &Value, offset: i64| {
-        let before =
-            cuts.iter().filter(|cut| cut["partition"] == *partition && cut["from"].as_i64() <= Some(offset));
-        before.last().expect("the first cut is at the start")["plan"].clone()
+        let before = |cut: &&Value| cut["partition"] == *partition && cut["from"].as_i64() <= Some(offset);
+        cuts.iter().rev().find(before).expect("the first cut is at the start")["plan"].clone()
     };
     let (old, new) = (&history["plans"][0]["plan"], &history["plans"][1]["plan"]);
     let mut made_by_old = 0;
