@@ -176,9 +176,7 @@ impl Done {
         }
         if self.ran.refused > 0 {
             let refused = count(self.ran.refused);
-            println!(
-                "{refused} rows were refused by a database: they are in its table weir_reject, with the reason"
-            );
+            println!("refused by a database, with the reason in its table weir_reject: {refused}");
         }
         let plan = &self.plan;
         println!("plan {}: {} {} ({})", self.plan_number, plan.name, plan.version, plan.digest);
