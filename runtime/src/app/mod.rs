@@ -3,9 +3,9 @@
 
 mod inputs;
 mod plans;
+mod sinks;
 mod state_dir;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -13,28 +13,24 @@ use anyhow::{Context, Result};
 use crossbeam_channel::Receiver;
 
 use crate::budget::Budget;
-use crate::commit::Policy;
-use crate::config::{self, FilesSource, PipelineConfig, SinkConfig, SourceConfig};
+use crate::config::{self, FilesSource, PipelineConfig, SourceConfig};
 use crate::description::Description;
 use crate::pipeline::threads::{self, Outcome, Parts};
 use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
 use crate::plan::{Entry, History, Plan};
 use crate::sandbox::{Imports, Sandbox, SandboxOptions};
-use crate::sink::Sink;
-use crate::sink::files::{self, FilesConfig, FilesSink, Tally as FilesTally};
 use crate::sink::state::{Epoch, Nonce};
 use crate::source::files::{FileSettings, FileSource, Inputs};
 
 pub use plans::{Changed, Difference};
+pub use sinks::NewSink;
+use sinks::{Tallies, open_sinks, sinks_of};
 pub use state_dir::{Held, StateDir};
 
 /// A sink that fails for a reason that may pass is tried again so often before its partition stops: with waits
 /// that double from 100 ms to 30 s, some two minutes.
 const MAX_ATTEMPTS: u32 = 12;
-
-/// What a sink without rows advances by, at the latest: it bounds what a restart reads again.
-const EMPTY_ADVANCE: u64 = 100_000;
 
 /// What a caller wants of a pipeline.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +50,7 @@ pub struct Pipeline {
     parts: Parts,
     plan: (u64, Plan),
     description: Arc<Description>,
-    files: Vec<Arc<FilesTally>>,
+    tallies: Tallies,
     _state: StateDir,
 }
 
@@ -71,6 +67,10 @@ pub struct Ran {
     pub outcome: Outcome,
     /// Files that a predecessor had committed and this run made visible.
     pub rolled_forward: u64,
+    /// Rows that a database refused for what is in them; they are in its table of rejects.
+    pub refused: u64,
+    /// Rows of tables with keys behind which another one of the same commit had their key.
+    pub superseded: u64,
 }
 
 impl Pipeline {
@@ -102,7 +102,7 @@ impl Pipeline {
         let owner = Nonce::random();
         let (generation, topic_id) = begin(&log, owner)?;
 
-        let (sinks, files) = open_sinks(config, &sinks)?;
+        let (sinks, tallies) = open_sinks(config, &description, &sinks)?;
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
         let source = file_source(config, source_config, options, inputs, &log, &budget, generation, topic_id);
         let (history, plan) = {
@@ -129,7 +129,7 @@ impl Pipeline {
             workers: config.limits.workers.get() as usize,
             verify_fraction: config.sandbox.verify_fraction.get(),
         };
-        Ok(Self { parts, plan: (chosen.plan, plan), description, files, _state: state })
+        Ok(Self { parts, plan: (chosen.plan, plan), description, tallies, _state: state })
     }
 
     /// The plan that will run, and its number.
@@ -146,8 +146,13 @@ impl Pipeline {
     /// committed. `watch` is called now and then.
     pub fn run(self, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Ran> {
         let outcome = threads::run(self.parts, stop, watch)?;
-        let rolled_forward = self.files.iter().map(|tally| tally.rolled_forward.get()).sum();
-        Ok(Ran { outcome, rolled_forward })
+        let Tallies { files, tables } = &self.tallies;
+        Ok(Ran {
+            outcome,
+            rolled_forward: files.iter().map(|tally| tally.rolled_forward.get()).sum(),
+            refused: tables.iter().map(|tally| tally.rejected.get()).sum(),
+            superseded: tables.iter().map(|tally| tally.superseded.get()).sum(),
+        })
     }
 }
 
@@ -214,90 +219,6 @@ fn file_source(
     };
     let discover = inputs::discoverer(log.clone(), inputs.clone());
     FileSource::new(settings, inputs, budget.clone(), entries, started, discover)
-}
-
-type Sinks = Vec<(Box<dyn Sink>, Policy)>;
-
-fn open_sinks(
-    config: &PipelineConfig,
-    used: &[(&config::SinkName, &SinkConfig)],
-) -> Result<(Sinks, Vec<Arc<FilesTally>>)> {
-    let mut sinks: Sinks = Vec::new();
-    let mut tallies = Vec::new();
-    for (name, SinkConfig::Files(files)) in used {
-        let mut settings = FilesConfig::new(&files.path, config.name.as_str(), name.as_str());
-        settings.format = format_of(files.format);
-        settings.directories = files.directories.iter().filter_map(directory_of).collect();
-        for (target, own) in files.targets() {
-            let target: Arc<str> = target.as_str().into();
-            settings.formats.extend(own.format.map(|format| (target.clone(), format_of(format))));
-            let own = own.directories.as_ref().map(|own| own.iter().filter_map(directory_of).collect());
-            settings.directories_of.extend(own.map(|own| (target, own)));
-        }
-        settings.provenance = files.provenance;
-        let policy = Policy {
-            bytes: files.roll.bytes.bytes(),
-            rows: files.roll.rows.get(),
-            age: files.roll.age.duration(),
-            idle: files.roll.idle.duration(),
-            offsets: EMPTY_ADVANCE,
-        };
-        let sink = FilesSink::open(settings).with_context(|| format!("opening sink {name}"))?;
-        tallies.push(sink.tally());
-        sinks.push((Box::new(sink), policy));
-    }
-    Ok((sinks, tallies))
-}
-
-fn format_of(format: config::FileFormat) -> files::Format {
-    match format {
-        config::FileFormat::Parquet => files::Format::Parquet,
-        config::FileFormat::Jsonl => files::Format::JsonLines,
-    }
-}
-
-/// The sink's word for a level of directories. One that goes by nothing is refused before.
-fn directory_of(directory: &config::Directory) -> Option<files::Directory> {
-    let column = directory.column.as_deref().map(Arc::from);
-    Some(match directory.date {
-        Some(config::DateSpan::Month) => files::Directory::Date(files::Span::Month, column),
-        Some(config::DateSpan::Day) => files::Directory::Date(files::Span::Day, column),
-        Some(config::DateSpan::Hour) => files::Directory::Date(files::Span::Hour, column),
-        None => files::Directory::Column(column?),
-    })
-}
-
-/// The sinks that a route goes to, or went to in a run before, in the order of their names.
-///
-/// # Errors
-/// [`NewSink`]: what a partition had before a sink was there, that sink would never get.
-fn sinks_of<'a>(
-    config: &'a PipelineConfig,
-    history: &History,
-) -> Result<Vec<(&'a config::SinkName, &'a SinkConfig)>, NewSink> {
-    let bound = |name: &config::SinkName| {
-        let targets = config.routes.values().flatten();
-        targets.chain([&config.dead_letter.to]).any(|target| target.sink == *name)
-    };
-    let knows = |sinks: &BTreeSet<String>, name: &config::SinkName| sinks.contains(name.as_str());
-    for name in config.sinks.keys().filter(|name| bound(name)) {
-        let without = history.started.values().filter(|sinks| !knows(sinks, name)).count();
-        if without > 0 {
-            return Err(NewSink { sink: name.to_string(), without });
-        }
-    }
-    let was_used = |name: &config::SinkName| history.started.values().any(|sinks| knows(sinks, name));
-    Ok(config.sinks.iter().filter(|(name, _)| bound(name) || was_used(name)).collect())
-}
-
-/// A sink was added to a pipeline that has run without it.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "E_NEW_SINK: {without} partitions were begun without sink {sink}, which would never get what they had by then"
-)]
-pub struct NewSink {
-    sink: String,
-    without: usize,
 }
 
 /// The plan log of a pipeline, read without running it.

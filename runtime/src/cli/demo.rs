@@ -42,7 +42,7 @@ const FILES: [(&str, &[u8]); 5] = [
 const MARK: &str = ".weir-demo";
 
 /// What a run makes in the directory.
-const MADE: [&str; 2] = ["state", "out"];
+const MADE: [&str; 3] = ["state", "out", "db"];
 
 pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
     let dir = &args.dir;
@@ -112,15 +112,21 @@ fn print_next(dir: &Path) {
     let dir = dir.display();
     println!();
     println!("{dir}/out/usa            American customers, typed, as Parquet");
+    println!(
+        "{dir}/db/customers.db    the same in a SQLite database, table customers_usa; but for a name with a NUL"
+    );
+    println!("                         byte, which SQL would cut: table weir_reject");
     println!("{dir}/out/other          the others, as they came, as Parquet");
     println!("{dir}/out/alerts         what is no customer at all, as JSON lines");
     println!("{dir}/out/dead_letters   what was rejected, and why, as JSON lines");
     println!();
     println!("Next:");
     println!("  1. look at a dead letter:  head -n 1 {dir}/out/dead_letters/*.jsonl");
+    println!("  2. ask the table, where sqlite3 is installed:");
+    println!("     sqlite3 {dir}/db/customers.db \"select country, count(*), avg(age) from customers_usa\"");
     println!(
-        "  2. swap the rule: set non_usa = \"alerts\" in {dir}/pipeline.toml, put another CSV file into"
+        "  3. swap the rule: set non_usa = \"alerts\" in {dir}/pipeline.toml, put another CSV file into"
     );
     println!("     {dir}/input, run the demo again, and see the cut:  weir history {dir}/pipeline.toml");
-    println!("  3. write your own rule:  weir new my-rule --lang rust");
+    println!("  4. write your own rule:  weir new my-rule --lang rust");
 }

@@ -136,6 +136,8 @@ impl Done {
             "skipped": tally.skipped,
             "replayed_older": tally.replayed_older,
             "rolled_forward": self.ran.rolled_forward,
+            "refused": self.ran.refused,
+            "superseded": self.ran.superseded,
             "restarted": tally.restarted,
         });
         said
@@ -176,6 +178,10 @@ impl Done {
             (0, _) => println!("nothing new: every sink has all there is"),
             (_, true) => println!("every record is accounted for: {}", tally.accounts()),
             (_, false) => println!("E_NOT_CONSERVED: {}", tally.accounts()),
+        }
+        if self.ran.refused > 0 {
+            let refused = count(self.ran.refused);
+            println!("refused by a database, with the reason in its table weir_reject: {refused}");
         }
         let plan = &self.plan;
         println!("plan {}: {} {} ({})", self.plan_number, plan.name, plan.version, plan.digest);

@@ -1,10 +1,13 @@
 //! What goes where: routes and dead letters to the targets of sinks. Never knows what the transform declares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    SinkConfig, SinkName, TargetName, TargetRef, diagnostic::Diagnostic, file::Targets, nearest,
-    resolve::Resolver,
+    SinkConfig, SinkName, TargetName, TargetRef,
+    diagnostic::Diagnostic,
+    file::Targets,
+    nearest,
+    resolve::{Resolver, table_name},
 };
 
 impl Resolver<'_> {
@@ -79,6 +82,32 @@ impl Resolver<'_> {
         }
     }
 
+    /// Targets of which nothing is said have the tables of their own names: those have to be free as well.
+    pub(super) fn unnamed_tables(
+        &mut self,
+        sinks: &BTreeMap<SinkName, SinkConfig>,
+        routes: &BTreeMap<String, Vec<TargetRef>>,
+        dead_letter: &TargetRef,
+    ) {
+        let bound: BTreeSet<_> = routes.values().flatten().chain([dead_letter]).collect();
+        for TargetRef { sink, target } in bound {
+            let Some(SinkConfig::Sqlite(config)) = sinks.get(sink) else { continue };
+            if config.tables.contains_key(target) {
+                continue;
+            }
+            let place = ["sinks", sink.as_str(), "sqlite"];
+            if let Some(complaint) = table_name(target.as_str()) {
+                self.complain(&place, complaint);
+            }
+            let mut tables = config.tables.iter();
+            let twin = tables.find(|(_, other)| other.table.eq_ignore_ascii_case(target.as_str()));
+            if let Some((twin, _)) = twin {
+                let message = format!("targets `{twin}` and `{target}` have the same table `{target}`");
+                self.report(&place, message, Some("let both routes go to one target".to_owned()));
+            }
+        }
+    }
+
     pub(super) fn warnings(
         &self,
         sinks: &BTreeMap<SinkName, SinkConfig>,
@@ -87,15 +116,17 @@ impl Resolver<'_> {
     ) -> Vec<Diagnostic> {
         let bound: Vec<_> = routes.values().flatten().chain([dead_letter]).collect();
         let mut warnings = Vec::new();
-        for (name, SinkConfig::Files(sink)) in sinks {
+        for (name, sink) in sinks {
             if !bound.iter().any(|target| target.sink == *name) {
                 let place = self.document.key(&["sinks", name.as_str()]);
                 warnings.push(Diagnostic::warning(place, format!("no route goes to sink `{name}`")));
                 continue;
             }
             let targets = || bound.iter().filter(|bound| bound.sink == *name).map(|bound| &bound.target);
-            for target in sink.targets.keys().filter(|target| !targets().any(|bound| bound == *target)) {
-                let place = self.document.key(&["sinks", name.as_str(), "files", "targets", target.as_str()]);
+            for target in sink.targets().into_iter().filter(|target| !targets().any(|bound| bound == *target))
+            {
+                let path = ["sinks", name.as_str(), sink.kind(), "targets", target.as_str()];
+                let place = self.document.key(&path);
                 let help = nearest::hint(target.as_str(), targets().map(TargetName::as_str));
                 warnings.push(
                     Diagnostic::warning(place, format!("no route goes to `{name}.{target}`"))

@@ -244,6 +244,7 @@ impl DeadLetter {
 #[schemars(deny_unknown_fields, extend("minProperties" = 1))]
 pub(super) struct Sink {
     pub(super) files: Option<FileSink>,
+    pub(super) sqlite: Option<SqliteSink>,
 }
 
 /// Rows into files. Each target is a directory below the sink's. A file appears when it is complete
@@ -363,6 +364,86 @@ impl Default for Roll {
             rows: const { NonZeroU64::new(1_000_000).expect("not 0") },
             age: Period::seconds(60),
             idle: Period::seconds(10),
+        }
+    }
+}
+
+/// Rows into tables of a SQLite database on a local disk. Each target is a table; it is made if it is not there, and
+/// compared with the columns of the route if it is. Rows that the database refuses for what is in them are in its
+/// table `weir_reject`, positions in `weir_position`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SqliteSink {
+    /// The database file, relative to this file; made if it is not there. `${NAME}` is the environment variable
+    /// NAME. Other programs may read it at any time, and write to it for a moment.
+    #[schemars(length(min = 1))]
+    pub(super) path: String,
+    /// When rows are committed: as soon as one of these is reached, and at a clean stop. Until then they are kept in
+    /// memory.
+    #[serde(default)]
+    pub(super) commit: CommitWhen,
+    /// Whether rows carry the columns `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and
+    /// `weir_plan`: from which record they come, by which plan. Without them an audit compares counts
+    /// only.
+    #[serde(default = "yes")]
+    pub(super) provenance: bool,
+    /// The tables, by the names of the targets. A target that is not named here is appended to the table of its own
+    /// name.
+    #[serde(default)]
+    pub(super) targets: BTreeMap<String, TableTarget>,
+}
+
+/// The table of a target.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TableTarget {
+    /// The table's name, instead of the target's. No two targets have the same.
+    #[schemars(length(min = 1))]
+    pub(super) table: Option<String>,
+    /// `append`: each row is added. `upsert`: each row takes the place of the row with its key, if there is one, and
+    /// a row that deletes removes it; the last row of a key stays.
+    #[serde(default)]
+    pub(super) mode: TableMode,
+    /// For `upsert`: the columns of the key, which together are the table's PRIMARY KEY or UNIQUE. A key stays in one
+    /// input partition, or the order of its rows is not known.
+    #[serde(default)]
+    pub(super) key: Vec<String>,
+}
+
+/// How rows get into a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum TableMode {
+    /// They are added.
+    #[default]
+    Append,
+    /// They take the place of those with their key.
+    Upsert,
+}
+
+/// When rows are committed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct CommitWhen {
+    /// Size of the rows of a partition, in memory.
+    pub bytes: ByteSize,
+    /// Rows of a partition.
+    pub rows: NonZeroU64,
+    /// Time since the first row.
+    pub age: Period,
+    /// Time without a further row.
+    pub idle: Period,
+}
+
+impl Default for CommitWhen {
+    fn default() -> Self {
+        Self {
+            bytes: ByteSize::mib(16),
+            rows: const { NonZeroU64::new(100_000).expect("not 0") },
+            age: Period::seconds(5),
+            idle: Period::seconds(1),
         }
     }
 }

@@ -25,7 +25,9 @@ use std::{
 
 pub use check::{DeclaredRoute, DeclaredSetting, DeclaredTable};
 pub use diagnostic::{Diagnostic, Report, Severity};
-pub use file::{DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat};
+pub use file::{
+    CommitWhen, DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat,
+};
 pub use json_schema::json_schema;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
 pub use quantity::{ByteSize, Fraction, Period};
@@ -93,6 +95,7 @@ pub struct TableConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SinkConfig {
     Files(FilesSink),
+    Sqlite(SqliteSink),
 }
 
 /// Rows into files below a directory, in one directory per target.
@@ -113,6 +116,24 @@ pub struct FilesSink {
 pub struct FilesTarget {
     pub format: Option<FileFormat>,
     pub directories: Option<Vec<Directory>>,
+}
+
+/// Rows into tables of a SQLite database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteSink {
+    pub path: PathBuf,
+    pub commit: CommitWhen,
+    pub provenance: bool,
+    /// Targets of which something is said; the others append to the table of their own name.
+    pub tables: BTreeMap<TargetName, TargetTable>,
+}
+
+/// The table of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetTable {
+    pub table: String,
+    /// Names of columns, at least one, where a row takes the place of the one with its key; absent: it is added.
+    pub key: Option<Vec<String>>,
 }
 
 /// Why there is no configuration.
@@ -168,6 +189,24 @@ impl PipelineConfig {
 
     fn report(&self, found: Vec<Diagnostic>) -> Report {
         Report::new(self.file.clone(), &self.text, found)
+    }
+}
+
+impl SinkConfig {
+    /// What it is called in the file.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+
+    /// Targets of which something is said.
+    fn targets(&self) -> Vec<&TargetName> {
+        match self {
+            Self::Files(sink) => sink.targets.keys().collect(),
+            Self::Sqlite(sink) => sink.tables.keys().collect(),
+        }
     }
 }
 

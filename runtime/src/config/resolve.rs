@@ -8,10 +8,10 @@ use std::{
 
 use super::{
     ByteSize, Complaint, Directory, FilesSink, FilesSource, FilesTarget, Limits, PipelineConfig, SinkConfig,
-    SinkName, SourceConfig, TableConfig, TargetName, TransformConfig,
+    SinkName, SourceConfig, SqliteSink, TableConfig, TargetName, TargetTable, TransformConfig,
     diagnostic::Diagnostic,
     document::Document,
-    file::{self, Setting},
+    file::{self, Setting, TableMode},
 };
 
 pub(super) struct Resolver<'a> {
@@ -34,6 +34,7 @@ impl Resolver<'_> {
         self.dead_letter(&written.dead_letter.to, &routes);
         let source = self.source(written.source);
         let sinks = self.sinks(written.sinks);
+        self.unnamed_tables(&sinks, &routes, &written.dead_letter.to);
         let transform = self.transform(written.transform);
         let warnings = self.warnings(&sinks, &routes, &written.dead_letter.to);
         let state = self.base.join(written.pipeline.state);
@@ -114,18 +115,79 @@ impl Resolver<'_> {
                 self.found
                     .push(Diagnostic::error(place, &complaint.message).maybe_help(complaint.help.clone()));
             }
-            let Some(files) = sink.files.and_then(|files| self.file_sink(&name, files)) else { continue };
-            let twin = resolved.iter().find(|(_, SinkConfig::Files(other))| other.path == files.path);
-            if let Some((twin, _)) = twin {
+            let sink = match (sink.files, sink.sqlite) {
+                (Some(files), None) => self.file_sink(&name, files).map(SinkConfig::Files),
+                (None, Some(sqlite)) => Some(SinkConfig::Sqlite(self.sqlite_sink(&name, sqlite))),
+                // The schema has found it.
+                _ => None,
+            };
+            let Some(sink) = sink else { continue };
+            if let Some((twin, _)) = resolved.iter().find(|(_, other)| same_directory(other, &sink)) {
                 let message = format!("sinks `{twin}` and `{name}` have the same directory");
                 let help = Some(
                     "a sink keeps its positions in its directory: use one sink with two targets".to_owned(),
                 );
                 self.report(&["sinks", &name, "files"], message, help);
             }
-            resolved.extend(parsed.ok().map(|name| (name, SinkConfig::Files(files))));
+            resolved.extend(parsed.ok().map(|name| (name, sink)));
         }
         resolved
+    }
+
+    fn sqlite_sink(&mut self, name: &str, sink: file::SqliteSink) -> SqliteSink {
+        let path = self.base.join(self.expand(&["sinks", name, "sqlite", "path"], &sink.path));
+        let mut tables: BTreeMap<TargetName, TargetTable> = BTreeMap::new();
+        for (target, table) in sink.targets {
+            let place = ["sinks", name, "sqlite", "targets", &target];
+            let parsed = match TargetName::parse(&target) {
+                Ok(parsed) => parsed,
+                Err(complaint) => {
+                    self.complain(&place, complaint);
+                    continue;
+                }
+            };
+            let table = self.table_target(&place, &target, table);
+            let twin = tables.iter().find(|(_, other)| other.table.eq_ignore_ascii_case(&table.table));
+            if let Some((twin, _)) = twin {
+                let message =
+                    format!("targets `{twin}` and `{target}` have the same table `{}`", table.table);
+                let help = Some("let both routes go to one target".to_owned());
+                self.report(&place, message, help);
+            }
+            tables.insert(parsed, table);
+        }
+        SqliteSink { path, commit: sink.commit, provenance: sink.provenance, tables }
+    }
+
+    fn table_target(&mut self, place: &[&str; 5], target: &str, table: file::TableTarget) -> TargetTable {
+        let at = |key| [&place[..], &[key]].concat();
+        let name = table.table.unwrap_or_else(|| target.to_owned());
+        if let Some(complaint) = table_name(&name) {
+            self.complain(&at("table"), complaint);
+        }
+        let key = match (table.mode, &table.key[..]) {
+            (TableMode::Append, []) => None,
+            (TableMode::Upsert, []) => {
+                let message = format!("target `{target}` has mode \"upsert\" and no key");
+                let help = "add the columns by which a row is known, such as `key = [\"id\"]`".to_owned();
+                self.report(&at("mode"), message, Some(help));
+                None
+            }
+            (TableMode::Append, _) => {
+                let message = format!("target `{target}` has a key, which mode \"append\" does not use");
+                let help = "write `mode = \"upsert\"`, or leave `key` out".to_owned();
+                self.report(&at("key"), message, Some(help));
+                None
+            }
+            (TableMode::Upsert, key) => {
+                let twice = |i: usize| key[..i].iter().any(|other| other.eq_ignore_ascii_case(&key[i]));
+                if let Some(i) = (0..key.len()).find(|i| twice(*i)) {
+                    self.report(&at("key"), format!("column `{}` is in the key twice", key[i]), None);
+                }
+                Some(table.key)
+            }
+        };
+        TargetTable { table: name, key }
     }
 
     fn file_sink(&mut self, name: &str, sink: file::FileSink) -> Option<FilesSink> {
@@ -223,6 +285,23 @@ fn text(setting: Setting) -> String {
         Setting::Integer(integer) => integer.to_string(),
         Setting::Boolean(boolean) => boolean.to_string(),
     }
+}
+
+/// Two sinks may share a database, where each has its own positions, but not a directory.
+fn same_directory(one: &SinkConfig, other: &SinkConfig) -> bool {
+    matches!((one, other), (SinkConfig::Files(one), SinkConfig::Files(other)) if one.path == other.path)
+}
+
+/// What is wrong with the name of a table, if anything is. SQLite ignores case in names.
+pub(super) fn table_name(name: &str) -> Option<Complaint> {
+    let lower = name.to_ascii_lowercase();
+    if let Some(prefix) = ["weir_", "sqlite_"].into_iter().find(|prefix| lower.starts_with(prefix)) {
+        let message = format!("`{name}` is not a name for a table: what begins with `{prefix}` is taken");
+        return Some(Complaint { message, help: None });
+    }
+    name.chars()
+        .any(char::is_control)
+        .then(|| Complaint { message: "a name of a table has no control characters".to_owned(), help: None })
 }
 
 /// The URL may hold the value of a variable, so no complaint shows more of it than its scheme.

@@ -167,27 +167,47 @@ fn write_json(text: &str, out: &mut Vec<u8>) {
 }
 
 fn write_date(days: i32, out: &mut Vec<u8>) {
-    match date(days.into()) {
+    match date(days) {
         Some(date) => write_quoted(date, out),
         None => write_plain(days, out),
     }
 }
 
-fn date(days: i64) -> Option<civil::Date> {
+/// A count of days as the calendar has it, if it does.
+pub(super) fn date(days: i32) -> Option<civil::Date> {
     // More than a span of days may hold would be refused with a panic.
     const MAX_DAYS: i64 = 7_000_000;
-    let days = Some(days).filter(|days| days.abs() < MAX_DAYS)?;
+    let days = Some(i64::from(days)).filter(|days| days.abs() < MAX_DAYS)?;
     civil::date(1970, 1, 1).checked_add(days.days()).ok()
 }
 
 /// The moments of the library end before the year 9999 does, so days and the time of day are told apart here.
 fn write_timestamp(microseconds: i64, out: &mut Vec<u8>) {
+    match timestamp(microseconds) {
+        Some(at) => write_quoted(at, out),
+        None => write_plain(microseconds, out),
+    }
+}
+
+/// A count of microseconds as RFC 3339 has it, with all six digits behind the point, if it does.
+pub(super) fn timestamp(microseconds: i64) -> Option<impl std::fmt::Display> {
     const PER_DAY: i64 = 86_400_000_000;
-    let Some(date) = date(microseconds.div_euclid(PER_DAY)) else { return write_plain(microseconds, out) };
-    let (seconds, fraction) =
-        (microseconds.rem_euclid(PER_DAY) / 1_000_000, microseconds.rem_euclid(1_000_000));
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    write_quoted(format_args!("{date}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z"), out);
+    let date = date(i32::try_from(microseconds.div_euclid(PER_DAY)).ok()?)?;
+    Some(AtMicroseconds { date, of_day: microseconds.rem_euclid(PER_DAY) })
+}
+
+struct AtMicroseconds {
+    date: civil::Date,
+    /// Microseconds since midnight.
+    of_day: i64,
+}
+
+impl std::fmt::Display for AtMicroseconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (seconds, fraction) = (self.of_day / 1_000_000, self.of_day % 1_000_000);
+        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+        write!(f, "{}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z", self.date)
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 pub mod files;
 pub mod json;
 pub mod memory;
+pub mod sqlite;
 pub mod state;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
@@ -121,6 +123,21 @@ pub struct Part {
     pub headers: Option<Headers>,
     /// Which rows delete what has their key. Absent: none does.
     pub deletes: Option<BooleanBuffer>,
+}
+
+/// A number that a sink counts up and others look at.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
 }
 
 /// Why a sink did not do what it was asked, split by what the caller does next.

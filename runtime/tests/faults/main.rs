@@ -8,11 +8,19 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use arrow::json::LineDelimitedWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tempfile::TempDir;
+use weir::sink::{files, sqlite};
 
 /// How often each failpoint kills: the first time it is come by, the second, and so on.
 const KILLS: u32 = 5;
+
+/// The sinks that write files.
+const FILE_SINKS: [&str; 3] = ["quick", "slow", "lake"];
 
 /// Failpoints on the way of a plan: into the store, into the log, and what the log is told while records flow.
 const PLAN_POINTS: [&str; 9] = [
@@ -27,7 +35,8 @@ const PLAN_POINTS: [&str; 9] = [
     "plan.after_log",
 ];
 
-/// A pipeline in a directory of its own: three files into two sinks, in many small batches and commits.
+/// A pipeline in a directory of its own: three files into four sinks, as JSON, Parquet and tables, in many small batches
+/// and commits.
 struct Pipeline {
     dir: TempDir,
 }
@@ -51,9 +60,9 @@ batch_records = 40
 workers = 2
 
 [routes]
-usa = ["quick.usa", "slow.usa"]
-alerts = ["quick.alerts", "slow.alerts"]
-other = ["quick.other", "slow.other"]
+usa = ["quick.usa", "slow.usa", "lake.usa", "base.usa"]
+alerts = ["quick.alerts", "slow.alerts", "base.alerts"]
+other = ["quick.other", "slow.other", "base.other"]
 
 [dead_letter]
 to = "slow.dead_letters"
@@ -67,7 +76,21 @@ roll = { rows = 60 }
 path = "slow"
 format = "jsonl"
 roll = { rows = 170 }
+
+[sinks.lake.files]
+path = "lake"
+roll = { rows = 50 }
+
+[sinks.base.sqlite]
+path = "base.db"
+commit = { rows = 45 }
+targets.usa = { table = "customers", mode = "upsert", key = ["id"] }
 "#;
+
+/// Somebody else's table, which takes neither the very old nor those without an age.
+const TABLE: &str = "CREATE TABLE customers (id TEXT PRIMARY KEY, first_name TEXT, last_name TEXT,
+    age INTEGER NOT NULL CHECK (age < 60), email TEXT, country TEXT,
+    weir_topic TEXT, weir_partition INTEGER, weir_offset INTEGER, weir_index INTEGER, weir_plan INTEGER)";
 
 const CITIES: &str = "city\nBoston\nAustin\nSpringfield\n";
 
@@ -82,7 +105,39 @@ impl Pipeline {
             fs::write(pipeline.path(&format!("input/{n}.csv")), customers(n, records)).expect("writable");
         }
         pipeline.set_non_usa("other");
+        pipeline.ask(TABLE);
         pipeline
+    }
+
+    /// What the database answers, a text per row.
+    fn ask(&self, sql: &str) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let file = SqliteConnectOptions::new().filename(self.path("base.db")).create_if_missing(true);
+        let rows = runtime.block_on(async {
+            let mut connection = file.connect().await?;
+            let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(rows)
+        });
+        let row = |row: &SqliteRow| {
+            let column = |i| row.try_get_unchecked::<Option<String>, _>(i).expect("text").unwrap_or_default();
+            (0..row.len()).map(column).collect::<Vec<_>>().join("|")
+        };
+        rows.expect("the database answers").iter().map(row).collect()
+    }
+
+    /// Every row of every sink, by sink and target.
+    fn all(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all = BTreeMap::new();
+        for sink in FILE_SINKS {
+            all.extend(self.rows(sink).into_iter().map(|(target, rows)| (format!("{sink}.{target}"), rows)));
+        }
+        for table in ["customers", "alerts", "other", "weir_reject"] {
+            let mut rows = self.ask(&format!("SELECT * FROM {table}"));
+            rows.sort_unstable();
+            all.insert(format!("base.{table}"), rows);
+        }
+        all
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -127,7 +182,12 @@ impl Pipeline {
             let name = target.file_name().expect("it has a name").to_string_lossy().into_owned();
             let lines = rows.entry(name).or_default();
             for file in visible(&target) {
-                lines.extend(fs::read_to_string(&file).expect("readable").lines().map(str::to_owned));
+                match file.extension().is_some_and(|ending| ending == "parquet") {
+                    true => lines.extend(parquet_rows(&file)),
+                    false => {
+                        lines.extend(fs::read_to_string(&file).expect("readable").lines().map(str::to_owned))
+                    }
+                }
             }
             lines.sort_unstable();
         }
@@ -147,6 +207,15 @@ impl Pipeline {
         }
         count(&self.path(sink), false)
     }
+}
+
+fn parquet_rows(file: &Path) -> Vec<String> {
+    let file = fs::File::open(file).expect("readable");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("Parquet");
+    let mut json = LineDelimitedWriter::new(Vec::new());
+    reader.for_each(|rows| json.write(&rows.expect("readable")).expect("rows have a form in JSON"));
+    let text = String::from_utf8(json.into_inner()).expect("JSON is UTF-8");
+    text.lines().map(str::to_owned).collect()
 }
 
 /// What a reader of a directory sees: not what begins with `_`.
@@ -172,12 +241,16 @@ fn customers(file: u32, records: u32) -> String {
 fn killed_at_any_failpoint_it_comes_to_the_rows_of_an_undisturbed_run() {
     let undisturbed = Pipeline::new();
     undisturbed.finish();
-    let expected = ["quick", "slow"].map(|sink| undisturbed.rows(sink));
-    assert!(expected.iter().all(|sink| !sink["usa"].is_empty()));
+    let expected = undisturbed.all();
+    let of_usa = ["quick.usa", "slow.usa", "lake.usa"].map(|target| expected[target].len());
+    let in_tables = [&expected["base.customers"], &expected["base.weir_reject"]].map(Vec::len);
+    assert!(in_tables.iter().all(|rows| *rows > 5), "{in_tables:?}");
+    assert_eq!(of_usa, [in_tables.iter().sum::<usize>(); 3], "every row is in every sink, or refused by it");
 
     let mut rolled_forward = 0;
     let mut deaths = BTreeMap::new();
-    for point in weir::sink::files::FAILPOINTS.into_iter().chain(PLAN_POINTS) {
+    let sinks = files::FAILPOINTS.into_iter().chain(sqlite::FAILPOINTS);
+    for point in sinks.chain(PLAN_POINTS) {
         for n in 1..=KILLS {
             let pipeline = dead_at(point, n);
             rolled_forward += check(&pipeline, &expected, &format!("{point}:{n}"));
@@ -207,10 +280,10 @@ fn dead_at(point: &str, n: u32) -> Pipeline {
 }
 
 /// Runs to the end, compares, and returns how many files were rolled forward.
-fn check(pipeline: &Pipeline, expected: &[BTreeMap<String, Vec<String>>; 2], death: &str) -> u64 {
+fn check(pipeline: &Pipeline, expected: &BTreeMap<String, Vec<String>>, death: &str) -> u64 {
     let said = pipeline.finish();
-    for (sink, expected) in ["quick", "slow"].iter().zip(expected) {
-        assert_eq!(&pipeline.rows(sink), expected, "sink {sink} after a death at {death}");
+    assert_eq!(&pipeline.all(), expected, "after a death at {death}");
+    for sink in FILE_SINKS {
         assert_eq!(pipeline.staged(sink), 0, "staged files of {sink} after a death at {death}");
     }
     assert_eq!(pipeline.finish()["records"], 0, "after a death at {death} everything is done");
@@ -249,9 +322,8 @@ fn a_sink_that_lags_gets_the_rows_of_the_plan_that_the_other_sink_recorded() {
 fn check_versions(rows: &BTreeMap<String, Vec<String>>, history: &Value) {
     let cuts = history["cuts"].as_array().expect("a list");
     let plan_at = |partition: &Value, offset: i64| {
-        let before =
-            cuts.iter().filter(|cut| cut["partition"] == *partition && cut["from"].as_i64() <= Some(offset));
-        before.last().expect("the first cut is at the start")["plan"].clone()
+        let before = |cut: &&Value| cut["partition"] == *partition && cut["from"].as_i64() <= Some(offset);
+        cuts.iter().rev().find(before).expect("the first cut is at the start")["plan"].clone()
     };
     let (old, new) = (&history["plans"][0]["plan"], &history["plans"][1]["plan"]);
     let mut made_by_old = 0;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 
 use crate::guests;
@@ -336,4 +338,64 @@ fn sigterm_finishes_commits_and_exits_with_0_and_a_second_process_is_refused_mea
     // What it had not taken in by then, the next run does.
     assert!(pipeline.run(&[]).status.success());
     assert_eq!(pipeline.offsets("ok"), [0, 1]);
+}
+
+/// The pipeline file with a database beside the files; `keys` are those of the sink.
+fn with_tables(keys: &str) -> String {
+    let routes =
+        FILE.replace("ok = \"out.ok\"", "ok = [\"out.ok\", \"base.ok\"]").replace("out.dead", "base.dead");
+    format!("{routes}\n[sinks.base.sqlite]\npath = \"base.db\"\n{keys}\n")
+}
+
+/// What the database of a pipeline answers, the first column as text.
+fn ask(pipeline: &Pipeline, sql: &'static str) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let file = SqliteConnectOptions::new().filename(pipeline.path("base.db")).create_if_missing(true);
+    let rows = runtime.block_on(async {
+        let mut connection = file.connect().await?;
+        let rows = sqlx::query(sql).fetch_all(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(rows)
+    });
+    rows.expect("the database answers").iter().map(|row| row.get_unchecked(0)).collect()
+}
+
+#[test]
+fn tables_get_the_rows_and_dead_letters_that_files_get_and_a_second_run_adds_none() {
+    let pipeline = Pipeline::new(&["one", "two", "drop", "reject"]);
+    pipeline.write(&with_tables(""));
+    assert_eq!(said(&pipeline.run(&[]))["records"], 4);
+    assert_eq!(said(&pipeline.run(&[]))["records"], 0);
+    assert_eq!(ask(&pipeline, "SELECT weir_offset FROM ok ORDER BY 1"), ["0", "1"]);
+    assert_eq!(pipeline.offsets("ok"), [0, 1]);
+    assert_eq!(ask(&pipeline, "SELECT value FROM dead WHERE stage = 'transform'"), ["reject"]);
+}
+
+#[test]
+fn rows_that_a_database_refuses_are_counted_and_stand_in_its_rejects() {
+    let pipeline = Pipeline::new(&["one", "two", "three"]);
+    pipeline.write(&with_tables(""));
+    assert!(pipeline.run(&[]).status.success());
+    ask(
+        &pipeline,
+        "CREATE TRIGGER no_four BEFORE INSERT ON ok WHEN new.weir_partition = 1 BEGIN SELECT RAISE(ABORT, 'enough'); END",
+    );
+    fs::write(pipeline.path("input/b.jsonl"), "four\nfive\n").expect("writable");
+    assert_eq!(said(&pipeline.run(&[]))["counters"]["refused"], 2);
+    assert_eq!(ask(&pipeline, "SELECT reason FROM weir_reject"), ["enough", "enough"]);
+    assert_eq!(ask(&pipeline, "SELECT count(*) FROM ok"), ["3"]);
+}
+
+#[test]
+fn a_table_that_does_not_fit_is_refused_before_a_record_is_read() {
+    let pipeline = Pipeline::new(&["one"]);
+    pipeline.write(&with_tables("targets.ok = { mode = \"upsert\", key = [\"nobody\"] }"));
+    let refused = pipeline.run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = stderr(&refused);
+    assert!(
+        told.contains("E_SINK_SCHEMA") && told.contains("`nobody`") && told.contains("hint: known here:"),
+        "{told}"
+    );
+    assert!(!pipeline.path("out/ok").exists());
 }

@@ -22,6 +22,7 @@ const ADAPTERS: Names = &[
     "sink::files",
     "sink::json",
     "sink::memory",
+    "sink::sqlite",
     "plan::files",
     "plan::memory",
     "plan::store",
@@ -42,6 +43,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (&["sink::json"], &[MODEL], "a row's form knows nothing of where it is written to"),
     (&["sink::files"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
     (&["sink::memory"], &[MODEL, &["sink"]], "adapters do not know one another"),
+    (&["sink::sqlite"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
     // The log says which file is which partition, in the words of the source of files.
     (
         &["plan"],
@@ -106,6 +108,8 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     ("parquet", &["sink::files::parquet", "tables::parquet"], "one file writes the format, and one reads it"),
     ("bytes", &["tables::parquet"], "it is how the reader of Parquet wants the bytes of a file"),
+    ("sqlx", &["sink::sqlite"], "only the sink of tables speaks SQL"),
+    ("tokio", &["sink::sqlite::database"], "what is asynchronous is waited for where it is called"),
     ("clap", &["cli", "main"], "only the command line knows that there is one"),
     ("clap_complete", &["cli"], "only the command line knows that there is one"),
     ("comfy_table", &["cli"], "only the command line knows that there is a terminal"),
@@ -138,6 +142,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
             "plan",
             "source::files",
             "sink::files::local",
+            "sink::sqlite::database",
             "sandbox::cache",
             "validate",
             "project",

@@ -154,3 +154,140 @@ fn a_sink_that_no_route_goes_to_is_a_warning() {
            |        ^^^^^"#]]
     .assert_eq(&config.warnings().to_string());
 }
+
+/// What a person sees when the sink of the small file is a database with these keys.
+fn check_tables(keys: &str, expected: expect_test::Expect) {
+    check("files]\npath = \"out\"", &format!("sqlite]\npath = \"lake.db\"\n{keys}"), expected);
+}
+
+#[test]
+fn upsert_needs_a_key_and_append_has_none() {
+    check_tables(
+        "targets.customers_usa = { mode = \"upsert\" }",
+        expect![[r#"
+        error: target `customers_usa` has mode "upsert" and no key
+          --> conf/customers.toml:23:34
+           |
+        23 | targets.customers_usa = { mode = "upsert" }
+           |                                  ^^^^^^^^
+           = help: add the columns by which a row is known, such as `key = ["id"]`"#]],
+    );
+    check_tables(
+        "targets.customers_usa = { key = [\"id\"] }",
+        expect![[r#"
+        error: target `customers_usa` has a key, which mode "append" does not use
+          --> conf/customers.toml:23:33
+           |
+        23 | targets.customers_usa = { key = ["id"] }
+           |                                 ^^^^^^
+           = help: write `mode = "upsert"`, or leave `key` out"#]],
+    );
+    check_tables(
+        "targets.customers_usa = { mode = \"upsert\", key = [\"id\", \"ID\"] }",
+        expect![[r#"
+        error: column `ID` is in the key twice
+          --> conf/customers.toml:23:50
+           |
+        23 | targets.customers_usa = { mode = "upsert", key = ["id", "ID"] }
+           |                                                  ^^^^^^^^^^^^"#]],
+    );
+    check_tables(
+        "targets.customers_usa = { mode = \"merge\", keys = [\"id\"] }",
+        expect![[r#"
+        error: `mode` in [sinks.lake.sqlite.targets.customers_usa]: unknown value `merge`
+          --> conf/customers.toml:23:34
+           |
+        23 | targets.customers_usa = { mode = "merge", keys = ["id"] }
+           |                                  ^^^^^^^
+           = help: known here: `append`, `upsert`
+
+        error: unknown key `keys` in [sinks.lake.sqlite.targets.customers_usa]
+          --> conf/customers.toml:23:43
+           |
+        23 | targets.customers_usa = { mode = "merge", keys = ["id"] }
+           |                                           ^^^^
+           = help: did you mean `key`?"#]],
+    );
+}
+
+#[test]
+fn a_table_has_one_target_and_a_name_that_nobody_else_needs() {
+    check_tables(
+        "targets.customers_usa = { table = \"Dead_Letters\" }\ntargets.dead_letters = {}",
+        expect![[r#"
+            error: targets `customers_usa` and `dead_letters` have the same table `dead_letters`
+              --> conf/customers.toml:24:24
+               |
+            24 | targets.dead_letters = {}
+               |                        ^^
+               = help: let both routes go to one target"#]],
+    );
+    check_tables(
+        "targets.customers_usa = { table = \"Dead_letters\" }",
+        expect![[r#"
+        error: targets `customers_usa` and `dead_letters` have the same table `dead_letters`
+          --> conf/customers.toml:21:1
+           |
+        21 | [sinks.lake.sqlite]
+           | ^^^^^^^^^^^^^^^^^^^
+           = help: let both routes go to one target"#]],
+    );
+    let text = SMALL.replace("files]\npath", "sqlite]\npath").replace("lake.dead_letters", "lake.sqlite_x");
+    refused(
+        parse(&text),
+        expect![[r#"
+        error: unknown key `sqlite` in [source]
+         --> conf/customers.toml:5:9
+          |
+        5 | [source.sqlite]
+          |         ^^^^^^
+          = help: known here: `files`
+
+        error: `sqlite_x` is not a name for a table: what begins with `sqlite_` is taken
+          --> conf/customers.toml:21:1
+           |
+        21 | [sinks.lake.sqlite]
+           | ^^^^^^^^^^^^^^^^^^^"#]],
+    );
+    check_tables(
+        "targets.customers_usa = { table = \"weir_position\" }",
+        expect![[r#"
+        error: `weir_position` is not a name for a table: what begins with `weir_` is taken
+          --> conf/customers.toml:23:35
+           |
+        23 | targets.customers_usa = { table = "weir_position" }
+           |                                   ^^^^^^^^^^^^^^^"#]],
+    );
+    check_tables(
+        "targets.customers_usa = { table = \"\" }",
+        expect![[r#"
+        error: `table` in [sinks.lake.sqlite.targets.customers_usa]: nothing is written here
+          --> conf/customers.toml:23:35
+           |
+        23 | targets.customers_usa = { table = "" }
+           |                                   ^^"#]],
+    );
+    check_tables(
+        "targets.customers_usa = { table = \"a\\u0000b\" }",
+        expect![[r#"
+        error: a name of a table has no control characters
+          --> conf/customers.toml:23:35
+           |
+        23 | targets.customers_usa = { table = "a\u0000b" }
+           |                                   ^^^^^^^^^^"#]],
+    );
+}
+
+#[test]
+fn a_table_that_no_route_goes_to_is_warned_of() {
+    let text = SMALL.replace("files]\npath = \"out\"", "sqlite]\npath = \"lake.db\"\ntargets.usa = {}");
+    let config = parse(&text).expect("it is right but for a warning");
+    expect![[r#"
+        warning: no route goes to `lake.usa`
+          --> conf/customers.toml:23:9
+           |
+        23 | targets.usa = {}
+           |         ^^^
+           = help: known here: `customers_usa`, `dead_letters`"#]]
+    .assert_eq(&config.warnings().to_string());
+}

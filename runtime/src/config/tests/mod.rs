@@ -47,8 +47,8 @@ imports = "none"
 verify_fraction = 0.25
 
 [routes]
-usa = ["lake.customers_usa", "copy.customers.usa"]
-alerts = "lake.customers_alerts"
+usa = ["lake.customers_usa", "copy.customers.usa", "base.usa"]
+alerts = ["lake.customers_alerts", "base.other"]
 other = "none"
 
 [dead_letter]
@@ -65,6 +65,13 @@ targets.dead_letters = { format = "jsonl" }
 [sinks.copy.files]
 url = "file://${COPY}/lake"
 format = "jsonl"
+
+[sinks.base.sqlite]
+path = "${DATA}/customers.db"
+commit = { bytes = "4 MiB", rows = 5_000, age = "2 s", idle = "250 ms" }
+provenance = false
+targets.usa = { table = "customers", mode = "upsert", key = ["id"] }
+targets.other = { mode = "append" }
 "#;
 
 /// A file with what must be there and nothing else.
@@ -167,11 +174,13 @@ fn a_full_file_says_what_it_says() {
             routes: {
                 "alerts": [
                     "lake.customers_alerts",
+                    "base.other",
                 ],
                 "other": [],
                 "usa": [
                     "lake.customers_usa",
                     "copy.customers.usa",
+                    "base.usa",
                 ],
             },
             dead_letter: DeadLetter {
@@ -179,6 +188,32 @@ fn a_full_file_says_what_it_says() {
                 stop_after_consecutive: 50,
             },
             sinks: {
+                "base": Sqlite(
+                    SqliteSink {
+                        path: "conf/in/customers.db",
+                        commit: CommitWhen {
+                            bytes: 4 MiB,
+                            rows: 5000,
+                            age: 2 s,
+                            idle: 250 ms,
+                        },
+                        provenance: false,
+                        tables: {
+                            "other": TargetTable {
+                                table: "other",
+                                key: None,
+                            },
+                            "usa": TargetTable {
+                                table: "customers",
+                                key: Some(
+                                    [
+                                        "id",
+                                    ],
+                                ),
+                            },
+                        },
+                    },
+                ),
                 "copy": Files(
                     FilesSink {
                         path: "/srv/copy/lake",
@@ -231,14 +266,29 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.sandbox.imports, Imports::Inert);
     assert_eq!(config.dead_letter.stop_after_consecutive.get(), 1000);
-    let SinkConfig::Files(sink) = config.sinks.values().next().expect("there is a sink");
+    let SinkConfig::Files(sink) = config.sinks.values().next().expect("there is a sink") else {
+        panic!("it is a sink of files")
+    };
     assert_eq!((sink.format, sink.provenance, &sink.roll), (FileFormat::Parquet, true, &Roll::default()));
+}
+
+#[test]
+fn a_table_of_which_nothing_is_said_is_appended_to_in_small_commits() {
+    let text = SMALL.replace("[sinks.lake.files]\npath = \"out\"", "[sinks.lake.sqlite]\npath = \"lake.db\"");
+    let config = parse(&text).expect("a path is enough");
+    let SinkConfig::Sqlite(sink) = config.sinks.values().next().expect("there is a sink") else {
+        panic!("it is a sink of tables")
+    };
+    assert_eq!((sink.path.to_str(), sink.provenance), (Some("conf/lake.db"), true));
+    assert_eq!((&sink.commit, sink.tables.len()), (&CommitWhen::default(), 0));
 }
 
 #[test]
 fn a_target_has_the_format_of_its_sink_or_its_own() {
     let config = parse(FULL).expect("the full file is right");
-    let SinkConfig::Files(lake) = &config.sinks[&SinkName::parse("lake").expect("valid")];
+    let SinkConfig::Files(lake) = &config.sinks[&SinkName::parse("lake").expect("valid")] else {
+        panic!("it is a sink of files")
+    };
     let format = |target| lake.format_of(&TargetName::parse(target).expect("valid"));
     assert_eq!((format("dead_letters"), format("customers_usa")), (FileFormat::Jsonl, FileFormat::Parquet));
 }

@@ -21,12 +21,12 @@ fn an_unknown_key_is_refused_with_the_nearest_name() {
         "path = \"out\"",
         "path = \"out\"\n\n[sinks.copy.fiels]",
         expect![[r#"
-        error: unknown key `fiels` in [sinks.copy]
-          --> conf/customers.toml:24:13
-           |
-        24 | [sinks.copy.fiels]
-           |             ^^^^^
-           = help: known here: `files`"#]],
+            error: unknown key `fiels` in [sinks.copy]
+              --> conf/customers.toml:24:13
+               |
+            24 | [sinks.copy.fiels]
+               |             ^^^^^
+               = help: known here: `files`, `sqlite`"#]],
     );
     check(
         "[limits]",
@@ -331,7 +331,7 @@ fn a_missing_key_is_refused_at_its_table() {
                |
             21 | [sinks.lake]
                |        ^^^^
-               = help: add one of [sinks.lake.files]"#]],
+               = help: add one of [sinks.lake.files], [sinks.lake.sqlite]"#]],
     );
     check(
         "path = \"out\"",
@@ -513,7 +513,7 @@ fn a_sink_is_of_one_kind() {
                |
             21 | [sinks.lake.files]
                |        ^^^^
-               = help: keep one of [sinks.lake.files]
+               = help: keep one of [sinks.lake.files], [sinks.lake.sqlite]
 
             error: this build has no postgres sink yet
               --> conf/customers.toml:24:13

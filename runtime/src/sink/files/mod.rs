@@ -28,7 +28,6 @@ pub mod storage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use directories::{Directory, NOTHING, Span};
@@ -37,7 +36,7 @@ use partition::Partition;
 use storage::Storage;
 
 use super::state::{Claim, Commit, Refused, SinkState};
-use super::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
+use super::{Committed, Count, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
 use crate::offset::TopicPartition;
 
 /// The target, below the root, of rows that this sink refuses: those that delete, and those whose time names no
@@ -150,21 +149,6 @@ pub struct Tally {
     pub unknown_resolved: Count,
     /// Files of earlier owners removed from staging.
     pub cleaned: Count,
-}
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// The number now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
 }
 
 impl Tally {

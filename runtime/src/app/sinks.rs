@@ -1,0 +1,164 @@
+//! From the sinks of the pipeline file to sinks that are open. It decides nothing about rows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::commit::Policy;
+use crate::config::{self, PipelineConfig, SinkConfig, SinkName};
+use crate::description::Description;
+use crate::plan::History;
+use crate::route::{DEAD_LETTERS, dead_letters_schema};
+use crate::sink::Sink;
+use crate::sink::files::{self, FilesConfig, FilesSink};
+use crate::sink::sqlite::{self, Mode, SqliteConfig, SqliteSink, TableConfig};
+
+/// What a sink without rows advances by, at the latest: it bounds what a restart reads again.
+const EMPTY_ADVANCE: u64 = 100_000;
+
+/// Open sinks in the order of their names, each with when it commits.
+type Sinks = Vec<(Box<dyn Sink>, Policy)>;
+
+/// What the sinks count, by their kind.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    pub(super) files: Vec<Arc<files::Tally>>,
+    pub(super) tables: Vec<Arc<sqlite::Tally>>,
+}
+
+/// Opens the `used` sinks. Tables are made, or compared with what the routes bring, before a record flows.
+pub(super) fn open_sinks(
+    config: &PipelineConfig,
+    description: &Description,
+    used: &[(&SinkName, &SinkConfig)],
+) -> Result<(Sinks, Tallies)> {
+    let mut sinks: Sinks = Vec::new();
+    let mut tallies = Tallies::default();
+    for (name, sink) in used {
+        let opening = || format!("opening sink {name}");
+        sinks.push(match sink {
+            SinkConfig::Files(files) => {
+                let sink = FilesSink::open(files_config(config, name, files)).with_context(opening)?;
+                tallies.files.push(sink.tally());
+                let roll = &files.roll;
+                (Box::new(sink), policy(roll.bytes, roll.rows.get(), roll.age, roll.idle))
+            }
+            SinkConfig::Sqlite(tables) => {
+                let mut sink = SqliteSink::open(sqlite_config(config, name, tables)).with_context(opening)?;
+                prepare(&mut sink, config, description, name).with_context(opening)?;
+                tallies.tables.push(sink.tally());
+                let commit = &tables.commit;
+                (Box::new(sink), policy(commit.bytes, commit.rows.get(), commit.age, commit.idle))
+            }
+        });
+    }
+    Ok((sinks, tallies))
+}
+
+fn policy(bytes: config::ByteSize, rows: u64, age: config::Period, idle: config::Period) -> Policy {
+    let (bytes, age, idle) = (bytes.bytes(), age.duration(), idle.duration());
+    Policy { bytes, rows, age, idle, offsets: EMPTY_ADVANCE }
+}
+
+fn files_config(config: &PipelineConfig, name: &SinkName, files: &config::FilesSink) -> FilesConfig {
+    let mut settings = FilesConfig {
+        format: format_of(files.format),
+        directories: files.directories.iter().filter_map(directory_of).collect(),
+        provenance: files.provenance,
+        ..FilesConfig::new(&files.path, config.name.as_str(), name.as_str())
+    };
+    for (target, own) in files.targets() {
+        let target: Arc<str> = target.as_str().into();
+        settings.formats.extend(own.format.map(|format| (target.clone(), format_of(format))));
+        let own = own.directories.as_ref().map(|own| own.iter().filter_map(directory_of).collect());
+        settings.directories_of.extend(own.map(|own| (target, own)));
+    }
+    settings
+}
+
+/// The sink's word for a level of directories. One that goes by nothing is refused before.
+pub(super) fn directory_of(directory: &config::Directory) -> Option<files::Directory> {
+    let column = directory.column.as_deref().map(Arc::from);
+    Some(match directory.date {
+        Some(config::DateSpan::Month) => files::Directory::Date(files::Span::Month, column),
+        Some(config::DateSpan::Day) => files::Directory::Date(files::Span::Day, column),
+        Some(config::DateSpan::Hour) => files::Directory::Date(files::Span::Hour, column),
+        None => files::Directory::Column(column?),
+    })
+}
+
+fn format_of(format: config::FileFormat) -> files::Format {
+    match format {
+        config::FileFormat::Parquet => files::Format::Parquet,
+        config::FileFormat::Jsonl => files::Format::JsonLines,
+    }
+}
+
+fn sqlite_config(config: &PipelineConfig, name: &SinkName, tables: &config::SqliteSink) -> SqliteConfig {
+    let table = |table: &config::TargetTable| TableConfig {
+        table: table.table.clone(),
+        mode: table.key.clone().map_or(Mode::Append, |key| Mode::Upsert { key }),
+    };
+    SqliteConfig {
+        provenance: tables.provenance,
+        targets: tables.tables.iter().map(|(target, of)| (target.as_str().into(), table(of))).collect(),
+        ..SqliteConfig::new(&tables.path, config.name.as_str(), name.as_str())
+    }
+}
+
+/// Makes the tables for all that is bound to the sink.
+fn prepare(
+    sink: &mut SqliteSink,
+    config: &PipelineConfig,
+    description: &Description,
+    name: &SinkName,
+) -> Result<()> {
+    let to_us = |targets: &[config::TargetRef]| {
+        let ours = targets.iter().filter(|target| target.sink == *name);
+        ours.map(|target| Arc::from(target.target.as_str())).collect::<Vec<Arc<str>>>()
+    };
+    for route in &description.routes {
+        let targets = config.routes.get(&*route.name).map(Vec::as_slice).unwrap_or_default();
+        for target in to_us(targets) {
+            sink.prepare(&target, &route.name, &route.schema())?;
+        }
+    }
+    for target in to_us(std::slice::from_ref(&config.dead_letter.to)) {
+        sink.prepare(&target, DEAD_LETTERS, &dead_letters_schema())?;
+    }
+    Ok(())
+}
+
+/// The sinks that a route goes to, or went to in a run before, in the order of their names.
+///
+/// # Errors
+/// [`NewSink`]: what a partition had before a sink was there, that sink would never get.
+pub(super) fn sinks_of<'a>(
+    config: &'a PipelineConfig,
+    history: &History,
+) -> Result<Vec<(&'a SinkName, &'a SinkConfig)>, NewSink> {
+    let bound = |name: &SinkName| {
+        let targets = config.routes.values().flatten();
+        targets.chain([&config.dead_letter.to]).any(|target| target.sink == *name)
+    };
+    let knows = |sinks: &BTreeSet<String>, name: &SinkName| sinks.contains(name.as_str());
+    for name in config.sinks.keys().filter(|name| bound(name)) {
+        let without = history.started.values().filter(|sinks| !knows(sinks, name)).count();
+        if without > 0 {
+            return Err(NewSink { sink: name.to_string(), without });
+        }
+    }
+    let was_used = |name: &SinkName| history.started.values().any(|sinks| knows(sinks, name));
+    Ok(config.sinks.iter().filter(|(name, _)| bound(name) || was_used(name)).collect())
+}
+
+/// A sink was added to a pipeline that has run without it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "E_NEW_SINK: {without} partitions were begun without sink {sink}, which would never get what they had by then"
+)]
+pub struct NewSink {
+    sink: String,
+    without: usize,
+}

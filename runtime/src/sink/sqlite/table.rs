@@ -1,0 +1,302 @@
+//! The table of a target: made where there is none, compared where there is one, and the statements that change it.
+//! Every name in a statement is quoted and every value is a parameter. It moves no rows itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use sqlx::{Arguments, AssertSqlSafe, Row};
+
+use super::database::{Database, Failure, no_values};
+use super::rows::bound;
+use super::values::{Kind, kind};
+use super::{Mode, TableConfig};
+use crate::sink::{Error, Problem};
+
+/// What SQLite allows at most in one statement.
+const MAX_PARAMETERS: usize = 32_766;
+
+/// Rows per statement: more save little and cost memory.
+const MAX_ROWS: usize = 128;
+
+/// What every row with provenance carries besides its own columns.
+const PROVENANCE: [(&str, Kind); 5] = [
+    ("weir_topic", Kind::Text),
+    ("weir_partition", Kind::Integer),
+    ("weir_offset", Kind::Integer),
+    ("weir_index", Kind::Integer),
+    ("weir_plan", Kind::Integer),
+];
+
+/// How rows of one schema are written to one table.
+pub(super) struct Table {
+    /// The declared columns; two schemas of a target have two of these.
+    pub(super) schema: SchemaRef,
+    /// Whether provenance is written too.
+    pub(super) provenance: bool,
+    /// In upsert mode the columns of the key, by their place in the schema.
+    pub(super) key: Option<Vec<usize>>,
+    name: String,
+    columns: Vec<Column>,
+    inserts: HashMap<usize, Arc<str>>,
+    deletes: HashMap<usize, Arc<str>>,
+}
+
+struct Column {
+    name: String,
+    kind: Kind,
+    nullable: bool,
+}
+
+/// A column as the database has it.
+struct Found {
+    name: String,
+    /// As declared, in capitals.
+    declared: String,
+    not_null: bool,
+    has_default: bool,
+    in_key: bool,
+    generated: bool,
+}
+
+impl Table {
+    /// How rows of `schema` go into the table of `config`; nothing is looked at yet.
+    pub(super) fn new(config: &TableConfig, schema: &SchemaRef, provenance: bool) -> Result<Self, Error> {
+        let mut columns = columns(schema, &config.table)?;
+        if provenance {
+            let ours = PROVENANCE.map(|(name, kind)| Column { name: name.to_owned(), kind, nullable: false });
+            columns.extend(ours);
+        }
+        if columns.is_empty() {
+            return Err(wrong(format!("table `{}` would have no column", config.table), None));
+        }
+        let key = match &config.mode {
+            Mode::Append => None,
+            Mode::Upsert { key } => Some(key_columns(schema, key, &config.table)?),
+        };
+        for place in key.iter().flatten() {
+            columns[*place].nullable = false;
+        }
+        Ok(Self {
+            schema: schema.clone(),
+            provenance,
+            key,
+            name: config.table.clone(),
+            columns,
+            inserts: HashMap::new(),
+            deletes: HashMap::new(),
+        })
+    }
+
+    /// Makes the table, or compares it with what its rows need; to be called in a transaction.
+    pub(super) fn make_sure(&mut self, db: &mut Database) -> Result<(), Error> {
+        const SQL: &str = "SELECT type, strict FROM pragma_table_list(?) WHERE schema = 'main'";
+        let mut values = no_values();
+        bound(values.add(self.name.clone()));
+        let found = db.query(SQL, values)?;
+        let Some(row) = found.first() else { return self.create(db) };
+        let (what, strict) = (row.get::<String, _>(0), row.get::<bool, _>(1));
+        if what != "table" {
+            return Err(wrong(format!("`{}` is a {what} and no table", self.name), None));
+        }
+        self.compare(&self.found(db)?, strict)?;
+        self.try_out(db)
+    }
+
+    fn create(&self, db: &mut Database) -> Result<(), Error> {
+        let column = |column: &Column| {
+            let not_null = if column.nullable { "" } else { " NOT NULL" };
+            format!("{} {}{not_null}", quoted(&column.name), column.kind)
+        };
+        let mut parts: Vec<_> = self.columns.iter().map(column).collect();
+        parts.extend(self.key.as_ref().map(|key| format!("PRIMARY KEY ({})", self.names(key))));
+        let sql = format!("CREATE TABLE {} ({}) STRICT", quoted(&self.name), parts.join(", "));
+        db.run(AssertSqlSafe(sql), no_values()).map(drop)
+    }
+
+    fn found(&self, db: &mut Database) -> Result<Vec<Found>, Error> {
+        const SQL: &str = r#"SELECT name, upper(type), "notnull", dflt_value IS NOT NULL, pk > 0, hidden > 0 FROM pragma_table_xinfo(?)"#;
+        let mut values = no_values();
+        bound(values.add(self.name.clone()));
+        let rows = db.query(SQL, values)?;
+        let found = |row: &sqlx::sqlite::SqliteRow| Found {
+            name: row.get(0),
+            declared: row.get(1),
+            not_null: row.get(2),
+            has_default: row.get(3),
+            in_key: row.get(4),
+            generated: row.get(5),
+        };
+        Ok(rows.iter().map(found).collect())
+    }
+
+    /// Whether every column has a place, and nothing else has to be filled.
+    fn compare(&self, found: &[Found], strict: bool) -> Result<(), Error> {
+        for column in &self.columns {
+            let (table, name) = (&self.name, &column.name);
+            let Some(found) = found.iter().find(|found| found.name.eq_ignore_ascii_case(name)) else {
+                let add =
+                    format!("ALTER TABLE {} ADD COLUMN {} {}", quoted(table), quoted(name), column.kind);
+                return Err(wrong(format!("table `{table}` has no column `{name}`"), Some(add)));
+            };
+            if found.generated {
+                return Err(wrong(format!("column `{name}` of table `{table}` is generated"), None));
+            }
+            if !takes(&found.declared, strict, column.kind) {
+                let declared = &found.declared;
+                let text =
+                    format!("column `{name}` of table `{table}` is {declared}, it has to be {}", column.kind);
+                return Err(wrong(text, None));
+            }
+        }
+        let ours =
+            |found: &Found| self.columns.iter().any(|column| column.name.eq_ignore_ascii_case(&found.name));
+        // A lone INTEGER key is the number of the row, which SQLite gives itself.
+        let filled = |found: &Found| {
+            found.has_default || found.generated || found.in_key && found.declared == "INTEGER"
+        };
+        match found.iter().find(|found| found.not_null && !ours(found) && !filled(found)) {
+            Some(Found { name, .. }) => {
+                let text =
+                    format!("column `{name}` of table `{}` may not be null, and no row has it", self.name);
+                Err(wrong(text, Some("give it a default, or let it be null".to_owned())))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Lets SQLite judge a statement before rows depend on it: only it knows which keys are unique.
+    fn try_out(&mut self, db: &mut Database) -> Result<(), Error> {
+        let sql = format!("EXPLAIN {}", self.insert(1));
+        match db.execute(AssertSqlSafe(sql), no_values()) {
+            Ok(_) => Ok(()),
+            Err(Failure::Sink(Error::Permanent(problem))) if self.key.is_some() => {
+                let key = self.key.as_ref().map(|key| self.names(key)).unwrap_or_default();
+                let hint = format!("table `{}` needs a PRIMARY KEY or UNIQUE ({key})", self.name);
+                Err(Error::Permanent(problem.hint(hint)))
+            }
+            Err(Failure::Sink(error)) => Err(error),
+            Err(Failure::Data(why)) => Err(wrong(why, None)),
+        }
+    }
+
+    /// The most rows of one statement; a power of two, as all numbers of rows are, so that few statements are
+    /// prepared.
+    pub(super) fn max_rows(&self) -> usize {
+        let fit = (MAX_PARAMETERS / self.columns.len()).clamp(1, MAX_ROWS);
+        1 << fit.ilog2()
+    }
+
+    /// The statement that writes `rows` rows. What the table says about conflicts itself does not count: a row is
+    /// either written or refused.
+    pub(super) fn insert(&mut self, rows: usize) -> Arc<str> {
+        if let Some(sql) = self.inserts.get(&rows) {
+            return sql.clone();
+        }
+        let all: Vec<usize> = (0..self.columns.len()).collect();
+        let row = parameters(self.columns.len());
+        let values = vec![row; rows].join(", ");
+        let names = self.names(&all);
+        let mut sql = format!("INSERT OR ABORT INTO {} ({names}) VALUES {values}", quoted(&self.name));
+        if let Some(key) = &self.key {
+            let set = |place: &usize| {
+                let name = quoted(&self.columns[*place].name);
+                format!("{name} = excluded.{name}")
+            };
+            let sets: Vec<_> = all.iter().filter(|place| !key.contains(place)).map(set).collect();
+            let names = self.names(key);
+            sql += &match &sets[..] {
+                [] => format!(" ON CONFLICT ({names}) DO NOTHING"),
+                sets => format!(" ON CONFLICT ({names}) DO UPDATE SET {}", sets.join(", ")),
+            };
+        }
+        self.inserts.entry(rows).or_insert_with(|| sql.into()).clone()
+    }
+
+    /// The statement that removes what has one of `rows` keys.
+    pub(super) fn delete(&mut self, rows: usize) -> Arc<str> {
+        let key = self.key.as_deref().unwrap_or_default();
+        let sql = || {
+            let values = vec![parameters(key.len()); rows].join(", ");
+            format!("DELETE FROM {} WHERE ({}) IN (VALUES {values})", quoted(&self.name), self.names(key))
+        };
+        if let Some(sql) = self.deletes.get(&rows) {
+            return sql.clone();
+        }
+        let sql: Arc<str> = sql().into();
+        self.deletes.insert(rows, sql.clone());
+        sql
+    }
+
+    /// For people: a column of a row.
+    pub(super) fn column(&self, place: usize) -> &str {
+        &self.columns[place].name
+    }
+
+    fn names(&self, places: &[usize]) -> String {
+        places.iter().map(|place| quoted(&self.columns[*place].name)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn parameters(columns: usize) -> String {
+    format!("({})", vec!["?"; columns].join(", "))
+}
+
+/// A name as SQL has it, whatever is in it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn columns(schema: &Schema, table: &str) -> Result<Vec<Column>, Error> {
+    let column = |field: &Arc<arrow::datatypes::Field>| match kind(field) {
+        Some(kind) => Ok(Column { name: field.name().clone(), kind, nullable: field.is_nullable() }),
+        None => {
+            let (name, data_type) = (field.name(), field.data_type());
+            Err(wrong(format!("column `{name}` of table `{table}` cannot be of type {data_type}"), None))
+        }
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+fn key_columns(schema: &Schema, key: &[String], table: &str) -> Result<Vec<usize>, Error> {
+    let place = |name: &String| {
+        let fields = schema.fields();
+        fields.iter().position(|field| field.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let known = fields.iter().map(|field| format!("`{}`", field.name())).collect::<Vec<_>>();
+            let text = format!("no row of table `{table}` has a column `{name}`, which is in its key");
+            wrong(text, Some(format!("known here: {}", known.join(", "))))
+        })
+    };
+    key.iter().map(place).collect()
+}
+
+/// Whether a column so declared stores values of `kind` as they are.
+fn takes(declared: &str, strict: bool, kind: Kind) -> bool {
+    let says = |parts: &[&str]| parts.iter().any(|part| declared.contains(part));
+    let stores = match (strict, declared) {
+        (true, "ANY") => return true,
+        (true, "INT" | "INTEGER") => Some(Kind::Integer),
+        (true, "REAL") => Some(Kind::Real),
+        (true, "TEXT") => Some(Kind::Text),
+        (true, _) => Some(Kind::Blob),
+        // The rules by which SQLite reads a declared type, in their order.
+        (false, _) if says(&["INT"]) => Some(Kind::Integer),
+        (false, _) if says(&["CHAR", "CLOB", "TEXT"]) => Some(Kind::Text),
+        (false, _) if declared.is_empty() || says(&["BLOB"]) => return true,
+        (false, _) if says(&["REAL", "FLOA", "DOUB"]) => Some(Kind::Real),
+        // Any number as it is, but text that looks like a number becomes one.
+        (false, _) => None,
+    };
+    match stores {
+        Some(stores) => stores == kind,
+        None => matches!(kind, Kind::Integer | Kind::Real),
+    }
+}
+
+fn wrong(text: String, hint: Option<String>) -> Error {
+    let problem = Problem::new(format!("E_SINK_SCHEMA: {text}"));
+    Error::Permanent(match hint {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    })
+}

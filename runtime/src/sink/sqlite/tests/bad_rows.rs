@@ -1,0 +1,111 @@
+//! Rows that a database refuses, or seems to have reason to; numbered as in the list of bad records.
+
+use super::*;
+
+#[test]
+fn row_6_a_nul_byte_in_text_refuses_that_row_with_the_column() {
+    let file = File::new();
+    let part = rows(vec![("text", texts(&["a", "b\0c", "d"]))]);
+    deliver(&mut file.claimed(1), 3, vec![part]).unwrap();
+    assert_eq!(file.rows("SELECT text FROM a"), ["a", "d"]);
+    assert_eq!(file.rejects(), ["1|0x00 is not allowed in text: column `text`"]);
+    assert_eq!(file.rows(r#"SELECT "row" ->> 'text' = 'b' || char(0) || 'c' FROM weir_reject"#), ["1"]);
+}
+
+/// SQLite would store null.
+#[test]
+fn row_11_not_a_number_refuses_that_row_and_infinity_is_stored() {
+    let file = File::new();
+    let doubles = Arc::new(Float64Array::from(vec![1.5, f64::NAN, f64::INFINITY]));
+    deliver(&mut file.claimed(1), 3, vec![rows(vec![("x", doubles as _)])]).unwrap();
+    assert_eq!(file.rows("SELECT x FROM a"), ["1.5", "Inf"]);
+    assert_eq!(file.rejects(), ["1|NaN has no REAL: column `x`"]);
+}
+
+#[test]
+fn row_16_ten_mebibytes_into_ten_characters_refuse_that_row() {
+    let file = File::new();
+    let mut sink = file.claimed(1);
+    file.run("CREATE TABLE a (text TEXT CHECK (length(text) <= 10), weir_topic, weir_partition, weir_offset, weir_index, weir_plan)");
+    let long = "x".repeat(10 << 20);
+    deliver(&mut sink, 3, vec![rows(vec![("text", texts(&["a", &long, "b"]))])]).unwrap();
+    assert_eq!(file.rows("SELECT text FROM a"), ["a", "b"]);
+    assert_eq!(file.rejects(), ["1|CHECK constraint failed: length(text) <= 10"]);
+    assert_eq!(file.rows(r#"SELECT length("row" ->> 'text') FROM weir_reject"#), [(10 << 20).to_string()]);
+}
+
+#[test]
+fn row_17_a_number_out_of_range_refuses_that_row() {
+    let file = File::new();
+    let mut sink = file.claimed(1);
+    file.run("CREATE TABLE a (n INTEGER CHECK (n BETWEEN -2147483648 AND 2147483647), weir_topic, weir_partition, weir_offset, weir_index, weir_plan)");
+    deliver(&mut sink, 3, vec![rows(vec![("n", numbers(&[1, 1 << 31, 2]))])]).unwrap();
+    assert_eq!(file.rows("SELECT n FROM a"), ["1", "2"]);
+    assert_eq!(file.rejects().len(), 1);
+}
+
+/// Unique, foreign key, not null, a trigger: each refuses its row and no other.
+#[test]
+fn row_19_a_broken_constraint_refuses_that_row() {
+    let file = File::new();
+    let mut sink = file.claimed(1);
+    file.run("CREATE TABLE parent (id INTEGER PRIMARY KEY)");
+    file.run("INSERT INTO parent VALUES (1)");
+    file.run(
+        "CREATE TABLE a (id INTEGER UNIQUE ON CONFLICT REPLACE, parent INTEGER REFERENCES parent, name TEXT NOT NULL ON CONFLICT IGNORE,
+         weir_topic, weir_partition, weir_offset, weir_index, weir_plan)",
+    );
+    file.run("CREATE TRIGGER no_bob BEFORE INSERT ON a WHEN new.name = 'bob' BEGIN SELECT RAISE(ABORT, 'no bob'); END");
+    let n = 1000_usize;
+    let ids: Vec<i64> = (0..n as i64).map(|i| if i == 700 { 3 } else { i }).collect();
+    let parents: Vec<i64> = (0..n).map(|i| if i == 500 { 9 } else { 1 }).collect();
+    let names = (0..n).map(|i| match i {
+        300 => None,
+        301 => Some("bob".to_owned()),
+        _ => Some(format!("n{i}")),
+    });
+    let part = rows(vec![
+        ("id", numbers(&ids)),
+        ("parent", numbers(&parents)),
+        ("name", Arc::new(StringArray::from_iter(names)) as _),
+    ]);
+    deliver(&mut sink, n as i64, vec![part]).unwrap();
+    assert_eq!(
+        file.rejects(),
+        [
+            "300|NOT NULL constraint failed: a.name",
+            "301|no bob",
+            "500|FOREIGN KEY constraint failed",
+            "700|UNIQUE constraint failed: a.id",
+        ]
+    );
+    assert_eq!(file.rows("SELECT count(*), count(DISTINCT weir_offset) FROM a"), ["996|996"]);
+    assert_eq!(sink.tally().rejected.get(), 4);
+    let reject = r#"SELECT pipeline, sink, weir_topic, weir_partition, weir_index, weir_plan, target, route, "row" FROM weir_reject WHERE weir_offset = 500"#;
+    assert_eq!(file.rows(reject), [r#"p|base|customers|0|0|7|a|to-a|{"id":500,"parent":9,"name":"n500"}"#]);
+}
+
+/// Values are parameters, names are quoted.
+#[test]
+fn row_20_whatever_looks_like_sql_is_text() {
+    const NAUGHTY: [&str; 8] = [
+        "'); DROP TABLE a;--",
+        "\"; DELETE FROM weir_position; --",
+        "Robert'); DROP TABLE Students;--",
+        "1;DROP TABLE users",
+        "' OR 1=1 -- 1",
+        "%00 ?1 :x @y $z",
+        "\u{202e}\u{feff}田中さんにあげて下さい 👩‍👩‍👧‍👦 Ṱ̺̺̕o͞",
+        "",
+    ];
+    let mut file = File::new();
+    let table = "a\"); DROP TABLE weir_position; --".to_owned();
+    file.targets.insert("a".into(), TableConfig::append(table));
+    let column = "x\" TEXT); DROP TABLE weir_reject; --";
+    let mut sink = file.claimed(1);
+    deliver(&mut sink, NAUGHTY.len() as i64, vec![rows(vec![(column, texts(&NAUGHTY))])]).unwrap();
+    let stored =
+        r#"SELECT "x"" TEXT); DROP TABLE weir_reject; --" FROM "a""); DROP TABLE weir_position; --""#;
+    assert_eq!(file.rows(stored), NAUGHTY);
+    assert_eq!(file.rejects(), [""; 0]);
+}
