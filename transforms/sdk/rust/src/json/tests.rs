@@ -121,7 +121,7 @@ fn agrees(bytes: &[u8]) -> bool {
         (Err(_), Some(other)) => other.is_none(),
         (Ok(_), Some(None)) => false,
         (Ok(ours), Some(Some(other))) => {
-            WANTED.keys.iter().zip(&ours).all(|(key, ours)| same(ours, other.get(*key)))
+            WANTED.keys.iter().zip(&ours).all(|(key, ours)| same(ours, other.get(key.name)))
         }
     }
 }
