@@ -56,7 +56,7 @@ impl VarBytes {
         self.append(entry.unwrap_or_default());
     }
 
-    #[inline]
+    #[inline(always)]
     fn append(&mut self, entry: &[u8]) {
         append(&mut self.data, entry);
         self.close();
@@ -120,7 +120,8 @@ impl ColumnBuilder {
         self.next(value.is_some());
     }
 
-    #[inline]
+    /// Always inlined: each function entered costs a transform a look at the clock that may interrupt it.
+    #[inline(always)]
     pub(crate) fn bytes(&mut self, value: Option<&[u8]>) {
         let ColumnData::VarBytes(entries) = &mut self.column.data else { wrong_type() };
         entries.append(value.unwrap_or_default());
