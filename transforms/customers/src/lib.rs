@@ -73,10 +73,10 @@ impl Transform for Customers {
     }
 
     fn record(&self, record: &Record<'_>, out: &mut Emitter<'_>) {
-        let Ok(values) = record.json(&CUSTOMER) else {
+        let read = record.json(&CUSTOMER);
+        let Ok([id, first_name, last_name, email, age, location]) = &read else {
             return out.record(&ALERTS);
         };
-        let [id, first_name, last_name, email, age, location] = &values;
         let place = match clean::text(location) {
             Ok(Some(place)) => place,
             Ok(None) => return out.record(&ALERTS),

@@ -232,20 +232,16 @@ const ASCII: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
 #[inline]
 fn hash(text: &[u8]) -> u32 {
-    words(text).fold(text.len() as u64, mix).finish()
+    fold_words(text, text.len() as u64, mix).finish()
 }
 
 /// The hash of the upper-case form; `None` unless all is ASCII.
 #[inline]
 fn hash_upper(text: &[u8]) -> Option<u32> {
-    let mut state = text.len() as u64;
-    for word in words(text) {
-        if word & !ASCII != 0 {
-            return None;
-        }
-        state = mix(state, upper(word));
-    }
-    Some(state.finish())
+    let (state, all) = fold_words(text, (text.len() as u64, 0), |(state, all), word| {
+        (mix(state, upper(word & ASCII)), all | word)
+    });
+    (all & !ASCII == 0).then(|| state.finish())
 }
 
 /// Upper-cases eight ASCII bytes: adding lifts the top bit of those from `a` on, and of those past `z`.
@@ -272,6 +268,20 @@ fn words(text: &[u8]) -> impl Iterator<Item = u64> {
         Some(word) => u64::from_le_bytes(*word),
         None => short_word(text),
     })
+}
+
+/// What [`words`] folds to. Up to 16 bytes take no loop.
+#[inline(always)]
+fn fold_words<S>(text: &[u8], state: S, fold: impl Fn(S, u64) -> S) -> S {
+    let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) else {
+        return fold(state, short_word(text));
+    };
+    let mut state = fold(state, u64::from_le_bytes(*first));
+    if text.len() > 16 {
+        let (whole, _) = text[8..text.len() - 1].as_chunks();
+        state = whole.iter().fold(state, |state, word| fold(state, u64::from_le_bytes(*word)));
+    }
+    if text.len() > 8 { fold(state, u64::from_le_bytes(*last)) } else { state }
 }
 
 /// A text of less than eight bytes, as a word that no other of its length has.

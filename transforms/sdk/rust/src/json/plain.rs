@@ -10,7 +10,7 @@ use crate::scan::{LANES, block_at, block_stops};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     pub(super) name: &'static str,
-    /// Its first 16 bytes in quotes and with the colon; `mask` says how many of those there are.
+    /// In quotes and with the colon, if those fit into 16 bytes; `mask` says which of the 16 count.
     quoted: u128,
     mask: u128,
 }
@@ -116,7 +116,7 @@ pub(super) fn pass<'a>(
 fn plain_end(bytes: &[u8], at: usize, last: usize) -> Option<usize> {
     let mut at = at;
     // Most texts end within two blocks; whether in the first or the second, nobody can foretell.
-    while at + LANES <= last {
+    if at + LANES <= last {
         let stops = block_stops(block_at(bytes, at)) | block_stops(block_at(bytes, at + LANES)) << LANES;
         if stops != 0 {
             return Some(at + stops.trailing_zeros() as usize);
