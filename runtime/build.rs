@@ -18,8 +18,14 @@ fn main() {
     // Asked for now and not when this was compiled: a target directory can serve several clones.
     let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let root = manifest.parent().expect("the workspace is one up");
-    let inputs =
-        ["wit", "transforms/sdk/rust", "transforms/customers", "Cargo.toml", "runtime/src/project/cargo.rs"];
+    let inputs = [
+        "wit",
+        "transforms/sdk/rust",
+        "transforms/customers",
+        "Cargo.toml",
+        ".cargo/config.toml",
+        "runtime/src/project/cargo.rs",
+    ];
     for input in inputs {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }

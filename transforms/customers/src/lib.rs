@@ -73,25 +73,26 @@ impl Transform for Customers {
     }
 
     fn record(&self, record: &Record<'_>, out: &mut Emitter<'_>) {
-        let Ok([id, first_name, last_name, email, age, location]) = record.json(&CUSTOMER) else {
+        let read = record.json(&CUSTOMER);
+        let Ok([id, first_name, last_name, email, age, location]) = &read else {
             return out.record(&ALERTS);
         };
-        let place = match clean::text(&location) {
+        let place = match clean::text(location) {
             Ok(Some(place)) => place,
             Ok(None) => return out.record(&ALERTS),
             Err(_) => return out.reject_with(&LOCATION_NOT_TEXT, location),
         };
-        if !self.is_american(place) || clean::text(&id) == Ok(None) {
+        if !self.is_american(place) || clean::text(id) == Ok(None) {
             return match self.non_usa {
                 Some(route) => out.record(&route),
                 None => out.drop_record(),
             };
         }
-        let id = out.clean(&id, clean::text_or_integer, &ID_NOT_TEXT);
-        let first_name = out.clean(&first_name, clean::text, &NAME_NOT_TEXT);
-        let last_name = out.clean(&last_name, clean::text, &NAME_NOT_TEXT);
-        let email = out.clean(&email, clean::text, &EMAIL_NOT_TEXT);
-        let age = self.age(&age, out);
+        let id = out.clean(id, clean::text_or_integer, &ID_NOT_TEXT);
+        let first_name = out.clean(first_name, clean::text, &NAME_NOT_TEXT);
+        let last_name = out.clean(last_name, clean::text, &NAME_NOT_TEXT);
+        let email = out.clean(email, clean::text, &EMAIL_NOT_TEXT);
+        let age = self.age(age, out);
         if let (Some(id), false) = (id, out.is_rejected()) {
             out.row(&USA, Usa { id, first_name, last_name, age, email, country: "USA" });
         }
@@ -100,8 +101,8 @@ impl Transform for Customers {
 
 impl Customers {
     fn is_american(&self, location: &str) -> bool {
-        let before_comma = location.split_once(',').and_then(|(city, _)| clean::trim(city));
-        self.cities.contains(location) || before_comma.is_some_and(|city| self.cities.contains(city))
+        self.cities.contains(location)
+            || clean::before(location, ',').is_some_and(|city| self.cities.contains(city))
     }
 
     fn age(&self, age: &Value<'_>, out: &mut Emitter<'_>) -> Option<i64> {

@@ -10,6 +10,7 @@ mod time;
 use std::fmt;
 
 use crate::json::Value;
+use crate::scan;
 
 pub use number::{decimal, integer};
 pub use time::{date, timestamp};
@@ -55,15 +56,36 @@ impl fmt::Display for Wrong {
 impl std::error::Error for Wrong {}
 
 /// The text without the blanks around it; `None` if nothing is left.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn trim(text: &str) -> Option<&str> {
-    let plain = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
-    let text = match text.as_bytes() {
-        bytes if plain(bytes.first()) && plain(bytes.last()) => text,
-        _ => text.trim(),
+    match text.as_bytes() {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => Some(text),
+        _ => trim_any(text),
+    }
+}
+
+#[inline(never)]
+fn trim_any(text: &str) -> Option<&str> {
+    Some(text.trim()).filter(|text| !text.is_empty())
+}
+
+/// What stands before the first `mark`, trimmed; `None` if there is no mark, or nothing before it.
+///
+/// ```
+/// use weir_sdk::clean;
+///
+/// assert_eq!(clean::before("Boston , Massachusetts", ','), Some("Boston"));
+/// assert_eq!(clean::before("Boston", ','), None);
+/// ```
+#[inline]
+#[must_use]
+pub fn before(text: &str, mark: char) -> Option<&str> {
+    let at = match u8::try_from(mark) {
+        Ok(mark) if mark.is_ascii() => scan::find(text.as_bytes(), mark),
+        _ => text.find(mark),
     };
-    (!text.is_empty()).then_some(text)
+    trim(&text[..at?])
 }
 
 /// A text, trimmed.

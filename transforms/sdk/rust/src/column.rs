@@ -56,9 +56,9 @@ impl VarBytes {
         self.append(entry.unwrap_or_default());
     }
 
-    #[inline]
+    #[inline(always)]
     fn append(&mut self, entry: &[u8]) {
-        self.data.extend_from_slice(entry);
+        append(&mut self.data, entry);
         self.close();
     }
 
@@ -120,7 +120,8 @@ impl ColumnBuilder {
         self.next(value.is_some());
     }
 
-    #[inline]
+    /// Always inlined: each function entered costs a transform a look at the clock that may interrupt it.
+    #[inline(always)]
     pub(crate) fn bytes(&mut self, value: Option<&[u8]>) {
         let ColumnData::VarBytes(entries) = &mut self.column.data else { wrong_type() };
         entries.append(value.unwrap_or_default());
@@ -131,6 +132,31 @@ impl ColumnBuilder {
     fn next(&mut self, present: bool) {
         push_present(&mut self.column.validity, self.rows, present);
         self.rows += 1;
+    }
+}
+
+/// Appends `entry`. Most are short, and a call that copies costs more than they do: these go in two parts of a fixed
+/// length, of which the second covers the end of the first.
+#[inline(always)]
+fn append(data: &mut Vec<u8>, entry: &[u8]) {
+    match entry.len() {
+        33.. => data.extend_from_slice(entry),
+        16.. => append_in_two::<16>(data, entry),
+        8.. => append_in_two::<8>(data, entry),
+        4.. => append_in_two::<4>(data, entry),
+        2.. => append_in_two::<2>(data, entry),
+        _ => data.extend(entry.first()),
+    }
+}
+
+/// Appends an `entry` of `PART` bytes up to twice as many.
+#[inline(always)]
+fn append_in_two<const PART: usize>(data: &mut Vec<u8>, entry: &[u8]) {
+    if let (Some(first), Some(last)) = (entry.first_chunk::<PART>(), entry.last_chunk::<PART>()) {
+        let start = data.len();
+        data.extend_from_slice(first);
+        data.truncate(start + entry.len() - PART);
+        data.extend_from_slice(last);
     }
 }
 
@@ -199,6 +225,17 @@ mod tests {
         check(&[true, true, false, true], &[0b1011]);
         check(&[[true; 8].as_slice(), &[false]].concat(), &[0xff, 0]);
         check(&[[true; 9].as_slice(), &[false, true]].concat(), &[0xff, 0b101]);
+    }
+
+    #[test]
+    fn an_entry_of_any_length_is_appended_whole() {
+        let text: Vec<u8> = (0..100).collect();
+        let mut data = b"before".to_vec();
+        for len in 0..text.len() {
+            data.truncate(6);
+            append(&mut data, &text[..len]);
+            assert_eq!(data, [b"before", &text[..len]].concat());
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod json;
 mod lookup;
 pub mod output;
 mod row;
+mod scan;
 mod settings;
 pub mod testing;
 mod transform;

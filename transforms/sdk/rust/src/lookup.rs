@@ -21,8 +21,11 @@ pub struct TableData {
 #[derive(Debug)]
 pub struct Lookup {
     case: Case,
-    /// Open addressing: a slot has the hash of a key and its place in `keys` plus one; 0 is empty.
-    slots: Vec<(u32, u32)>,
+    /// Open addressing: a slot has a byte of its key's hash; 0 is empty. What is not in the table is mostly told by
+    /// these alone, which stay in the processor's caches.
+    tags: Vec<u8>,
+    /// The place in `keys` of the key in each slot.
+    places: Vec<u32>,
     /// The keys as they are compared, one after the other.
     text: String,
     /// Where each key ends in `text`, and its row.
@@ -97,8 +100,9 @@ impl Lookup {
     /// A look-up of the place that a text has in `keys`. `None` is no key; of equal keys the first counts.
     pub fn new<'k>(keys: impl IntoIterator<Item = Option<&'k str>>, case: Case) -> Self {
         let keys = keys.into_iter();
-        let slots = vec![(0, 0); (keys.size_hint().0 * 2).next_power_of_two().max(16)];
-        let mut lookup = Self { case, slots, text: String::new(), keys: Vec::new() };
+        let slots = (keys.size_hint().0 * 2).next_power_of_two().max(16);
+        let (tags, places) = (vec![0; slots], vec![0; slots]);
+        let mut lookup = Self { case, tags, places, text: String::new(), keys: Vec::new() };
         for (key, row) in keys.zip(0..) {
             match (key, case) {
                 (None, _) => {}
@@ -123,25 +127,34 @@ impl Lookup {
             Case::Exact => self.probe(hash(text.as_bytes()), |key| key == text.as_bytes()),
             Case::Ignored => match hash_upper(text.as_bytes()) {
                 Some(hash) => self.probe(hash, |key| is_upper_of(key, text.as_bytes())),
-                None => self.find_upper(&text.to_uppercase()),
+                None => self.find_upper(text),
             },
         }
     }
 
-    #[cold]
-    fn find_upper(&self, upper: &str) -> Option<u32> {
-        self.probe(hash(upper.as_bytes()), |key| key == upper.as_bytes())
+    #[inline(never)]
+    fn find_upper(&self, text: &str) -> Option<u32> {
+        let mut short = [0; 64];
+        let long;
+        let upper = match upper_into(text, &mut short) {
+            Some(len) => &short[..len],
+            None => {
+                long = text.to_uppercase();
+                long.as_bytes()
+            }
+        };
+        self.probe(hash(upper), |key| key == upper)
     }
 
-    #[inline]
+    #[inline(always)]
     fn probe(&self, hash: u32, is: impl Fn(&[u8]) -> bool) -> Option<u32> {
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
+        let mask = self.tags.len() - 1;
+        let (tag, mut at) = (tag(hash), hash as usize & mask);
         loop {
-            match self.slots[at] {
-                (_, 0) => return None,
-                (other, place) if other == hash && is(self.key(place)) => {
-                    return Some(self.keys[place as usize - 1].1);
+            match self.tags[at] {
+                0 => return None,
+                other if other == tag && is(self.key(self.places[at])) => {
+                    return Some(self.keys[self.places[at] as usize].1);
                 }
                 _ => at = (at + 1) & mask,
             }
@@ -150,7 +163,7 @@ impl Lookup {
 
     #[inline]
     fn key(&self, place: u32) -> &[u8] {
-        let place = place as usize - 1;
+        let place = place as usize;
         let start = place.checked_sub(1).map_or(0, |before| self.keys[before].0);
         &self.text.as_bytes()[start as usize..self.keys[place].0 as usize]
     }
@@ -162,49 +175,73 @@ impl Lookup {
         }
         self.text.push_str(key);
         self.keys.push((u32::try_from(self.text.len()).expect("a table is below 4 GiB"), row));
-        if self.keys.len() * 2 > self.slots.len() {
+        if self.keys.len() * 2 > self.tags.len() {
             self.grow();
+        } else {
+            self.fill(hash, self.keys.len() - 1);
         }
-        self.fill(hash, u32::try_from(self.keys.len()).expect("as many keys as rows"));
     }
 
-    fn fill(&mut self, hash: u32, place: u32) {
-        let mask = self.slots.len() - 1;
+    fn fill(&mut self, hash: u32, place: usize) {
+        let mask = self.tags.len() - 1;
         let mut at = hash as usize & mask;
-        while self.slots[at].1 != 0 {
+        while self.tags[at] != 0 {
             at = (at + 1) & mask;
         }
-        self.slots[at] = (hash, place);
+        self.tags[at] = tag(hash);
+        self.places[at] = u32::try_from(place).expect("as many keys as rows");
     }
 
     fn grow(&mut self) {
-        let larger = vec![(0, 0); self.slots.len() * 2];
-        for (hash, place) in std::mem::replace(&mut self.slots, larger) {
-            if place != 0 {
-                self.fill(hash, place);
-            }
+        let slots = self.tags.len() * 2;
+        (self.tags, self.places) = (vec![0; slots], vec![0; slots]);
+        for place in 0..self.keys.len() {
+            self.fill(hash(self.key(place as u32)), place);
         }
     }
+}
+
+/// The bits that hardly choose the slot. Never 0.
+#[inline]
+fn tag(hash: u32) -> u8 {
+    (hash >> 24) as u8 | 1
+}
+
+/// Writes the upper-case form of `text`, and tells its length; `None` if there is no room for it.
+fn upper_into(text: &str, to: &mut [u8]) -> Option<usize> {
+    let mut len = 0;
+    for character in text.chars() {
+        let upper = match character {
+            '\0'..='\x7f' => character.to_ascii_uppercase(),
+            // The letters of Western Europe: the standard library looks for each of them in a long table.
+            'à'..='ö' | 'ø'..='þ' => char::from(character as u8 - 0x20),
+            'À'..='Þ' => character,
+            _ => {
+                for upper in character.to_uppercase() {
+                    len += upper.encode_utf8(to.get_mut(len..len + 4)?).len();
+                }
+                continue;
+            }
+        };
+        len += upper.encode_utf8(to.get_mut(len..len + 4)?).len();
+    }
+    Some(len)
 }
 
 const ASCII: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
 #[inline]
 fn hash(text: &[u8]) -> u32 {
-    words(text).fold(text.len() as u64, mix).finish()
+    fold_words(text, text.len() as u64, mix).finish()
 }
 
 /// The hash of the upper-case form; `None` unless all is ASCII.
 #[inline]
 fn hash_upper(text: &[u8]) -> Option<u32> {
-    let mut state = text.len() as u64;
-    for word in words(text) {
-        if word & !ASCII != 0 {
-            return None;
-        }
-        state = mix(state, upper(word));
-    }
-    Some(state.finish())
+    let (state, all) = fold_words(text, (text.len() as u64, 0), |(state, all), word| {
+        (mix(state, upper(word & ASCII)), all | word)
+    });
+    (all & !ASCII == 0).then(|| state.finish())
 }
 
 /// Upper-cases eight ASCII bytes: adding lifts the top bit of those from `a` on, and of those past `z`.
@@ -222,20 +259,42 @@ fn is_upper_of(key: &[u8], text: &[u8]) -> bool {
     key.len() == text.len() && words(key).zip(words(text)).all(|(key, word)| key == upper(word))
 }
 
-/// The text in words of eight bytes. The last one has the last eight bytes, some of them a second time; a text too
-/// short for that is filled up with zeros. So nothing is copied byte by byte, nor by a call.
-#[inline]
+/// The text in words of eight bytes, one at least. The last one has the last eight bytes, some of them a second time.
+/// So nothing is copied byte by byte, nor by a call.
+#[inline(always)]
 fn words(text: &[u8]) -> impl Iterator<Item = u64> {
-    let (whole, rest) = text.as_chunks::<8>();
-    let last = (!rest.is_empty()).then(|| last_word(text));
-    whole.iter().copied().map(u64::from_le_bytes).chain(last)
+    let last = text.len().saturating_sub(8);
+    (0..text.len().div_ceil(8).max(1)).map(move |i| match text[last.min(8 * i)..].first_chunk() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => short_word(text),
+    })
 }
 
-#[inline]
-fn last_word(text: &[u8]) -> u64 {
-    match text.last_chunk() {
-        Some(last) => u64::from_le_bytes(*last),
-        None => text.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+/// What [`words`] folds to. Up to 16 bytes take no loop.
+#[inline(always)]
+fn fold_words<S>(text: &[u8], state: S, fold: impl Fn(S, u64) -> S) -> S {
+    let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) else {
+        return fold(state, short_word(text));
+    };
+    let mut state = fold(state, u64::from_le_bytes(*first));
+    if text.len() > 16 {
+        let (whole, _) = text[8..text.len() - 1].as_chunks();
+        state = whole.iter().fold(state, |state, word| fold(state, u64::from_le_bytes(*word)));
+    }
+    if text.len() > 8 { fold(state, u64::from_le_bytes(*last)) } else { state }
+}
+
+/// A text of less than eight bytes, as a word that no other of its length has.
+#[inline(always)]
+fn short_word(text: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+    }
+    match *text {
+        [a, b, c] => u64::from(a) | u64::from(b) << 8 | u64::from(c) << 16,
+        [a, b] => u64::from(a) | u64::from(b) << 8,
+        [a] => u64::from(a),
+        _ => 0,
     }
 }
 
@@ -307,6 +366,22 @@ mod tests {
             assert_eq!(lookup.find(&key.to_lowercase()), Some(row));
             assert_eq!(lookup.find(&format!("{key}.")), None);
         }
+    }
+
+    #[test]
+    fn the_upper_case_of_every_character_is_that_of_the_standard_library() {
+        for character in '\0'..='\u{1ffff}' {
+            let (text, mut upper) = (character.to_string(), [0; 16]);
+            let len = upper_into(&text, &mut upper).unwrap();
+            assert_eq!(&upper[..len], text.to_uppercase().as_bytes(), "{character:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_found_in_upper_case_too() {
+        let long = "é".repeat(100);
+        check(&["É", &long], Case::Ignored, &long.to_uppercase(), Some(1));
+        check(&["É", &long], Case::Ignored, &long, Some(1));
     }
 
     #[test]

@@ -20,6 +20,28 @@ pub fn integer(value: &Value<'_>) -> Result<Option<i64>, Wrong> {
 
 #[inline]
 fn parse_integer(text: &str) -> Result<i64, Wrong> {
+    match text.as_bytes() {
+        // Shorter than any that could be too large.
+        [b'0'..=b'9', ..] if text.len() <= 18 => parse_short(text.as_bytes()),
+        _ => parse_any(text),
+    }
+}
+
+#[inline(always)]
+fn parse_short(digits: &[u8]) -> Result<i64, Wrong> {
+    let mut number = 0;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(Wrong::NotInteger);
+        }
+        number = number * 10 + i64::from(digit);
+    }
+    Ok(number)
+}
+
+#[inline(never)]
+fn parse_any(text: &str) -> Result<i64, Wrong> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Wrong::NotInteger);

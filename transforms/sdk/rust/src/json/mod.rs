@@ -4,12 +4,13 @@
 //! comes twice the last value counts. Objects and arrays may be nested [`DEPTH_LIMIT`] deep, the outer object
 //! included. A number of any size is taken, as its text.
 
+mod plain;
 mod reader;
-mod scan;
 
 use std::borrow::Cow;
 use std::fmt;
 
+use plain::Key;
 use reader::Reader;
 
 /// How many objects and arrays may stand inside each other, the outermost included.
@@ -27,9 +28,7 @@ pub const DEPTH_LIMIT: u32 = 128;
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Object<const N: usize> {
-    keys: [&'static str; N],
-    /// Each key in quotes, if that fits into 16 bytes, and the mask of those bytes.
-    quoted: [(u128, u128); N],
+    keys: [Key; N],
 }
 
 /// What a key has.
@@ -82,13 +81,13 @@ impl<const N: usize> Object<N> {
     /// At compile time, if a key has a character that JSON escapes.
     #[must_use]
     pub const fn with(keys: [&'static str; N]) -> Self {
-        let mut quoted = [(0, u128::MAX); N];
+        let mut all = [Key::new(""); N];
         let mut at = 0;
         while at < N {
-            quoted[at] = quote(keys[at].as_bytes());
+            all[at] = Key::new(keys[at]);
             at += 1;
         }
-        Self { keys, quoted }
+        Self { keys: all }
     }
 
     /// The values of the wanted keys, in the order in which they were named.
@@ -105,41 +104,14 @@ impl<const N: usize> Object<N> {
     /// Why `text` is no JSON object, and where.
     #[inline]
     pub fn read_text<'a>(&self, text: &'a str) -> Result<[Value<'a>; N], Error> {
-        let mut values = [const { Value::Absent }; N];
-        let mut reader = Reader::new(text);
-        reader.open_object()?;
-        if !reader.closes(b'}') {
-            let mut guess = 0;
-            loop {
-                match self.key(&mut reader, guess)? {
-                    Some(key) => {
-                        values[key] = reader.value()?;
-                        guess = key + 1;
-                    }
-                    None => reader.skip_value(1)?,
-                }
-                if reader.ends(b'}')? {
-                    break;
-                }
-            }
-        }
-        reader.finish()?;
-        Ok(values)
-    }
-
-    /// Reads a key and the colon after it. Keys mostly come in the order in which they are wanted, so that one
-    /// comparison with the next wanted one tells.
-    #[inline(always)]
-    fn key(&self, reader: &mut Reader<'_>, guess: usize) -> Result<Option<usize>, Error> {
-        if let Some((quoted, mask)) = self.quoted.get(guess)
-            && reader.passes(*quoted, *mask, self.keys[guess].len() + 2)
+        // Filled where it is returned: values that were just written are slow to copy.
+        let mut read = Ok([const { Value::Absent }; N]);
+        if let Ok(values) = &mut read
+            && let Err(error) = Reader::new(text).object(&self.keys, values)
         {
-            reader.colon()?;
-            return Ok(Some(guess));
+            read = Err(error);
         }
-        let key = reader.key()?;
-        reader.colon()?;
-        Ok(self.keys.iter().position(|wanted| *wanted == key))
+        read
     }
 }
 
@@ -153,28 +125,6 @@ pub fn text(bytes: &[u8]) -> Result<&str, Error> {
         let valid = simdutf8::compat::from_utf8(bytes).err().map_or(0, |error| error.valid_up_to());
         Error { code: Code::NotUtf8, at: valid }
     })
-}
-
-const fn quote(key: &[u8]) -> (u128, u128) {
-    let mut at = 0;
-    while at < key.len() {
-        assert!(
-            !matches!(key[at], b'"' | b'\\' | 0..0x20),
-            "a wanted key has no character that JSON escapes"
-        );
-        at += 1;
-    }
-    if key.len() > 14 {
-        return (1, 0);
-    }
-    let (mut quoted, mut mask) = ([0; 16], [0; 16]);
-    let mut to = 0;
-    while to < key.len() + 2 {
-        quoted[to] = if to == 0 || to == key.len() + 1 { b'"' } else { key[to - 1] };
-        mask[to] = 0xff;
-        to += 1;
-    }
-    (u128::from_le_bytes(quoted), u128::from_le_bytes(mask))
 }
 
 impl Value<'_> {

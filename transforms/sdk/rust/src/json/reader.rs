@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::scan::plain_end;
+use super::plain::{self, Key};
 use super::{Code, DEPTH_LIMIT, Error, Value};
+use crate::scan::plain_end;
 
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
@@ -17,9 +18,41 @@ impl<'a> Reader<'a> {
         Self { text, at: 0 }
     }
 
+    /// Reads the outer object: what it has of `keys` goes to `values`, which are as many.
+    pub(super) fn object(&mut self, keys: &[Key], values: &mut [Value<'a>]) -> Result<(), Error> {
+        self.open_object()?;
+        if !self.closes(b'}') {
+            let mut next = 0;
+            loop {
+                let passed = plain::pass(self.text, self.at, keys, next, values);
+                (self.at, next) = (passed.at, passed.next);
+                if passed.closed || self.member(keys, &mut next, values)? {
+                    break;
+                }
+            }
+        }
+        self.finish()
+    }
+
+    /// Reads a member of any kind. Says whether it was the last.
+    #[inline(never)]
+    fn member(&mut self, keys: &[Key], next: &mut usize, values: &mut [Value<'a>]) -> Result<bool, Error> {
+        self.space();
+        let key = self.key()?;
+        self.colon()?;
+        match keys.iter().position(|wanted| wanted.name == key) {
+            Some(at) => {
+                values[at] = self.value()?;
+                *next = at + 1;
+            }
+            None => self.skip_value(1)?,
+        }
+        self.ends(b'}')
+    }
+
     /// Passes the brace that opens the outer object.
     #[inline(always)]
-    pub(super) fn open_object(&mut self) -> Result<(), Error> {
+    fn open_object(&mut self) -> Result<(), Error> {
         self.space();
         if self.peek() != Some(b'{') {
             return Err(self.error(if self.peek().is_none() { Code::Unfinished } else { Code::NotObject }));
@@ -31,7 +64,7 @@ impl<'a> Reader<'a> {
 
     /// Whether the next byte is `end`; passes it if so.
     #[inline(always)]
-    pub(super) fn closes(&mut self, end: u8) -> bool {
+    fn closes(&mut self, end: u8) -> bool {
         let closes = self.peek() == Some(end);
         self.at += usize::from(closes);
         closes
@@ -39,7 +72,7 @@ impl<'a> Reader<'a> {
 
     /// After a value: passes a comma (and says no) or `end` (and says yes).
     #[inline(always)]
-    pub(super) fn ends(&mut self, end: u8) -> Result<bool, Error> {
+    fn ends(&mut self, end: u8) -> Result<bool, Error> {
         self.space();
         match self.peek() {
             Some(b',') => {
@@ -57,22 +90,13 @@ impl<'a> Reader<'a> {
 
     /// Nothing but white space may be left.
     #[inline(always)]
-    pub(super) fn finish(&mut self) -> Result<(), Error> {
+    fn finish(&mut self) -> Result<(), Error> {
         self.space();
         if self.at == self.text.len() { Ok(()) } else { Err(self.error(Code::Trailing)) }
     }
 
-    /// Passes `len` bytes if the next 16, under the mask, are these.
-    #[inline(always)]
-    pub(super) fn passes(&mut self, quoted: u128, mask: u128, len: usize) -> bool {
-        let next = self.text.as_bytes().get(self.at..).and_then(<[u8]>::first_chunk::<16>);
-        let passes = next.is_some_and(|next| u128::from_le_bytes(*next) & mask == quoted);
-        self.at += if passes { len } else { 0 };
-        passes
-    }
-
     #[inline]
-    pub(super) fn key(&mut self) -> Result<Cow<'a, str>, Error> {
+    fn key(&mut self) -> Result<Cow<'a, str>, Error> {
         match self.peek() {
             Some(b'"') => self.string(),
             _ => Err(self.unexpected()),
@@ -80,7 +104,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn colon(&mut self) -> Result<(), Error> {
+    fn colon(&mut self) -> Result<(), Error> {
         self.space();
         if !self.closes(b':') {
             return Err(self.unexpected());
@@ -91,7 +115,7 @@ impl<'a> Reader<'a> {
 
     /// A value of the outer object.
     #[inline(always)]
-    pub(super) fn value(&mut self) -> Result<Value<'a>, Error> {
+    fn value(&mut self) -> Result<Value<'a>, Error> {
         match self.peek() {
             Some(b'"') => self.string().map(Value::Text),
             _ => self.other_value(),
@@ -114,7 +138,7 @@ impl<'a> Reader<'a> {
 
     /// Checks a value that stands inside `depth` objects and arrays, and forgets it.
     #[inline]
-    pub(super) fn skip_value(&mut self, depth: u32) -> Result<(), Error> {
+    fn skip_value(&mut self, depth: u32) -> Result<(), Error> {
         match self.peek() {
             Some(b'"') => self.skip_string(),
             Some(b'-' | b'0'..=b'9') => self.number(),

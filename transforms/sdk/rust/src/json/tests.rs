@@ -30,6 +30,32 @@ fn of_a_key_that_comes_twice_the_last_value_counts() {
     check(r#"{"id":1,"id":2,"id":3}"#, [Value::Number("3"), Value::Absent, Value::Absent, Value::Absent]);
 }
 
+/// Members as they mostly are take a way of their own.
+#[test]
+fn a_member_means_the_same_whatever_its_neighbours_are_like() {
+    let texts =
+        ["", "a", "a text of sixteen", "a text that is longer than two blocks of sixteen, and not short"];
+    for (colon, comma) in [(":", ","), (": ", ", "), (" :", " ,"), (":  ", ",  "), (":\n", ",\t")] {
+        for (id, name) in texts.iter().flat_map(|id| texts.map(|name| (*id, name))) {
+            let text =
+                format!(r#"{{"id"{colon}"{id}"{comma}"name"{colon}"{name}"{comma}"age"{colon}"\u0031"}}"#);
+            check(&text, [id.into(), name.into(), "1".into(), Value::Absent]);
+            let text =
+                format!(r#"{{"name"{colon}"\u0031"{comma}"id"{colon}"{id}"{comma}"name"{colon}"{name}"}}"#);
+            check(&text, [id.into(), name.into(), Value::Absent, Value::Absent]);
+        }
+    }
+}
+
+#[test]
+fn an_object_that_is_cut_anywhere_is_unfinished() {
+    let text =
+        r#"{"id":"7","name": "a text that is longer than one block","age":"1","a rather long key":"v"}"#;
+    for at in 0..text.len() {
+        check_error(&text[..at], Code::Unfinished, at);
+    }
+}
+
 #[test]
 fn a_key_may_be_written_with_escapes() {
     check(r#"{"\u0069d":1,"i\u0064s":2}"#, [Value::Number("1"), Value::Absent, Value::Absent, Value::Absent]);
@@ -121,7 +147,7 @@ fn agrees(bytes: &[u8]) -> bool {
         (Err(_), Some(other)) => other.is_none(),
         (Ok(_), Some(None)) => false,
         (Ok(ours), Some(Some(other))) => {
-            WANTED.keys.iter().zip(&ours).all(|(key, ours)| same(ours, other.get(*key)))
+            WANTED.keys.iter().zip(&ours).all(|(key, ours)| same(ours, other.get(key.name)))
         }
     }
 }
