@@ -179,7 +179,9 @@ fn check_directories(config: &PipelineConfig, description: &Description) -> Resu
     config.check_directories(&declared, &|directory, route| {
         let field =
             directory.column.as_deref().and_then(|name| schemas[route.name].field_with_name(name).ok());
-        super::sinks::directory_of(directory).zip(field).is_some_and(|(directory, field)| directory.takes(field))
+        super::sinks::directory_of(directory)
+            .zip(field)
+            .is_some_and(|(directory, field)| directory.takes(field))
     })
 }
 
