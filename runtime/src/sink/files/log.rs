@@ -173,8 +173,10 @@ impl Log {
         let path = self.places.record(n);
         let length =
             |path: &str| self.storage.length(path).map_err(|e| failed(&*self.storage, "look at", path, e));
+        // In this order: a put that is only late can happen in between, and then takes the staged record away.
+        let is_staged = length(&staged.path)?.is_some();
         if length(&path)?.is_none() {
-            return Ok(Look::Absent { staged: length(&staged.path)?.is_some() });
+            return Ok(Look::Absent { staged: is_staged });
         }
         let text = self.storage.read(&path).map_err(|e| failed(&*self.storage, "read", &path, e))?;
         let (nonce, _) = record::from_text(&text).map_err(|e| self.corrupt(n, &e.to_string()))?;
