@@ -226,6 +226,7 @@ fn open_sinks(
         settings.formats =
             files.formats().map(|(target, format)| (target.as_str().into(), format_of(format))).collect();
         settings.provenance = files.provenance;
+        settings.compact_after = files.compact_after.get();
         let policy = Policy {
             bytes: files.roll.bytes.bytes(),
             rows: files.roll.rows.get(),

@@ -257,9 +257,19 @@ pub(super) struct FileSink {
     /// only.
     #[serde(default = "yes")]
     pub(super) provenance: bool,
+    /// After how many claims and commits of a partition the sink's log of it is compacted: one file then
+    /// takes the place of one per claim and commit.
+    #[serde(default = "FileSink::compact_after")]
+    pub(super) compact_after: NonZeroU64,
     /// What differs for one target, by its name.
     #[serde(default)]
     pub(super) targets: BTreeMap<String, FileTarget>,
+}
+
+impl FileSink {
+    fn compact_after() -> NonZeroU64 {
+        const { NonZeroU64::new(100).expect("not 0") }
+    }
 }
 
 fn yes() -> bool {

@@ -19,6 +19,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     env, fs, io,
+    num::NonZeroU64,
     path::{self, Path, PathBuf},
 };
 
@@ -100,6 +101,7 @@ pub struct FilesSink {
     pub format: FileFormat,
     pub roll: Roll,
     pub provenance: bool,
+    pub compact_after: NonZeroU64,
     /// Targets with a format of their own.
     formats: BTreeMap<TargetName, FileFormat>,
 }

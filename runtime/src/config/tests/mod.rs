@@ -59,6 +59,7 @@ path = "out"
 format = "parquet"
 roll = { bytes = "64 MiB", rows = 10_000, age = "30 s", idle = "5 s" }
 provenance = false
+compact_after = 20
 targets.dead_letters = { format = "jsonl" }
 
 [sinks.copy.files]
@@ -188,6 +189,7 @@ fn a_full_file_says_what_it_says() {
                             idle: 10 s,
                         },
                         provenance: true,
+                        compact_after: 100,
                         formats: {},
                     },
                 ),
@@ -202,6 +204,7 @@ fn a_full_file_says_what_it_says() {
                             idle: 5 s,
                         },
                         provenance: false,
+                        compact_after: 20,
                         formats: {
                             "dead_letters": Jsonl,
                         },
@@ -224,6 +227,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.dead_letter.stop_after_consecutive.get(), 1000);
     let SinkConfig::Files(sink) = config.sinks.values().next().expect("there is a sink");
     assert_eq!((sink.format, sink.provenance, &sink.roll), (FileFormat::Parquet, true, &Roll::default()));
+    assert_eq!(sink.compact_after.get(), 100);
 }
 
 #[test]

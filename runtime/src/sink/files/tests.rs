@@ -18,15 +18,25 @@ use crate::sink::conformance::{self, Owner, Seen, World, at, batch, check_laws, 
 struct Directory {
     root: TempDir,
     format: Format,
+    compact_after: u64,
 }
 
 impl Directory {
     fn new(format: Format) -> Self {
-        Self { root: tempfile::tempdir().unwrap(), format }
+        Self { root: tempfile::tempdir().unwrap(), format, compact_after: 100 }
+    }
+
+    /// JSON lines, and a snapshot after every `n` records of the log.
+    fn compacting(n: u64) -> Self {
+        Self { compact_after: n, ..Self::new(Format::JsonLines) }
     }
 
     fn config(&self) -> FilesConfig {
-        FilesConfig { format: self.format, ..FilesConfig::new(self.root.path(), "p", "lake") }
+        FilesConfig {
+            format: self.format,
+            compact_after: self.compact_after,
+            ..FilesConfig::new(self.root.path(), "p", "lake")
+        }
     }
 
     fn open(&self) -> FilesSink {
@@ -112,6 +122,11 @@ fn parquet_files_obey_every_law() {
 #[test]
 fn json_files_obey_every_law() {
     check_laws(|| Directory::new(Format::JsonLines));
+}
+
+#[test]
+fn files_obey_every_law_with_a_snapshot_after_every_record() {
+    check_laws(|| Directory::compacting(1));
 }
 
 /// An owner on a disk whose puts can be made to fail.
@@ -296,8 +311,8 @@ fn a_log_that_cannot_be_read_in_full_is_never_continued() {
     check_damage(|log| fs::write(log.join(THIRD), "{\"version\":1}").unwrap(), "E_LOG_CORRUPT", THIRD);
     check_damage(edit(THIRD, "\"end\":3", "\"end\":4"), "E_LOG_CORRUPT", THIRD);
     check_damage(edit(THIRD, "{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", THIRD);
-    let snapshot = "00000000000000000001.snap.json";
-    check_damage(|log| fs::write(log.join(snapshot), "{}").unwrap(), "E_LOG_NEWER", snapshot);
+    let unknown = "00000000000000000001.sum.json";
+    check_damage(|log| fs::write(log.join(unknown), "{}").unwrap(), "E_LOG_NEWER", unknown);
     let twice =
         |log: &Path| assert!(fs::copy(log.join(THIRD), log.join("00000000000000000003.json")).is_ok());
     check_damage(twice, "E_LOG_CORRUPT", "00000000000000000003.json");
@@ -387,7 +402,7 @@ fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
     let directory = Directory::new(Format::Parquet);
     Owner::claimed(&directory, 1).deliver(0, 5);
     let text = fs::read(directory.log().join("00000000000000000002.json")).unwrap();
-    let (_, record) = record::from_text(&text).unwrap();
+    let (_, record) = record::from_text::<record::Record>(&text).unwrap();
     let record::Record::Commit(record) = record else { panic!("{record:?}") };
     let mut paths = Vec::new();
     for file in &record.files {
@@ -402,3 +417,4 @@ fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod interleavings;
+mod snapshots;
