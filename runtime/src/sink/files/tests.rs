@@ -417,4 +417,5 @@ fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod interleavings;
+mod protocol;
 mod snapshots;
