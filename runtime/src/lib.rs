@@ -33,3 +33,6 @@ pub mod config;
 pub mod project;
 pub mod report;
 pub mod validate;
+
+#[cfg(test)]
+mod seeds;

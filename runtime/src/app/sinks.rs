@@ -66,6 +66,7 @@ fn files_config(config: &PipelineConfig, name: &SinkName, files: &config::FilesS
         format: format_of(files.format),
         directories: files.directories.iter().filter_map(directory_of).collect(),
         provenance: files.provenance,
+        compact_after: files.compact_after.get(),
         ..FilesConfig::new(&files.path, config.name.as_str(), name.as_str())
     };
     for (target, own) in files.targets() {

@@ -279,9 +279,19 @@ pub(super) struct FileSink {
     /// input has 64 files open at most; when rows want one more, the longest is complete and all are committed.
     #[serde(default)]
     pub(super) directories: Vec<Directory>,
+    /// After how many claims and commits of a partition the sink's log of it is compacted: one file then
+    /// takes the place of one per claim and commit.
+    #[serde(default = "FileSink::compact_after")]
+    pub(super) compact_after: NonZeroU64,
     /// What differs for one target, by its name.
     #[serde(default)]
     pub(super) targets: BTreeMap<String, FileTarget>,
+}
+
+impl FileSink {
+    fn compact_after() -> NonZeroU64 {
+        const { NonZeroU64::new(100).expect("not 0") }
+    }
 }
 
 fn yes() -> bool {

@@ -20,6 +20,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     env, fs, io,
+    num::NonZeroU64,
     path::{self, Path, PathBuf},
 };
 
@@ -105,6 +106,7 @@ pub struct FilesSink {
     pub format: FileFormat,
     pub roll: Roll,
     pub provenance: bool,
+    pub compact_after: NonZeroU64,
     /// From the outer to the inner; no two of one name.
     pub directories: Vec<Directory>,
     /// Targets that differ.

@@ -207,6 +207,7 @@ impl Resolver<'_> {
             format: sink.format,
             roll: sink.roll,
             provenance: sink.provenance,
+            compact_after: sink.compact_after,
             directories: sink.directories,
             targets,
         })

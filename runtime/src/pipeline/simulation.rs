@@ -3,7 +3,7 @@
 //! process while the old one goes on, when a plan changes. At the end every sink must hold exactly what the
 //! recorded plans make of the input.
 //!
-//! `WEIR_SIM_SEEDS=100000` runs more seeds, `WEIR_SIM_SEED=42` one of them, again.
+//! More seeds, or one of them again: [`crate::seeds`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,7 @@ use crate::description::{Description, Needs, Reason, Route, RouteContent};
 use crate::plan::memory::MemoryLog;
 use crate::plan::{Plan, PlanLimits};
 use crate::route::{Bindings, DEAD_LETTERS, Failed, Output, Pieces, Reject, RouteRows, Why, route};
+use crate::seeds::{self, Random};
 use crate::sink::memory::{Fault, Faults, MemoryRow, MemorySink, MemoryStore, Step};
 use crate::sink::state::{Epoch, Start};
 
@@ -28,28 +29,13 @@ const TOPIC: &str = "records";
 #[test]
 #[expect(clippy::print_stdout, reason = "tells what the seeds came upon")]
 fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
-    let seed = |name| std::env::var(name).ok().map(|n: String| n.parse::<u64>().expect("a number"));
-    let seeds = match seed("WEIR_SIM_SEED") {
-        Some(one) => one..one + 1,
-        None => 0..seed("WEIR_SIM_SEEDS").unwrap_or(10_000),
-    };
-    let one_seed = seeds.end - seeds.start == 1;
+    let (runs, many) = seeds::try_each(10_000, |seed| World::new(seed).run());
     let mut seen = Seen::default();
-    for seed in seeds {
-        let run = std::panic::catch_unwind(|| World::new(seed).run());
-        match run {
-            Ok(Ok(counted)) => seen.add(counted),
-            Ok(Err(violation)) => panic!("seed {seed}: {violation}; again with WEIR_SIM_SEED={seed}"),
-            Err(_) => panic!("seed {seed} panicked; again with WEIR_SIM_SEED={seed}"),
-        }
-    }
+    runs.into_iter().for_each(|counted| seen.add(counted));
     println!("{seen:?}");
     let rare =
         [seen.fenced, seen.skipped, seen.unknown_resolved, seen.replayed_older, seen.deaths, seen.moves];
-    assert!(
-        one_seed || rare.iter().all(|n| *n >= 100),
-        "the simulation no longer gets into trouble: {seen:?}"
-    );
+    assert!(!many || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
 }
 
 /// The proof that what the test is about happened.
@@ -75,25 +61,6 @@ impl Seen {
         self.moves += other.moves;
         self.restarts += other.restarts;
         self.plans += other.plans;
-    }
-}
-
-/// SplitMix64; see [`crate::route::row_hash`].
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        crate::route::row_hash(self.0, 0, 0) as u64
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
     }
 }
 
@@ -227,7 +194,7 @@ impl World {
         let stores = SINKS.iter().map(|_| MemoryStore::default()).collect();
         let mut world = Self {
             seed,
-            random: Random(seed.wrapping_mul(0x9e37_79b9).wrapping_add(1)),
+            random: Random::new(seed.wrapping_mul(0x9e37_79b9).wrapping_add(1)),
             stores,
             log: MemoryLog::default(),
             processes: Vec::new(),
@@ -324,9 +291,9 @@ impl World {
         };
         let faults: Faults = match self.calm {
             true => Box::new(|_| Fault::None),
-            false => faults(Random(self.random.next()), dead.clone()),
+            false => faults(Random::new(self.random.next()), dead.clone()),
         };
-        let mut names = Random(self.random.next());
+        let mut names = Random::new(self.random.next());
         let nonce = move || Nonce::from_u128(u128::from(names.next()) << 64 | u128::from(names.next()));
         Writer::new(Box::new(MemorySink::with_faults(store, faults)), policy, nonce)
     }

@@ -71,11 +71,13 @@ to = "slow.dead_letters"
 path = "quick"
 format = "jsonl"
 roll = { rows = 60 }
+compact_after = 2
 
 [sinks.slow.files]
 path = "slow"
 format = "jsonl"
 roll = { rows = 170 }
+compact_after = 3
 
 [sinks.lake.files]
 path = "lake"

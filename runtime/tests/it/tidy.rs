@@ -259,7 +259,8 @@ fn test_modules(source: &Source) -> Vec<String> {
     let lines = source.text.lines().map(str::trim);
     let declared = lines.clone().zip(lines.skip(1)).filter(|(line, _)| *line == "#[cfg(test)]");
     let named = declared.filter_map(|(_, next)| next.rsplit_once("mod ")?.1.strip_suffix(';'));
-    named.map(|name| format!("{}::{name}", source.module)).collect()
+    // The root has no name.
+    named.map(|name| format!("{}::{name}", source.module).trim_start_matches("::").to_owned()).collect()
 }
 
 /// Without comments, and up to the tests, which come last in a file.

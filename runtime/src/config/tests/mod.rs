@@ -60,6 +60,7 @@ path = "out"
 format = "parquet"
 roll = { bytes = "64 MiB", rows = 10_000, age = "30 s", idle = "5 s" }
 provenance = false
+compact_after = 20
 targets.dead_letters = { format = "jsonl" }
 
 [sinks.copy.files]
@@ -225,6 +226,7 @@ fn a_full_file_says_what_it_says() {
                             idle: 10 s,
                         },
                         provenance: true,
+                        compact_after: 100,
                         directories: [],
                         targets: {},
                     },
@@ -240,6 +242,7 @@ fn a_full_file_says_what_it_says() {
                             idle: 5 s,
                         },
                         provenance: false,
+                        compact_after: 20,
                         directories: [],
                         targets: {
                             "dead_letters": FilesTarget {
@@ -270,6 +273,7 @@ fn what_is_left_out_has_the_documented_default() {
         panic!("it is a sink of files")
     };
     assert_eq!((sink.format, sink.provenance, &sink.roll), (FileFormat::Parquet, true, &Roll::default()));
+    assert_eq!(sink.compact_after.get(), 100);
 }
 
 #[test]

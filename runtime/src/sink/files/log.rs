@@ -1,23 +1,27 @@
-//! The commit log of one partition: files numbered without a hole, each put where there was none. It is the only
-//! truth about what was delivered; visible files follow from it and are never asked.
+//! The commit log of one partition: files numbered without a hole, each put where there was none, and snapshots that
+//! take the place of the older ones ([`super::compact`]). It is the only truth about what was delivered; visible files
+//! follow from it and are never asked.
 
 use std::sync::Arc;
 
-use super::names::{self, Places};
-use super::record::{self, CommitRecord, Record, StoredFile, Unreadable};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::names::{self, Logged, Places};
+use super::record::{self, CommitRecord, Record, Snapshot, StoredFile, Unreadable};
 use super::storage::{Storage, failed};
 use crate::sink::state::{Nonce, SinkState};
 use crate::sink::{Error, Problem};
 
 /// How often a put whose answer was lost, and which did not happen, is tried before the caller is told.
 const PUT_ATTEMPTS: usize = 3;
-/// A listing may be older than the one before, where several servers answer.
-const LIST_ATTEMPTS: usize = 3;
+/// How often a log that changes while it is read is read again before the caller is told.
+const READ_ATTEMPTS: usize = 5;
 
 /// The log of one partition, and the staging directory of one epoch.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    storage: Arc<dyn Storage>,
+    pub(super) storage: Arc<dyn Storage>,
     pub(super) places: Places,
     staged: String,
 }
@@ -29,14 +33,23 @@ pub(super) struct History {
     pub(super) state: SinkState,
     /// The number of the newest record.
     pub(super) last: u64,
+    /// How many records there are after the newest snapshot.
+    pub(super) records: u64,
     /// The files that may not have their visible names yet, by the number of their record.
     pub(super) pending: Vec<(u64, Vec<StoredFile>)>,
+}
+
+/// Which files a log has, by their numbers in ascending order.
+#[derive(PartialEq, Eq, Debug, Default)]
+pub(super) struct Listing {
+    pub(super) records: Vec<u64>,
+    pub(super) snapshots: Vec<u64>,
 }
 
 /// A record that was written in full and not yet put.
 #[derive(Clone, Debug)]
 pub(super) struct StagedRecord {
-    path: String,
+    pub(super) path: String,
     nonce: Nonce,
 }
 
@@ -65,45 +78,63 @@ impl Log {
         Self { storage, places, staged }
     }
 
-    /// Reads the whole log; `None` where there is none.
+    /// Reads the newest snapshot and the records after it; `None` where there is no log.
     pub(super) fn read(&self) -> Result<Option<History>, Error> {
-        let Some(last) = self.list()? else { return Ok(None) };
-        let mut state = None;
-        let mut commits = Vec::new();
-        let mut rolled = 0;
-        for n in 0..=last {
+        self.settled(|listing| self.replay(listing))
+    }
+
+    /// Answers what `read` says of a listing. While the owner compacts, what was listed can be gone when it is to be
+    /// read, and a listing can miss what came when it had begun; so an error counts only if nothing has changed since.
+    fn settled<T>(&self, read: impl Fn(&Listing) -> Result<T, Error>) -> Result<T, Error> {
+        let mut listing = self.list()?;
+        for _ in 0..READ_ATTEMPTS {
+            let answer = read(&listing);
+            if answer.is_ok() {
+                return answer;
+            }
+            let now = self.list()?;
+            if now == listing {
+                return answer;
+            }
+            listing = now;
+        }
+        let path = self.storage.show(&self.places.log());
+        Err(Error::Transient(Problem::new(format!("`{path}` changes faster than it can be read"))))
+    }
+
+    /// What the newest snapshot covers is never looked at: a process that was overtaken may have put a record there.
+    fn replay(&self, listing: &Listing) -> Result<Option<History>, Error> {
+        let (mut state, first) = match listing.snapshots.last() {
+            Some(&n) => (Some(self.read_snapshot(n)?), n + 1),
+            None => (None, 0),
+        };
+        let mut pending = Vec::new();
+        let (mut rolled, mut next) = (0, first);
+        for &n in listing.records.iter().filter(|n| **n >= first) {
+            if n != next {
+                return Err(self.corrupt(next, "is missing, although later records are there"));
+            }
             let record = self.read_record(n)?;
             if let Record::Commit(CommitRecord { files, rolled: upto, .. }) = &record {
                 rolled = rolled.max(*upto);
-                commits.push((n, files.clone()));
+                pending.push((n, files.clone()));
             }
             record.apply(&mut state).map_err(|broken| self.corrupt(n, &broken.to_string()))?;
+            next += 1;
         }
-        commits.retain(|(n, _)| *n > rolled);
-        Ok(state.map(|state| History { state, last, pending: commits }))
+        pending.retain(|(n, _)| *n > rolled);
+        Ok(state.map(|state| History { state, last: next - 1, records: next - first, pending }))
     }
 
-    /// The number of the newest record, once a listing shows no hole below it.
-    fn list(&self) -> Result<Option<u64>, Error> {
-        let mut missing = 0;
-        for _ in 0..LIST_ATTEMPTS {
-            let mut numbers = self.numbers()?;
-            numbers.sort_unstable();
-            let Some(hole) = (0..).zip(&numbers).find(|(n, found)| n != *found) else {
-                return Ok(numbers.last().copied());
-            };
-            missing = hole.0;
-        }
-        Err(self.corrupt(missing, "is missing, although later records are there"))
-    }
-
-    fn numbers(&self) -> Result<Vec<u64>, Error> {
+    pub(super) fn list(&self) -> Result<Listing, Error> {
         let directory = self.places.log();
-        let names = self.names(&directory)?;
-        let mut numbers = Vec::with_capacity(names.len());
-        for name in names.iter().filter(|name| name.starts_with(|c: char| c.is_ascii_digit())) {
-            match names::record_number(name) {
-                Some(n) => numbers.push(n),
+        let mut listing = Listing::default();
+        for name in
+            self.names(&directory)?.iter().filter(|name| name.starts_with(|c: char| c.is_ascii_digit()))
+        {
+            match names::logged(name) {
+                Some(Logged::Record(n)) => listing.records.push(n),
+                Some(Logged::Snapshot(n)) => listing.snapshots.push(n),
                 None => {
                     return Err(
                         self.newer(&format!("{directory}/{name}"), "is of a kind unknown to this program")
@@ -111,21 +142,35 @@ impl Log {
                 }
             }
         }
-        Ok(numbers)
+        listing.records.sort_unstable();
+        listing.snapshots.sort_unstable();
+        Ok(listing)
     }
 
     fn read_record(&self, n: u64) -> Result<Record, Error> {
-        let path = self.places.record(n);
-        let text = self.storage.read(&path).map_err(|e| failed(&*self.storage, "read", &path, e))?;
+        self.read_text(&self.places.record(n))
+    }
+
+    fn read_snapshot(&self, n: u64) -> Result<SinkState, Error> {
+        let path = self.places.snapshot(n);
+        let Snapshot { upto, state } = self.read_text(&path)?;
+        if upto != n {
+            return Err(self.corrupt_at(&path, &format!("is the snapshot of record {upto}")));
+        }
+        Ok(state)
+    }
+
+    fn read_text<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let text = self.storage.read(path).map_err(|e| failed(&*self.storage, "read", path, e))?;
         match record::from_text(&text) {
             Ok((_, record)) => Ok(record),
-            Err(newer @ Unreadable::Newer(_)) => Err(self.newer(&path, &newer.to_string())),
-            Err(other) => Err(self.corrupt(n, &other.to_string())),
+            Err(newer @ Unreadable::Newer(_)) => Err(self.newer(path, &newer.to_string())),
+            Err(other) => Err(self.corrupt_at(path, &other.to_string())),
         }
     }
 
     /// Writes a record in full, under a name that means nothing yet.
-    pub(super) fn stage(&self, nonce: Nonce, record: &Record) -> Result<StagedRecord, Error> {
+    pub(super) fn stage<T: Serialize>(&self, nonce: Nonce, record: &T) -> Result<StagedRecord, Error> {
         let path = format!("{}/record-{}", self.staged, Nonce::random());
         let write = || {
             let mut file = self.storage.create(&path)?;
@@ -173,17 +218,46 @@ impl Log {
         let path = self.places.record(n);
         let length =
             |path: &str| self.storage.length(path).map_err(|e| failed(&*self.storage, "look at", path, e));
+        // In this order: a put that is only late can happen in between, and then takes the staged record away.
+        let is_staged = length(&staged.path)?.is_some();
         if length(&path)?.is_none() {
-            return Ok(Look::Absent { staged: length(&staged.path)?.is_some() });
+            return Ok(Look::Absent { staged: is_staged });
         }
         let text = self.storage.read(&path).map_err(|e| failed(&*self.storage, "read", &path, e))?;
-        let (nonce, _) = record::from_text(&text).map_err(|e| self.corrupt(n, &e.to_string()))?;
+        let (nonce, _) = record::from_text::<Record>(&text).map_err(|e| self.corrupt(n, &e.to_string()))?;
         if nonce != staged.nonce {
             return Ok(Look::Taken);
         }
         let log = self.places.log();
         self.storage.sync(&log).map_err(|e| failed(&*self.storage, "sync", &log, e))?;
         Ok(Look::Ours)
+    }
+
+    /// Whether record `n`, which was just put, lies where a snapshot stands for all records. Then it does not count:
+    /// whoever put it was overtaken, the record that decided had the number before, and has been deleted since. A
+    /// snapshot is written before anything that it covers is deleted, so a number that was free for that reason is
+    /// always found out.
+    pub(super) fn overtaken(&self, n: u64, staged: &StagedRecord) -> Result<bool, Error> {
+        if !self.is_covered(n)? {
+            return Ok(false);
+        }
+        // Nobody reads it there; the next owner who compacts would delete it, too.
+        let take_back = || match self.look(n, staged)? {
+            Look::Ours => {
+                let path = self.places.record(n);
+                self.storage.delete(&path).map_err(|e| failed(&*self.storage, "remove", &path, e))
+            }
+            Look::Taken | Look::Absent { .. } => Ok(()),
+        };
+        if let Err(error) = take_back() {
+            tracing::debug!(n, %error, "a record that does not count stays behind");
+        }
+        Ok(true)
+    }
+
+    /// Whether a snapshot stands for record `n`.
+    pub(super) fn is_covered(&self, n: u64) -> Result<bool, Error> {
+        Ok(self.list()?.snapshots.last().is_some_and(|newest| *newest >= n))
     }
 
     /// The first state of any partition of another topic that has this topic's name, if a log knows one.
@@ -200,15 +274,16 @@ impl Log {
         Ok(None)
     }
 
-    /// The state that the log begins with; `None` where there is no log.
+    /// The oldest state that the log knows; `None` where there is no log.
     fn first(&self) -> Result<Option<SinkState>, Error> {
-        if self.list()?.is_none() {
-            return Ok(None);
-        }
-        match self.read_record(0)? {
-            Record::Init { state } => Ok(Some(state)),
-            _ => Ok(None),
-        }
+        self.settled(|listing| match (listing.snapshots.last(), listing.records.first()) {
+            (Some(&n), _) => self.read_snapshot(n).map(Some),
+            (None, Some(_)) => match self.read_record(0)? {
+                Record::Init { state } => Ok(Some(state)),
+                _ => Ok(None),
+            },
+            (None, None) => Ok(None),
+        })
     }
 
     fn names(&self, directory: &str) -> Result<Vec<String>, Error> {
@@ -216,8 +291,11 @@ impl Log {
     }
 
     fn corrupt(&self, n: u64, why: &str) -> Error {
-        let path = self.storage.show(&self.places.record(n));
-        let problem = Problem::new(format!("E_LOG_CORRUPT: `{path}` {why}"));
+        self.corrupt_at(&self.places.record(n), why)
+    }
+
+    fn corrupt_at(&self, path: &str, why: &str) -> Error {
+        let problem = Problem::new(format!("E_LOG_CORRUPT: `{}` {why}", self.storage.show(path)));
         Error::Permanent(
             problem.hint("restore the file from a backup; the log cannot be continued without it"),
         )

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <root>/_weir/<pipeline>/<sink>/<topic id>/<partition>/log/<number>.json      one record per claim and commit
+//!                                                       log/<number>.snap.json what they add up to
 //!                                                       staging/<epoch>-<owner>/  files that nobody reads yet
 //! <root>/<target>/[dt=<date>/][<column>=<value>/]
 //!                 <topic>+<partition>+<start>+<end>+<commit>+<route>+<n>.parquet   visible, never overwritten
@@ -13,6 +14,7 @@
 //! owner does the renaming that is left. Readers skip what begins with `_`; they see each file whole, though not
 //! all files of a commit in the same instant.
 
+mod compact;
 mod directories;
 mod encode;
 mod json;
@@ -44,10 +46,12 @@ use crate::offset::TopicPartition;
 pub const REJECTS: &str = "weir_rejects";
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
-pub const FAILPOINTS: [&str; 14] = [
+pub const FAILPOINTS: [&str; 20] = [
     "claim.after_init",
+    "claim.before_temp_record",
     "claim.after_temp_record",
     "claim.after_put",
+    "claim.after_check",
     "file.roll.between",
     "claim.cleanup.between",
     "file.after_open",
@@ -57,8 +61,12 @@ pub const FAILPOINTS: [&str; 14] = [
     "file.before_temp_record",
     "file.after_temp_record",
     "file.after_put",
+    "file.after_check",
     "file.between_renames",
     "file.after_renames",
+    "file.compact.after_temp_snapshot",
+    "file.compact.after_snapshot",
+    "file.compact.between",
 ];
 
 /// What a file sink is told.
@@ -87,11 +95,14 @@ pub struct FilesConfig {
     pub row_group_rows: usize,
     /// The most encoded bytes of a Parquet row group: what an open file holds in memory.
     pub row_group_bytes: usize,
+    /// After how many records of a partition's log, one per claim and commit, a snapshot takes their place; at least 1.
+    /// Fewer: shorter claims and fewer files. More: fewer snapshots to write.
+    pub compact_after: u64,
 }
 
 impl FilesConfig {
     /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB, without directories, in at most 64 open
-    /// files per partition.
+    /// files per partition; a snapshot every 100 records.
     pub fn new(root: impl Into<PathBuf>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
         Self {
             root: root.into(),
@@ -105,6 +116,7 @@ impl FilesConfig {
             provenance: true,
             row_group_rows: 128 << 10,
             row_group_bytes: 8 << 20,
+            compact_after: 100,
         }
     }
 
@@ -149,6 +161,10 @@ pub struct Tally {
     pub unknown_resolved: Count,
     /// Files of earlier owners removed from staging.
     pub cleaned: Count,
+    /// Records of this process that came too late, at a number whose record was deleted already; they do not count.
+    pub overtaken: Count,
+    /// Snapshots that took the place of records.
+    pub snapshots: Count,
 }
 
 impl Tally {

@@ -43,6 +43,10 @@ impl Places {
         format!("{}/{n:020}.json", self.log())
     }
 
+    pub(super) fn snapshot(&self, n: u64) -> String {
+        format!("{}/{n:020}.snap.json", self.log())
+    }
+
     pub(super) fn staging(&self) -> String {
         format!("{}/staging", self.directory())
     }
@@ -52,9 +56,23 @@ impl Places {
     }
 }
 
-/// The number of a record from its file's name.
-pub(super) fn record_number(name: &str) -> Option<u64> {
-    name.strip_suffix(".json").filter(|digits| digits.len() == 20)?.parse().ok()
+/// What a file of the log is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Logged {
+    Record(u64),
+    Snapshot(u64),
+}
+
+/// What a file of the log is, from its name.
+pub(super) fn logged(name: &str) -> Option<Logged> {
+    let (digits, ending) = name.split_once('.')?;
+    // No log is that long, and whoever counts on from here does not come to the end of the numbers.
+    let n = Some(digits).filter(|digits| digits.len() == 20)?.parse().ok().filter(|n| *n < u64::MAX / 2)?;
+    match ending {
+        "json" => Some(Logged::Record(n)),
+        "snap.json" => Some(Logged::Snapshot(n)),
+        _ => None,
+    }
 }
 
 /// The epoch of a staging directory from its name.
@@ -161,8 +179,10 @@ mod tests {
         let epoch = Epoch { incarnation: 1, generation: 42 };
         let directory = places.staged(epoch, Nonce::from_u128(7));
         assert_eq!(staged_epoch(directory.rsplit('/').next().unwrap()), Some(epoch));
-        assert_eq!(record_number("00000000000000000042.json"), Some(42));
-        assert_eq!(record_number("00000000000000000042.snap.json"), None);
+        assert_eq!(logged("00000000000000000042.json"), Some(Logged::Record(42)));
+        assert_eq!(logged("00000000000000000042.snap.json"), Some(Logged::Snapshot(42)));
+        assert_eq!(logged("00000000000000000042.sum.json"), None);
+        assert_eq!(logged("42.json"), None);
         assert_eq!(staged_epoch("lost+found"), None);
     }
 }

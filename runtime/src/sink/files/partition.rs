@@ -25,6 +25,8 @@ pub(super) struct Partition {
     state: SinkState,
     /// The newest record; all files up to it have their visible names.
     last: u64,
+    /// How many records there are after the newest snapshot.
+    records: u64,
     staging: Staging,
     /// The record of the commit under way, from the first attempt to put it until it is known to be out.
     put: Option<StagedRecord>,
@@ -47,9 +49,11 @@ impl Partition {
         let history = take_over(context, &log, claim)?;
         let staging = Staging::new(context.storage.clone(), staged);
         let (context, claim, put) = (context.clone(), claim.clone(), None);
-        let owned = Self { context, claim, log, state: history.state, last: history.last, staging, put };
-        let named = owned.roll_forward(&history.pending)?;
+        let History { state, last, records, pending } = history;
+        let mut owned = Self { context, claim, log, state, last, records, staging, put };
+        let named = owned.roll_forward(&pending)?;
         owned.clean_up(&named);
+        owned.compact();
         Ok(owned)
     }
 
@@ -100,18 +104,28 @@ impl Partition {
             Put::Done { found_out } => {
                 self.context.tally.unknown_resolved.add(u64::from(found_out));
                 fail::fail_point!("file.after_put");
+                let staged = self.put.as_ref().expect("it was kept before it was put");
+                if self.log.overtaken(self.last + 1, staged)? {
+                    self.context.tally.overtaken.add(1);
+                    return Err(self.left_behind(commit));
+                }
+                fail::fail_point!("file.after_check");
                 self.reveal_own(commit)?;
                 fail::fail_point!("file.after_renames");
                 self.move_on(commit)?;
+                self.compact();
                 Ok(Committed::Done)
             }
             Put::Unknown(why) => Ok(Committed::Unknown(why)),
-            Put::Taken | Put::CleanedAway => {
-                self.put = None;
-                let text = format!("the log of {} moved on without us", self.claim.at);
-                Err(self.fenced_or(commit, Error::Transient(Problem::new(text))))
-            }
+            Put::Taken | Put::CleanedAway => Err(self.left_behind(commit)),
         }
+    }
+
+    /// The record of `commit` does not count and never will.
+    fn left_behind(&mut self, commit: &Commit) -> Error {
+        self.put = None;
+        let text = format!("the log of {} moved on without us", self.claim.at);
+        self.fenced_or(commit, Error::Transient(Problem::new(text)))
     }
 
     fn reveal_own(&mut self, commit: &Commit) -> Result<(), Error> {
@@ -128,6 +142,7 @@ impl Partition {
     fn move_on(&mut self, commit: &Commit) -> Result<(), Error> {
         self.state.commit(self.claim.epoch, self.claim.owner, commit)?;
         self.last += 1;
+        self.records += 1;
         self.put = None;
         let directory = self.log.places.staged(self.claim.epoch, self.claim.owner);
         self.staging = Staging::new(self.context.storage.clone(), directory);
@@ -140,11 +155,30 @@ impl Partition {
         }
         let Some(staged) = self.put.clone() else { return Ok(Resolved::NotCommitted) };
         match self.log.withdraw(self.last + 1, &staged)? {
+            // It may have been there, and deleted when others had gone past it.
+            None if self.log.is_covered(self.last + 1)? => Err(self.left_behind(commit)),
             None => {
                 self.put = None;
                 Ok(Resolved::NotCommitted)
             }
             Some(put) => self.conclude(commit, put).map(|_| Resolved::Committed),
+        }
+    }
+
+    /// Once enough records have come together, puts a snapshot in their place. Failing costs nothing but room, and the
+    /// next commit tries again.
+    fn compact(&mut self) {
+        if self.records < self.context.config.compact_after {
+            return;
+        }
+        let compacted = self.log.snapshot(self.last, &self.state).and_then(|()| {
+            fail::fail_point!("file.compact.after_snapshot");
+            self.records = 0;
+            self.context.tally.snapshots.add(1);
+            self.log.delete_covered(self.last)
+        });
+        if let Err(error) = compacted {
+            tracing::debug!(at = %self.claim.at, %error, "the log is not compacted yet");
         }
     }
 
@@ -262,13 +296,20 @@ fn take_over(context: &Context, log: &Log, claim: &Claim) -> Result<History, Err
         };
         history.state.claim(claim).inspect_err(|refused| context.tally.refused(refused))?;
         let record = Record::Claim { epoch: claim.epoch, owner: claim.owner };
+        fail::fail_point!("claim.before_temp_record");
         let staged = log.stage(Nonce::random(), &record)?;
         fail::fail_point!("claim.after_temp_record");
         match log.put(history.last + 1, &staged) {
             Put::Done { found_out } => {
                 context.tally.unknown_resolved.add(u64::from(found_out));
                 fail::fail_point!("claim.after_put");
+                if log.overtaken(history.last + 1, &staged)? {
+                    context.tally.overtaken.add(1);
+                    continue;
+                }
+                fail::fail_point!("claim.after_check");
                 history.last += 1;
+                history.records += 1;
                 return Ok(history);
             }
             Put::Taken | Put::CleanedAway => {}

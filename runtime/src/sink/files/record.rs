@@ -1,5 +1,6 @@
 //! What a record of the commit log says, and its text. A record that cannot be read in full is never half believed.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -37,6 +38,15 @@ pub(super) struct CommitRecord {
     pub(super) files: Vec<StoredFile>,
     /// All files of this record and those before have their visible names.
     pub(super) rolled: u64,
+}
+
+/// Where a partition stands after a record. It takes the place of that record and of all before it, whose files have
+/// their visible names.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Snapshot {
+    /// The number of the record.
+    pub(super) upto: u64,
+    pub(super) state: SinkState,
 }
 
 /// A complete file.
@@ -80,8 +90,8 @@ pub(super) enum Unreadable {
     Checksum { expected: u32, found: u32 },
 }
 
-/// The text of `record`, recognisable by `nonce`.
-pub(super) fn to_text(record: &Record, nonce: Nonce) -> Vec<u8> {
+/// The text of a record or snapshot, recognisable by `nonce`.
+pub(super) fn to_text<T: Serialize>(record: &T, nonce: Nonce) -> Vec<u8> {
     let record = serde_json::value::to_raw_value(record).expect("a record has only text keys");
     let crc32 = crc32fast::hash(record.get().as_bytes());
     let envelope = Envelope { version: VERSION, nonce, crc32, record };
@@ -91,7 +101,7 @@ pub(super) fn to_text(record: &Record, nonce: Nonce) -> Vec<u8> {
 }
 
 /// Reads what [`to_text`] wrote.
-pub(super) fn from_text(text: &[u8]) -> Result<(Nonce, Record), Unreadable> {
+pub(super) fn from_text<T: DeserializeOwned>(text: &[u8]) -> Result<(Nonce, T), Unreadable> {
     let Versioned { version } = serde_json::from_slice(text)?;
     if version > VERSION {
         return Err(Unreadable::Newer(version));

@@ -25,7 +25,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Makes durable which names `directory` holds, where closing and renaming do not.
     fn sync(&self, directory: &str) -> io::Result<()>;
 
-    /// The names in `directory`; none where there is no such directory.
+    /// The names in `directory`; none where there is no such directory. What was there before the call, and is not
+    /// removed meanwhile, is among them.
     fn list(&self, directory: &str) -> io::Result<Vec<String>>;
 
     /// All bytes of a file.

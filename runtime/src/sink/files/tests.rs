@@ -19,11 +19,12 @@ struct Place {
     root: TempDir,
     format: Format,
     directories: Vec<Directory>,
+    compact_after: u64,
 }
 
 impl Place {
     fn new(format: Format) -> Self {
-        Self { root: tempfile::tempdir().unwrap(), format, directories: Vec::new() }
+        Self { root: tempfile::tempdir().unwrap(), format, directories: Vec::new(), compact_after: 100 }
     }
 
     /// Every row goes to a directory of its own, and two files are too many to have open.
@@ -32,10 +33,19 @@ impl Place {
         Self { directories, ..Self::new(Format::JsonLines) }
     }
 
+    /// JSON lines, and a snapshot after every `n` records of the log.
+    fn compacting(n: u64) -> Self {
+        Self { compact_after: n, ..Self::new(Format::JsonLines) }
+    }
+
     fn config(&self) -> FilesConfig {
-        let (format, directories) = (self.format, self.directories.clone());
-        let open_files = if directories.is_empty() { 64 } else { 2 };
-        FilesConfig { format, directories, open_files, ..FilesConfig::new(self.root.path(), "p", "lake") }
+        FilesConfig {
+            format: self.format,
+            directories: self.directories.clone(),
+            open_files: if self.directories.is_empty() { 64 } else { 2 },
+            compact_after: self.compact_after,
+            ..FilesConfig::new(self.root.path(), "p", "lake")
+        }
     }
 
     fn open(&self) -> FilesSink {
@@ -171,6 +181,11 @@ fn a_row_whose_time_is_no_date_is_rejected_in_the_same_commit() {
     assert_eq!(places, ["dt=2026-11-23", &*format!("dt={NOTHING}"), REJECTS]);
     let rejected = &read_json(&files[2])[0];
     assert_eq!(rejected["error"], "the timestamp 1000000000000000000 ms is not in the years 1 to 9999");
+}
+
+#[test]
+fn files_obey_every_law_with_a_snapshot_after_every_record() {
+    check_laws(|| Place::compacting(1));
 }
 
 /// An owner on a disk whose puts can be made to fail.
@@ -355,8 +370,8 @@ fn a_log_that_cannot_be_read_in_full_is_never_continued() {
     check_damage(|log| fs::write(log.join(THIRD), "{\"version\":1}").unwrap(), "E_LOG_CORRUPT", THIRD);
     check_damage(edit(THIRD, "\"end\":3", "\"end\":4"), "E_LOG_CORRUPT", THIRD);
     check_damage(edit(THIRD, "{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", THIRD);
-    let snapshot = "00000000000000000001.snap.json";
-    check_damage(|log| fs::write(log.join(snapshot), "{}").unwrap(), "E_LOG_NEWER", snapshot);
+    let unknown = "00000000000000000001.sum.json";
+    check_damage(|log| fs::write(log.join(unknown), "{}").unwrap(), "E_LOG_NEWER", unknown);
     let twice =
         |log: &Path| assert!(fs::copy(log.join(THIRD), log.join("00000000000000000003.json")).is_ok());
     check_damage(twice, "E_LOG_CORRUPT", "00000000000000000003.json");
@@ -446,7 +461,7 @@ fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
     let directory = Place::new(Format::Parquet);
     Owner::claimed(&directory, 1).deliver(0, 5);
     let text = fs::read(directory.log().join("00000000000000000002.json")).unwrap();
-    let (_, record) = record::from_text(&text).unwrap();
+    let (_, record) = record::from_text::<record::Record>(&text).unwrap();
     let record::Record::Commit(record) = record else { panic!("{record:?}") };
     let mut paths = Vec::new();
     for file in &record.files {
@@ -461,3 +476,5 @@ fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod interleavings;
+mod protocol;
+mod snapshots;

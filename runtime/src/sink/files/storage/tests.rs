@@ -16,6 +16,8 @@ pub(crate) enum Loss {
     Late,
     /// It does not happen, and the storage does not answer for `n` more requests of any kind.
     Outage(u32),
+    /// The next one that is a snapshot does not happen, and the answer is lost.
+    Snapshot,
 }
 
 /// A local disk whose publishing of records can be made to fail, once.
@@ -65,11 +67,13 @@ impl Storage for Faulty {
 
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
         self.answer()?;
-        let loss = self.next.lock().unwrap().take();
+        let mut next = self.next.lock().unwrap();
+        let loss = next.take_if(|loss| *loss != Loss::Snapshot || to.ends_with(".snap.json"));
+        drop(next);
         match loss {
             None => self.disk.publish(from, to),
             Some(Loss::Answer) => self.disk.publish(from, to).and(Err(timed_out())),
-            Some(Loss::Request) => Err(timed_out()),
+            Some(Loss::Request | Loss::Snapshot) => Err(timed_out()),
             Some(Loss::Late) => {
                 *self.late.lock().unwrap() = Some((from.to_owned(), to.to_owned()));
                 self.silent.store(1, Ordering::Relaxed);

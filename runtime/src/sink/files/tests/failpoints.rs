@@ -12,10 +12,12 @@ use super::*;
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// All but those that need a predecessor with something left to do.
-const POINTS_OF_A_FIRST_OWNER: [&str; 12] = [
+const POINTS_OF_A_FIRST_OWNER: [&str; 18] = [
     "claim.after_init",
+    "claim.before_temp_record",
     "claim.after_temp_record",
     "claim.after_put",
+    "claim.after_check",
     "file.after_open",
     "file.mid_write",
     "file.before_close",
@@ -23,9 +25,21 @@ const POINTS_OF_A_FIRST_OWNER: [&str; 12] = [
     "file.before_temp_record",
     "file.after_temp_record",
     "file.after_put",
+    "file.after_check",
     "file.between_renames",
     "file.after_renames",
+    "file.compact.after_temp_snapshot",
+    "file.compact.after_snapshot",
+    "file.compact.between",
 ];
+
+/// One whose log is compacted at every record, one whose log is not compacted while these tests last, unless somebody has
+/// to come by there, and one of which every row has a directory of its own.
+fn places(point: &str) -> impl Iterator<Item = Place> {
+    let seldom = if point.starts_with("file.compact") { 2 } else { 100 };
+    let scattered = Place { compact_after: seldom, ..Place::scattered() };
+    [Place::compacting(1), Place::compacting(seldom), scattered].into_iter()
+}
 
 /// Offsets 0 to 4 in two commits, each of two files, continuing wherever the sink stands.
 fn finish(owner: &mut Owner) {
@@ -54,8 +68,7 @@ fn die_at(point: &str, work: impl FnOnce()) -> bool {
 #[test]
 fn rows_are_visible_once_wherever_the_owner_dies() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for (point, scattered) in FAILPOINTS.into_iter().flat_map(|point| [(point, false), (point, true)]) {
-        let directory = if scattered { Place::scattered() } else { Place::new(Format::JsonLines) };
+    for (point, directory) in FAILPOINTS.into_iter().flat_map(|p| places(p).map(move |place| (p, place))) {
         let mut generation = 1;
         // Work for the roll-forward and the cleanup that some points are in.
         if ["file.roll.between", "claim.cleanup.between"].contains(&point) {
@@ -77,8 +90,7 @@ fn rows_are_visible_once_wherever_the_owner_dies() {
 #[test]
 fn a_paused_owner_that_wakes_after_a_takeover_changes_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for point in POINTS_OF_A_FIRST_OWNER {
-        let directory = Arc::new(Place::new(Format::JsonLines));
+    for (point, directory) in first_owners() {
         let zombie = pause_at(point, directory.clone());
         finish(&mut Owner::new(&*directory, 2));
         assert_eq!(directory.visible(), delivered(0, 4), "while paused at {point}");
@@ -91,8 +103,7 @@ fn a_paused_owner_that_wakes_after_a_takeover_changes_nothing() {
 #[test]
 fn a_paused_owner_that_wakes_leaves_alone_what_its_successor_has_staged() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for point in POINTS_OF_A_FIRST_OWNER {
-        let directory = Arc::new(Place::new(Format::JsonLines));
+    for (point, directory) in first_owners() {
         let zombie = pause_at(point, directory.clone());
         let mut successor = Owner::new(&*directory, 2);
         let next = successor.claim().unwrap().next.get();
@@ -103,9 +114,35 @@ fn a_paused_owner_that_wakes_leaves_alone_what_its_successor_has_staged() {
     }
 }
 
+fn first_owners() -> impl Iterator<Item = (&'static str, Arc<Place>)> {
+    let pairs = |point| places(point).map(move |directory| (point, Arc::new(directory)));
+    POINTS_OF_A_FIRST_OWNER.into_iter().flat_map(pairs)
+}
+
+/// Three owners: the first wakes up where the second has compacted; the third must not see what it did.
+#[test]
+fn a_record_put_too_late_is_noticed_by_who_put_it_and_by_nobody_else() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for point in ["claim.before_temp_record", "file.before_temp_record"] {
+        let directory = Arc::new(Place::compacting(2));
+        let zombie = pause_at(point, directory.clone());
+        let mut second = Owner::new(&*directory, 2);
+        second.claim().unwrap();
+        (0..3).for_each(|offset| second.deliver(offset, offset + 1));
+        let tally = zombie.tally.clone();
+        zombie.wake();
+        assert!(tally.overtaken.get() > 0, "after waking at {point}");
+        let mut third = Owner::new(&*directory, 3);
+        assert_eq!(third.claim().unwrap().next, Offset::new(3));
+        third.deliver(3, 4);
+        assert_eq!(directory.visible().len(), delivered(0, 4).len(), "after waking at {point}");
+    }
+}
+
 /// A process that stands still.
 struct Paused {
     point: &'static str,
+    tally: Arc<Tally>,
     wake: Sender<()>,
     thread: thread::JoinHandle<()>,
 }
@@ -114,6 +151,8 @@ struct Paused {
 fn pause_at(point: &'static str, directory: Arc<Place>) -> Paused {
     let (paused, is_paused) = bounded(1);
     let (wake, woken) = bounded(1);
+    let sink = directory.open();
+    let tally = sink.tally();
     let thread = thread::spawn(move || {
         let me = thread::current().id();
         let gate = Mutex::new(Some((paused, woken)));
@@ -126,12 +165,13 @@ fn pause_at(point: &'static str, directory: Arc<Place>) -> Paused {
         };
         fail::cfg_callback(point, pause).unwrap();
         // It may be refused anywhere; what counts is what readers see.
-        let refused = catch_unwind(AssertUnwindSafe(|| finish(&mut Owner::new(&*directory, 1)))).is_err();
+        let mut owner = Owner { sink: Box::new(sink), claim: conformance::claim(1) };
+        let refused = catch_unwind(AssertUnwindSafe(|| finish(&mut owner))).is_err();
         fail::remove(point);
         tracing::debug!(point, refused, "the paused owner is through");
     });
     is_paused.recv().unwrap_or_else(|_| panic!("{point} was not hit"));
-    Paused { point, wake, thread }
+    Paused { point, tally, wake, thread }
 }
 
 impl Paused {

@@ -105,8 +105,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn files_answer_and_show_what_the_sink_in_memory_does(ops in prop::collection::vec(op(), 1..40)) {
-        let (directory, store) = (Place::new(Format::JsonLines), MemoryStore::default());
+    fn files_answer_and_show_what_the_sink_in_memory_does(
+        ops in prop::collection::vec(op(), 1..40),
+        compact_after in 1..6u64,
+    ) {
+        let (directory, store) = (Place::compacting(compact_after), MemoryStore::default());
         let mut processes: Vec<_> = (0..PROCESSES).map(|_| Twins::start(&directory, &store)).collect();
         for (id, op) in ops.into_iter().enumerate() {
             match op {
