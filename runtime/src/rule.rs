@@ -15,8 +15,9 @@ pub trait Rule: Send {
     /// After any error the rule is used up; the caller makes a fresh one.
     fn process(&mut self, batch: &Batch) -> Result<Output, CallError>;
 
-    /// Bytes of memory the rule holds; it never shrinks, so a caller replaces a rule that is past its mark.
-    fn memory_bytes(&self) -> usize {
+    /// Bytes of memory the rule holds beyond what it started with, tables included; it never shrinks, so a caller
+    /// replaces a rule that is past its mark.
+    fn grown_bytes(&self) -> usize {
         0
     }
 

@@ -143,8 +143,9 @@ pub struct Limits {
     pub deadline: Period,
     /// Size of all that the transform may give back for one batch.
     pub output_bytes: ByteSize,
-    /// Units of fuel (about one per WebAssembly instruction) that the transform may take for one record. One that
-    /// takes more is a dead letter, on a fast machine as on a slow one. Counted only where a batch fails or takes long.
+    /// Units of fuel (about one per WebAssembly instruction, and one per byte copied) that the transform may take for
+    /// one record. One that takes more is a dead letter, on a fast machine as on a slow one. Counted only where a batch
+    /// fails, or takes so much time of the processor (a nanosecond per 256 units) that a record of it may have used so much.
     pub fuel_per_record: NonZeroU64,
     /// Records in one batch.
     pub batch_records: NonZeroU32,
@@ -166,7 +167,7 @@ impl Default for Limits {
             memory: ByteSize::mib(256),
             deadline: Period::seconds(5),
             output_bytes: ByteSize::mib(64),
-            fuel_per_record: const { NonZeroU64::new(1_000_000_000).expect("not 0") },
+            fuel_per_record: const { NonZeroU64::new(4_000_000_000).expect("not 0") },
             batch_records: const { NonZeroU32::new(4096).expect("not 0") },
             batch_bytes: ByteSize::mib(1),
             log_bytes_per_second: ByteSize::kib(16),

@@ -38,8 +38,8 @@ const KEPT_PLANS: usize = 2;
 /// So many batches of a worker are looked at twice in any case: one on a fresh instance, and one on a used one.
 const ALWAYS_VERIFIED: u32 = 2;
 
-/// An instance with more memory than this, or than half of what it may have, is replaced before its next batch: linear memory never shrinks, and one
-/// large batch must not be paid for ever after.
+/// An instance that has grown by more than this since it started, or by more than half of what it may have, is replaced
+/// before its next batch: linear memory never shrinks, and one large batch must not be paid for ever after.
 const RETIRE_PAST: usize = 64 << 20;
 
 /// Gives workers what plans run.
@@ -455,11 +455,11 @@ impl Ready {
         if let Some(failure) = &judged.first_failure {
             let failed = judged.pieces.failed.len();
             tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), failed,
-                calls = judged.calls, %failure, "a batch failed, and was judged record by record");
+                calls = judged.calls, %failure, "a batch failed, and was judged in pieces");
         }
         if let Some(bytes) = judged.lowered {
-            tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), bytes,
-                "a batch was too much at once, and went through in parts: smaller ones for a while");
+            tracing::info!(partition = %job.batch.at(), offsets = %job.batch.range(), bytes,
+                "a batch failed or took long, and no record is to blame: smaller ones for a while");
         }
         Ok(judged.pieces)
     }

@@ -5,13 +5,13 @@
 //! then the code, or what the compiler said.
 
 use std::io::{self, Read, Write};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::compile::{self, Compiled, Refused};
 use super::engine::{self, Use};
@@ -45,6 +45,8 @@ pub(super) fn compile(program: &Path, of: Use, bytes: &[u8]) -> Result<Vec<u8>, 
     let started = Command::new(program)
         .args([COMMAND, name(of)])
         .env_clear()
+        // Ctrl-C on a terminal is for whoever asked, who may want the answer to finish what is under way.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -78,9 +80,10 @@ fn died(status: ExitStatus) -> LoadError {
     let limit = |what| LoadError::CompileLimit { what };
     match (status.code(), status.signal().and_then(Signal::from_named_raw)) {
         (Some(TOO_LATE), _) => limit("300 s on the wall"),
-        (_, Some(Signal::XCPU | Signal::KILL)) => limit("60 s of processor time"),
-        // An allocation that fails ends a program so.
-        (_, Some(Signal::ABORT)) => limit("2 GiB of memory"),
+        (_, Some(Signal::XCPU)) => limit("60 s of processor time"),
+        (_, Some(Signal::KILL)) => limit("60 s of processor time, or the system had no memory left for it"),
+        // So an allocation that fails ends a program, and a recursion that is too deep.
+        (_, Some(Signal::ABORT)) => limit("2 GiB of memory, or than the compiler's stack holds"),
         _ => LoadError::Compiler { text: format!("its process ended with {status}") },
     }
 }
@@ -125,6 +128,8 @@ fn limit_this_process() -> io::Result<()> {
         (Resource::Fsize, 0),
         (Resource::Core, 0),
     ] {
+        // Nobody may raise a limit that is lower already.
+        let most = getrlimit(resource).maximum.map_or(most, |now| now.min(most));
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
     #[cfg(target_os = "linux")]

@@ -27,7 +27,8 @@ pub struct InstanceLimits {
     pub memory_bytes: usize,
     /// For one batch. A judge gets [`JUDGE_PATIENCE`] times as much: what it finds out is not to depend on the clock.
     pub deadline: Duration,
-    /// Units of fuel, about one per WebAssembly instruction, that one record may take. Only a judge counts them.
+    /// Units of fuel, about one per WebAssembly instruction and one per byte copied at once, that one record may take,
+    /// what a fresh instance builds at its first call included. Only a judge counts them.
     pub fuel_per_record: u64,
     /// For starting, `describe` and `init`, each.
     pub start_deadline: Duration,
@@ -42,7 +43,7 @@ impl Default for InstanceLimits {
         Self {
             memory_bytes: 256 << 20,
             deadline: Duration::from_secs(10),
-            fuel_per_record: 1_000_000_000,
+            fuel_per_record: 4_000_000_000,
             start_deadline: Duration::from_secs(30),
             output_bytes: 128 << 20,
             log_bytes_per_second: 64 << 10,
@@ -106,6 +107,8 @@ pub struct Instance {
     of: Use,
     dead: bool,
     suspect: bool,
+    /// Bytes that it had when it had started.
+    started_with: usize,
     /// The clock that interrupts it runs as long as its transform lives.
     _transform: Transform,
 }
@@ -145,8 +148,10 @@ impl Instance {
         let taken = taken.map_err(|e| failed_start(&mut store, "init", &limits, &e))?;
         taken.map_err(|text| StartError::Refused { text: cut(&text) })?;
         let description = Arc::clone(&init.description);
+        let started_with = store.data().limiter.used();
         let (dead, suspect) = (false, false);
-        Ok(Self { store, guest, description, limits, of, dead, suspect, _transform: transform.clone() })
+        let _transform = transform.clone();
+        Ok(Self { store, guest, description, limits, of, dead, suspect, started_with, _transform })
     }
 
     /// Whether it failed, and is good for nothing.
@@ -192,8 +197,8 @@ impl Rule for Instance {
         self.call(batch).inspect_err(|_| self.dead = true)
     }
 
-    fn memory_bytes(&self) -> usize {
-        self.store.data().limiter.used()
+    fn grown_bytes(&self) -> usize {
+        self.store.data().limiter.used() - self.started_with
     }
 
     fn is_suspect(&self) -> bool {
@@ -202,12 +207,13 @@ impl Rule for Instance {
 }
 
 /// How many times the deadline of a batch a judge has for one call. It takes that long only where fuel does not end
-/// it: on a machine that stands still, or copying memory around, which costs little fuel.
+/// it: where there is very much of it, or on a machine that stands still.
 const JUDGE_PATIENCE: u32 = 4;
 
-/// No processor burns more fuel than this in a nanosecond: 17 were seen in a loop of a few instructions. A call that took
-/// less time than its fuel over this has used less, so there is no need to count.
-const MOST_FUEL_PER_NS: u64 = 64;
+/// No processor burns more fuel than this in a nanosecond: 17 were seen in a loop of a few instructions, and a byte that
+/// is copied or filled is a unit too, of which 80 were seen. A call that took less time than its fuel over this has used
+/// less, so there is no need to count.
+const MOST_FUEL_PER_NS: u64 = 256;
 
 /// Nanoseconds that this thread had of a processor. Other work on the machine makes nobody a suspect.
 fn cpu_ns() -> u64 {

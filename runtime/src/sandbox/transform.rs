@@ -21,7 +21,7 @@ struct Shared {
     pre: TransformComponentPre<Host>,
     /// What the judge compiles when it is first needed.
     bytes: Box<[u8]>,
-    judge: OnceLock<Result<TransformComponentPre<Host>, String>>,
+    judge: OnceLock<TransformComponentPre<Host>>,
 }
 
 impl std::fmt::Debug for Transform {
@@ -89,10 +89,13 @@ impl Transform {
         match of {
             Use::Work => Ok(&self.shared.pre),
             Use::Judge => {
-                let compile =
-                    || self.sandbox().link(&self.shared.bytes, self.digest(), of).map_err(|e| e.to_string());
-                let judge = self.shared.judge.get_or_init(|| Ok(compile()?.1));
-                judge.as_ref().map_err(|text| StartError::Judge(text.clone()))
+                if let Some(judge) = self.shared.judge.get() {
+                    return Ok(judge);
+                }
+                // What kept it from being compiled may have passed the next time, so a failure is not remembered.
+                let linked = self.sandbox().link(&self.shared.bytes, self.digest(), of);
+                let (_, judge) = linked.map_err(|e| StartError::Judge(e.to_string()))?;
+                Ok(self.shared.judge.get_or_init(|| judge))
             }
         }
     }

@@ -67,7 +67,7 @@ pub enum Stopped<E: Error + 'static> {
 }
 
 /// The records that a judge gets at once. Pieces cost as much per record as whole batches from some dozens of records
-/// on, and only one fresh judge and so many short calls when a piece fails; halving would take a fresh one at each step.
+/// on, and a few fresh judges and so many short calls when a piece fails; halving would take a fresh one at each step.
 const PIECE: usize = 64;
 
 /// Batches of this size or less are not cut any smaller.
@@ -83,10 +83,10 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
         Self { worker: Seat::new(fresh), judge: Seat::new(judge), most_bytes: usize::MAX, calm: 0 }
     }
 
-    /// Drops kept rules that hold more than `mark` bytes; the next batch gets a fresh one.
+    /// Drops kept rules that have grown by more than `mark` bytes; the next batch gets a fresh one.
     pub fn retire_past(&mut self, mark: usize) {
         for seat in [&mut self.worker, &mut self.judge] {
-            seat.kept.take_if(|rule| rule.memory_bytes() > mark);
+            seat.kept.take_if(|rule| rule.grown_bytes() > mark);
         }
     }
 
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn one_guilty_record_costs_two_or_three_fresh_judges_however_large_the_batch() {
+    fn one_guilty_record_costs_a_few_fresh_judges_however_large_the_batch() {
         let fresh = Arc::new(AtomicU32::new(0));
         let (counter, slow) = (Arc::clone(&fresh), Arc::new(AtomicU32::new(0)));
         let mut judges = simulated(&slow, true);

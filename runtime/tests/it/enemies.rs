@@ -49,7 +49,7 @@ fn limits() -> InstanceLimits {
     InstanceLimits {
         memory_bytes: 16 << 20,
         deadline: Duration::from_millis(50),
-        fuel_per_record: 2_000_000,
+        fuel_per_record: 100_000_000,
         start_deadline: Duration::from_millis(50),
         output_bytes: 1 << 20,
         log_bytes_per_second: 1 << 10,

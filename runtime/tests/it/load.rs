@@ -84,24 +84,28 @@ fn a_child_compiles_what_this_process_would_have() {
     }
 }
 
+/// A component with `n` times the same function.
+fn of_functions(n: usize, function: &wasm_encoder::Function) -> Vec<u8> {
+    let mut functions = wasm_encoder::FunctionSection::new();
+    let mut code = wasm_encoder::CodeSection::new();
+    let mut types = wasm_encoder::TypeSection::new();
+    types.ty().function([], []);
+    for _ in 0..n {
+        functions.function(0);
+        code.function(function);
+    }
+    let mut module = wasm_encoder::Module::new();
+    module.section(&types).section(&functions).section(&code);
+    let mut component = wasm_encoder::Component::new();
+    component.section(&wasm_encoder::ModuleSection(&module));
+    component.finish()
+}
+
 #[test]
 fn row_42_compile_bombs_are_refused_before_they_are_compiled() {
-    let many = |n: usize| {
-        let mut functions = wasm_encoder::FunctionSection::new();
-        let mut code = wasm_encoder::CodeSection::new();
-        let mut types = wasm_encoder::TypeSection::new();
-        types.ty().function([], []);
-        for _ in 0..n {
-            functions.function(0);
-            code.function(wasm_encoder::Function::new([]).instruction(&wasm_encoder::Instruction::End));
-        }
-        let mut module = wasm_encoder::Module::new();
-        module.section(&types).section(&functions).section(&code);
-        let mut component = wasm_encoder::Component::new();
-        component.section(&wasm_encoder::ModuleSection(&module));
-        component.finish()
-    };
-    says(&many(1_000_000), "the component has 1000000 functions, more than the 200000");
+    let mut empty = wasm_encoder::Function::new([]);
+    empty.instruction(&wasm_encoder::Instruction::End);
+    says(&of_functions(1_000_000, &empty), "the component has 1000000 functions, more than the 200000");
     says(
         &module(&format!("(func {})", "(local i32 i64 f64 v128)".repeat(12_500))),
         "the component has 50000 local",
@@ -141,6 +145,21 @@ fn rows_38_and_39_imports_from_elsewhere_are_refused_by_name() {
     let form = r#"(import "wasi:cli/environment@0.2.6" (instance (export "get-arguments" (func (result u8)))))
         (instance $i) (export "weir:transform/transform@0.1.0" (instance $i))"#;
     says(&component(form), "the component imports `wasi:cli/environment@0.2.6` in a form");
+}
+
+#[test]
+fn row_42_what_makes_the_compiler_grow_without_end_ends_the_child_alone() {
+    use wasm_encoder::{BlockType, Instruction};
+    let n = 300_000;
+    let mut function = wasm_encoder::Function::new([]);
+    for _ in 0..n {
+        function.instruction(&Instruction::Loop(BlockType::Empty));
+    }
+    for _ in 0..=n {
+        function.instruction(&Instruction::End);
+    }
+    let refused = with_child().load(&of_functions(1, &function)).map(drop).unwrap_err().to_string();
+    assert!(refused.starts_with("compiling the component took more than 2 GiB of memory"), "{refused}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ component = "guest.wasm"
 [limits]
 deadline = "300 ms"
 output_bytes = "1 MiB"
-fuel_per_record = 20_000_000
+fuel_per_record = 100_000_000
 batch_records = 4
 workers = 1
 
@@ -208,7 +208,7 @@ fn each_misdeed_is_a_dead_letter_and_the_records_around_it_are_unharmed() {
 fn a_stall_stops_its_partition_and_names_the_record_and_what_came_before_is_committed() {
     let pipeline = Pipeline::new(&["a", "b", "c", "d", "e", "loop", "f", "g", "h"]);
     pipeline.change(
-        "deadline = \"300 ms\"\noutput_bytes = \"1 MiB\"\nfuel_per_record = 20_000_000",
+        "deadline = \"300 ms\"\noutput_bytes = \"1 MiB\"\nfuel_per_record = 100_000_000",
         "deadline = \"50 ms\"\nfuel_per_record = 1_000_000_000_000",
     );
     let output = pipeline.run(&[]);
