@@ -85,9 +85,39 @@ impl Database {
     /// Runs one statement; answers how many rows it changed.
     pub(super) fn execute(&mut self, sql: impl SqlSafeStr, values: SqliteArguments) -> Result<u64, Failure> {
         self.connected().map_err(Failure::Sink)?;
-        let connection = self.connection.as_mut().expect("just connected");
-        let done = self.runtime.block_on(sqlx::query_with(sql, values).execute(connection));
-        done.map(|done| done.rows_affected()).map_err(|e| self.failure(&e))
+        self.done(sql, values).map_err(|e| self.failure(&e))
+    }
+
+    fn done(&mut self, sql: impl SqlSafeStr, values: SqliteArguments) -> Result<u64, sqlx::Error> {
+        let connection = self.connection.as_mut().expect("it was connected");
+        let done = self.runtime.block_on(sqlx::query_with(sql, values).execute(connection))?;
+        Ok(done.rows_affected())
+    }
+
+    /// Runs one statement that changes rows, in a transaction; `changes` is how many, where that is known. All of it
+    /// is done, or the answer is an error and none of it is: SQLite itself keeps a part where a trigger says
+    /// `RAISE(FAIL)`, and leaves rows out without a word where it says `RAISE(IGNORE)`.
+    pub(super) fn change(
+        &mut self,
+        sql: impl SqlSafeStr,
+        values: SqliteArguments,
+        changes: Option<u64>,
+    ) -> Result<(), Failure> {
+        self.run("SAVEPOINT weir_rows", no_values()).map_err(Failure::Sink)?;
+        let refused = match self.done(sql, values) {
+            Ok(changed) if changes.is_none_or(|changes| changes == changed) => None,
+            Ok(_) => Some("a trigger ignores the row".to_owned()),
+            Err(error) => match self.failure(&error) {
+                Failure::Data(reason) => Some(reason),
+                failure => return Err(failure),
+            },
+        };
+        if refused.is_some() {
+            self.still_in_transaction().map_err(Failure::Sink)?;
+            self.run("ROLLBACK TO weir_rows", no_values()).map_err(Failure::Sink)?;
+        }
+        self.run("RELEASE weir_rows", no_values()).map_err(Failure::Sink)?;
+        refused.map_or(Ok(()), |reason| Err(Failure::Data(reason)))
     }
 
     /// Runs one statement that no data can make fail.
@@ -182,7 +212,7 @@ impl Database {
 
     /// Fails if something in the database, such as a trigger, ended the transaction behind our back: what followed
     /// would be durable by itself, without the position.
-    pub(super) fn still_in_transaction(&mut self) -> Result<(), Error> {
+    fn still_in_transaction(&mut self) -> Result<(), Error> {
         match self.execute("BEGIN", no_values()) {
             Err(_) => Ok(()),
             Ok(_) => {

@@ -213,6 +213,13 @@ impl Table {
         self.inserts.entry(rows).or_insert_with(|| sql.into()).clone()
     }
 
+    /// How many rows the statement that writes `rows` rows changes: all, or it is not known, since one whose key is
+    /// there already has nothing else to change.
+    pub(super) fn changes(&self, rows: usize) -> Option<u64> {
+        let only_key = |key: &Vec<usize>| (0..self.columns.len()).all(|place| key.contains(&place));
+        (!self.key.as_ref().is_some_and(only_key)).then_some(rows as u64)
+    }
+
     /// The statement that removes what has one of `rows` keys.
     pub(super) fn delete(&mut self, rows: usize) -> Arc<str> {
         let key = self.key.as_deref().unwrap_or_default();

@@ -85,6 +85,62 @@ fn row_19_a_broken_constraint_refuses_that_row() {
     assert_eq!(file.rows(reject), [r#"p|base|customers|0|0|7|a|to-a|{"id":500,"parent":9,"name":"n500"}"#]);
 }
 
+/// The rows of target `a`, in one commit or each in its own.
+fn deliver_cut(sink: &mut SqliteSink, part: &Part, each: bool) {
+    let n = part.rows.num_rows();
+    if !each {
+        deliver(sink, n as i64, vec![part.clone()]).unwrap();
+        return;
+    }
+    for (row, at_) in (0..n).zip(0_i64..) {
+        let rows = part.rows.slice(row, 1);
+        let one = Part { rows, offsets: vec![at_].into(), index: vec![0].into(), ..part.clone() };
+        let one = Part { timestamps: vec![-1].into(), ..one };
+        sink.write(RoutedBatch { parts: vec![one], ..batch(at_, at_ + 1) }).unwrap();
+        assert_eq!(sink.commit(&at(), &commit(at_, at_ + 1)).unwrap(), Committed::Done);
+    }
+}
+
+/// `FAIL` keeps what the statement did before, `IGNORE` leaves the row out without a word.
+#[test]
+fn row_19_whatever_way_a_trigger_refuses_a_row_it_is_that_row_once_and_no_other() {
+    for (when, raise, reason) in [
+        ("BEFORE", "FAIL, 'no'", "no"),
+        ("AFTER", "FAIL, 'no'", "no"),
+        ("AFTER", "ABORT, 'no'", "no"),
+        ("BEFORE", "IGNORE", "a trigger ignores the row"),
+    ] {
+        for (key, event) in [(&[][..], "INSERT"), (&["k"], "INSERT"), (&["k"], "UPDATE")] {
+            for each in [false, true] {
+                let file = if key.is_empty() { File::new() } else { File::upsert(key) };
+                let mut sink = file.claimed(1);
+                file.run("CREATE TABLE a (k INTEGER PRIMARY KEY, n INTEGER, weir_topic, weir_partition, weir_offset, weir_index, weir_plan)");
+                if event == "UPDATE" {
+                    file.run("WITH RECURSIVE r(k) AS (VALUES (0) UNION ALL SELECT k + 1 FROM r WHERE k < 9) INSERT INTO a (k, n) SELECT k, -1 FROM r");
+                }
+                file.run(&format!("CREATE TRIGGER t {when} {event} ON a WHEN new.n IN (3, 4, 8) BEGIN SELECT RAISE({raise}); END"));
+                let all: Vec<i64> = (0..10).collect();
+                deliver_cut(&mut sink, &rows(vec![("k", numbers(&all)), ("n", numbers(&all))]), each);
+                let case = format!("{when} {event} {raise} {each}");
+                let stored = file.rows("SELECT n FROM a WHERE n >= 0 ORDER BY n").concat();
+                assert_eq!(stored, "0125679", "{case}");
+                let refused = [3, 4, 8].map(|n| format!("{n}|{reason}"));
+                assert_eq!(file.rejects(), refused, "{case}");
+            }
+        }
+    }
+}
+
+/// What is there already is no row that a trigger ignores.
+#[test]
+fn a_row_that_is_nothing_but_its_key_may_come_again() {
+    let file = File::upsert(&["k"]);
+    let mut sink = SqliteSink::open(SqliteConfig { provenance: false, ..file.config() }).unwrap();
+    sink.claim(&claim(1)).unwrap();
+    deliver(&mut sink, 3, vec![rows(vec![("k", numbers(&[1, 2, 1]))])]).unwrap();
+    assert_eq!((file.rows("SELECT k FROM a"), file.rejects().len()), (vec!["1".into(), "2".into()], 0));
+}
+
 /// Values are parameters, names are quoted.
 #[test]
 fn row_20_whatever_looks_like_sql_is_text() {
