@@ -252,6 +252,8 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             // Where a plain sync stops at the disk's own cache.
             .pragma("fullfsync", "ON")
+            // Off by SQLite's default.
+            .foreign_keys(true)
             .statement_cache_capacity(STATEMENTS)
             .disable_statement_logging();
         let opened = self.runtime.block_on(async {

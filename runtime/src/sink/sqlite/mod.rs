@@ -16,7 +16,8 @@
 //! was there.
 //!
 //! In upsert mode the rows of a key go in by offset and index, so that the last one stays, and where it is refused
-//! the one before. What stays does not depend on where commits begin and end.
+//! the one before. What stays does not depend on where commits begin and end. So foreign keys count, but a table whose rows
+//! refer to rows of the same sink is refused.
 
 mod database;
 mod position;

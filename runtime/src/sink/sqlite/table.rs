@@ -38,6 +38,8 @@ pub(super) struct Table {
     pub(super) key: Option<Vec<usize>>,
     name: String,
     columns: Vec<Column>,
+    /// Names of the tables that its rows refer to by foreign keys.
+    references: Vec<String>,
     inserts: HashMap<usize, Arc<str>>,
     deletes: HashMap<usize, Arc<str>>,
 }
@@ -83,6 +85,7 @@ impl Table {
             key,
             name: config.table.clone(),
             columns,
+            references: Vec::new(),
             inserts: HashMap::new(),
             deletes: HashMap::new(),
         })
@@ -100,7 +103,27 @@ impl Table {
             return Err(wrong(format!("`{}` is a {what} and no table", self.name), None));
         }
         self.compare(&self.found(db)?, strict)?;
+        self.references = self.find_references(db)?;
         self.try_out(db)
+    }
+
+    /// Refuses two tables of one sink of which one refers to the other, or one that refers to itself: whether a row
+    /// were there before the one that refers to it would depend on where commits begin and end.
+    pub(super) fn check_reference(&self, to: &Self) -> Result<(), Error> {
+        if !self.references.iter().any(|name| name.eq_ignore_ascii_case(&to.name)) {
+            return Ok(());
+        }
+        let text =
+            format!("table `{}` refers to `{}`, which this sink writes to as well", self.name, to.name);
+        let hint = "leave out the foreign key: rows may be committed before those that they refer to";
+        Err(wrong(text, Some(hint.to_owned())))
+    }
+
+    fn find_references(&self, db: &mut Database) -> Result<Vec<String>, Error> {
+        const SQL: &str = r#"SELECT "table" FROM pragma_foreign_key_list(?)"#;
+        let mut values = no_values();
+        bound(values.add(self.name.clone()));
+        Ok(db.query(SQL, values)?.iter().map(|row| row.get(0)).collect())
     }
 
     fn create(&self, db: &mut Database) -> Result<(), Error> {

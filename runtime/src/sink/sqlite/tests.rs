@@ -298,6 +298,38 @@ fn a_table_that_does_not_fit_is_refused_with_the_column_named() {
     refused("CREATE TABLE b (x)", &["q"], "`q`");
 }
 
+/// It would store 2.0 as 2, and 1e15 as a whole number too.
+#[test]
+fn a_column_of_numbers_takes_whole_numbers_and_no_doubles() {
+    let file = File::new();
+    file.run("CREATE TABLE a (x NUMERIC, weir_topic, weir_partition, weir_offset, weir_index, weir_plan)");
+    let mut sink = file.claimed(1);
+    let prepare = |sink: &mut SqliteSink, array| {
+        sink.prepare(&"a".into(), "to-a", &rows(vec![("x", array)]).rows.schema())
+    };
+    prepare(&mut sink, numbers(&[1])).unwrap();
+    let text = permanent(prepare(&mut sink, Arc::new(Float64Array::from(vec![2.0]))).unwrap_err());
+    assert!(text.contains("column `x` of table `a` is NUMERIC, it has to be REAL"), "{text}");
+}
+
+/// Which rows were refused would depend on the commits.
+#[test]
+fn a_table_that_refers_to_one_of_the_same_sink_is_refused_whichever_is_looked_at_first() {
+    const OURS: &str =
+        "k TEXT PRIMARY KEY, n INTEGER, weir_topic, weir_partition, weir_offset, weir_index, weir_plan";
+    let schema = rows(vec![("k", texts(&[])), ("n", numbers(&[]))]).rows.schema();
+    for (parent, targets) in [("B", ["a", "b"]), ("b", ["b", "a"]), ("a", ["b", "a"])] {
+        let file = File::new();
+        file.run(&format!("CREATE TABLE b ({OURS})"));
+        file.run(&format!("CREATE TABLE a ({OURS}, FOREIGN KEY (k) REFERENCES {parent})"));
+        let mut sink = file.claimed(1);
+        let prepared = targets.map(|target| sink.prepare(&target.into(), "r", &schema));
+        let [Ok(()), Err(Error::Permanent(problem))] = prepared else { panic!("{prepared:?}") };
+        let expected = format!("E_SINK_SCHEMA: table `a` refers to `{}`", parent.to_lowercase());
+        assert!(problem.to_string().starts_with(&expected), "{problem}");
+    }
+}
+
 #[test]
 fn a_table_of_somebody_else_that_fits_is_used_as_it_is() {
     let file = File::upsert(&["k"]);
