@@ -94,7 +94,8 @@ impl Database {
         Ok(done.rows_affected())
     }
 
-    /// Runs one statement that changes rows, in a transaction; `changes` is how many, where that is known. All of it
+    /// Runs one statement that changes rows, in a transaction; `changes` is how many, where that is known. It was
+    /// tried out on the same schema: what SQLite cannot calculate now is the fault of a row. All of it
     /// is done, or the answer is an error and none of it is: SQLite itself keeps a part where a trigger says
     /// `RAISE(FAIL)`, and leaves rows out without a word where it says `RAISE(IGNORE)`.
     pub(super) fn change(
@@ -107,6 +108,7 @@ impl Database {
         let refused = match self.done(sql, values) {
             Ok(changed) if changes.is_none_or(|changes| changes == changed) => None,
             Ok(_) => Some("a trigger ignores the row".to_owned()),
+            Err(error) if code(&error).is_some_and(|code| code & 0xff == ERROR) => Some(message(&error)),
             Err(error) => match self.failure(&error) {
                 Failure::Data(reason) => Some(reason),
                 failure => return Err(failure),
@@ -250,10 +252,10 @@ impl Database {
             .create_if_missing(true)
             .busy_timeout(self.busy_timeout)
             .synchronous(SqliteSynchronous::Full)
-            // Where a plain sync stops at the disk's own cache.
-            .pragma("fullfsync", "ON")
             // Off by SQLite's default.
             .foreign_keys(true)
+            // Where a plain sync stops at the disk's own cache.
+            .pragma("fullfsync", "ON")
             .statement_cache_capacity(STATEMENTS)
             .disable_statement_logging();
         let opened = self.runtime.block_on(async {
@@ -274,7 +276,7 @@ impl Database {
     }
 
     fn failure(&self, error: &sqlx::Error) -> Failure {
-        let message = error.as_database_error().map_or_else(|| error.to_string(), |e| e.message().to_owned());
+        let message = message(error);
         let problem = |what: &str| Problem::new(format!("{what}`{}`: {message}", self.show()));
         match code(error).map_or(Meaning::Passing, meaning) {
             Meaning::Data => Failure::Data(message),
@@ -311,6 +313,14 @@ async fn write_ahead(connection: &mut SqliteConnection) -> Result<String, sqlx::
 
 /// SQLITE_BUSY.
 const BUSY: i32 = 5;
+
+/// SQLITE_ERROR: a statement that makes no sense, or a value of which an expression makes none, such as a text in an
+/// index on what is in its JSON.
+const ERROR: i32 = 1;
+
+fn message(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(|| error.to_string(), |e| e.message().to_owned())
+}
 
 fn code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()

@@ -188,12 +188,16 @@ impl Table {
         }
     }
 
-    /// Lets SQLite judge a statement before rows depend on it: only it knows which keys are unique.
+    /// Lets SQLite judge the statements before rows depend on them: only it knows which keys are unique, and what
+    /// triggers and indexes call.
     fn try_out(&mut self, db: &mut Database) -> Result<(), Error> {
+        if self.key.is_some() {
+            db.run(AssertSqlSafe(format!("EXPLAIN {}", self.delete(1))), no_values())?;
+        }
         let sql = format!("EXPLAIN {}", self.insert(1));
         match db.execute(AssertSqlSafe(sql), no_values()) {
             Ok(_) => Ok(()),
-            Err(Failure::Sink(Error::Permanent(problem))) if self.key.is_some() => {
+            Err(Failure::Sink(Error::Permanent(problem))) if problem.text.contains("ON CONFLICT") => {
                 let key = self.key.as_ref().map(|key| self.names(key)).unwrap_or_default();
                 let hint = format!("table `{}` needs a PRIMARY KEY or UNIQUE ({key})", self.name);
                 Err(Error::Permanent(problem.hint(hint)))

@@ -133,6 +133,37 @@ fn row_19_whatever_way_a_trigger_refuses_a_row_it_is_that_row_once_and_no_other(
     }
 }
 
+/// SQLite says of it what it says of a statement that makes no sense.
+#[test]
+fn row_19_a_value_of_which_an_index_makes_no_sense_refuses_that_row() {
+    for key in [&[][..], &["k"]] {
+        let file = if key.is_empty() { File::new() } else { File::upsert(key) };
+        let mut sink = file.claimed(1);
+        file.run("CREATE TABLE a (k INTEGER PRIMARY KEY, doc TEXT, weir_topic, weir_partition, weir_offset, weir_index, weir_plan)");
+        file.run("CREATE INDEX ids ON a (doc ->> '$.id')");
+        let docs = [r#"{"id":1}"#, "{", r#"{"id":3}"#, "", r#"{"id":5}"#];
+        let part = rows(vec![("k", numbers(&[0, 1, 2, 3, 4])), ("doc", texts(&docs))]);
+        deliver(&mut sink, 5, vec![part]).unwrap();
+        assert_eq!(file.rows("SELECT k, doc ->> '$.id' FROM a ORDER BY k"), ["0|1", "2|3", "4|5"]);
+        assert_eq!(file.rejects(), ["1|malformed JSON", "3|malformed JSON"]);
+    }
+}
+
+/// It would refuse each row.
+#[test]
+fn a_trigger_that_cannot_run_stops_the_partition_and_rejects_nothing() {
+    for event in ["INSERT", "DELETE"] {
+        let file = File::upsert(&["text"]);
+        let mut sink = file.claimed(1);
+        deliver(&mut sink, 1, vec![part("a", vec![0], 0)]).unwrap();
+        file.run(&format!("CREATE TRIGGER t AFTER {event} ON a BEGIN INSERT INTO gone VALUES (1); END"));
+        sink.write(batch(1, 2)).unwrap();
+        let text = permanent(sink.commit(&at(), &commit(1, 2)).unwrap_err());
+        assert!(text.starts_with("E_SINK_SCHEMA") && text.contains("no such table: main.gone"), "{text}");
+        assert_eq!(file.rejects(), [""; 0]);
+    }
+}
+
 /// What is there already is no row that a trigger ignores.
 #[test]
 fn a_row_that_is_nothing_but_its_key_may_come_again() {
