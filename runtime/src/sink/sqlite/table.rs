@@ -318,12 +318,12 @@ fn takes(declared: &str, strict: bool, kind: Kind) -> bool {
         (false, _) if says(&["CHAR", "CLOB", "TEXT"]) => Some(Kind::Text),
         (false, _) if declared.is_empty() || says(&["BLOB"]) => return true,
         (false, _) if says(&["REAL", "FLOA", "DOUB"]) => Some(Kind::Real),
-        // Any number as it is, but text that looks like a number becomes one.
+        // Whole numbers as they are; a double without a fraction becomes one, and text that looks like a number.
         (false, _) => None,
     };
     match stores {
         Some(stores) => stores == kind,
-        None => matches!(kind, Kind::Integer | Kind::Real),
+        None => kind == Kind::Integer,
     }
 }
 

@@ -150,6 +150,7 @@ fn every_type_is_stored_exactly() {
         ("boolean", Arc::new(BooleanArray::from(vec![true])) as ArrayRef),
         ("least", numbers(&[i64::MIN])),
         ("double", Arc::new(Float64Array::from(vec![0.1])) as _),
+        ("zero", Arc::new(Float64Array::from(vec![-0.0])) as _),
         ("decimal", Arc::new(cents) as _),
         ("text", texts(&["Zoë's \"x\""])),
         ("bytes", Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..]])) as _),
@@ -160,12 +161,11 @@ fn every_type_is_stored_exactly() {
     ];
     assert_eq!(deliver(&mut file.claimed(1), 1, vec![rows(columns)]).unwrap(), Committed::Done);
     let stored =
-        r#"SELECT boolean, least, double, "decimal", text, hex(bytes), date, time, far, absent FROM a"#;
-    let expected = "1|-9223372036854775808|0.1|-0.05|Zoë's \"x\"|00FF|2026-01-31|1970-01-01T00:00:00.000001Z|9223372036854775807|null";
+        r#"SELECT boolean, least, double, zero, "decimal", text, hex(bytes), date, time, far, absent FROM a"#;
+    let expected = "1|-9223372036854775808|0.1|0.0|-0.05|Zoë's \"x\"|00FF|2026-01-31|1970-01-01T00:00:00.000001Z|9223372036854775807|null";
     assert_eq!(file.rows(stored), [expected]);
     let types = "SELECT group_concat(type, ' ') FROM pragma_table_xinfo('a')";
-    let expected =
-        "INTEGER INTEGER REAL TEXT TEXT BLOB TEXT TEXT TEXT INTEGER TEXT INTEGER INTEGER INTEGER INTEGER";
+    let expected = "INTEGER INTEGER REAL REAL TEXT TEXT BLOB TEXT TEXT TEXT INTEGER TEXT INTEGER INTEGER INTEGER INTEGER";
     assert_eq!(file.rows(types), [expected]);
     assert_eq!(file.rows("SELECT strict FROM pragma_table_list('a')"), ["1"]);
     assert_eq!(
