@@ -381,7 +381,8 @@ impl Default for Roll {
 
 /// Rows into tables of a SQLite database on a local disk. Each target is a table; it is made if it is not there, and
 /// compared with the columns of the route if it is. Rows that the database refuses for what is in them are in its
-/// table `weir_reject`, positions in `weir_position`.
+/// table `weir_reject`, positions in `weir_position`. Foreign keys are checked; they may refer to no table of the same
+/// sink, since its rows may come in any order.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct SqliteSink {

@@ -11,8 +11,13 @@
 //! Two processes on one file are safe, since each holds that lock from the first look at the position on. An error
 //! that is not the fault of a row undoes the transaction, and never makes a reject.
 //!
+//! A statement is done as a whole or not at all, whatever a trigger says; a row that a trigger ignores is a reject like
+//! one that it refuses. Only where it ignores that a row is removed nobody is told: SQLite does not say whether the key
+//! was there.
+//!
 //! In upsert mode the rows of a key go in by offset and index, so that the last one stays, and where it is refused
-//! the one before. What stays does not depend on where commits begin and end.
+//! the one before. What stays does not depend on where commits begin and end. So foreign keys count, but a table whose rows
+//! refer to rows of the same sink is refused.
 
 mod database;
 mod position;

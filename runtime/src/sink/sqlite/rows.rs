@@ -155,7 +155,11 @@ impl Storing<'_> {
         let first = &ready[items[0].part];
         let deletes = first.deletes(items[0].row);
         let table = self.table(target, first.table);
-        let sql = if deletes { table.delete(items.len()) } else { table.insert(items.len()) };
+        let (sql, changes) = match deletes {
+            // A key that is not there is no mistake.
+            true => (table.delete(items.len()), None),
+            false => (table.insert(items.len()), table.changes(items.len())),
+        };
         let key = table.key.clone().filter(|_| deletes);
         let mut values = no_values();
         for item in items {
@@ -166,11 +170,10 @@ impl Storing<'_> {
             }
         }
         fail::fail_point!("sqlite.mid_rows");
-        match self.db.execute(AssertSqlSafe(sql), values) {
-            Ok(_) => Ok(()),
+        match self.db.change(AssertSqlSafe(sql), values, changes) {
+            Ok(()) => Ok(()),
             Err(Failure::Sink(error)) => Err(error),
             Err(Failure::Data(reason)) => {
-                self.db.still_in_transaction()?;
                 if items.len() == 1 {
                     return self.reject(batch, first, items[0].row, &reason);
                 }

@@ -38,6 +38,8 @@ pub(super) struct Table {
     pub(super) key: Option<Vec<usize>>,
     name: String,
     columns: Vec<Column>,
+    /// Names of the tables that its rows refer to by foreign keys.
+    references: Vec<String>,
     inserts: HashMap<usize, Arc<str>>,
     deletes: HashMap<usize, Arc<str>>,
 }
@@ -83,6 +85,7 @@ impl Table {
             key,
             name: config.table.clone(),
             columns,
+            references: Vec::new(),
             inserts: HashMap::new(),
             deletes: HashMap::new(),
         })
@@ -100,7 +103,27 @@ impl Table {
             return Err(wrong(format!("`{}` is a {what} and no table", self.name), None));
         }
         self.compare(&self.found(db)?, strict)?;
+        self.references = self.find_references(db)?;
         self.try_out(db)
+    }
+
+    /// Refuses two tables of one sink of which one refers to the other, or one that refers to itself: whether a row
+    /// were there before the one that refers to it would depend on where commits begin and end.
+    pub(super) fn check_reference(&self, to: &Self) -> Result<(), Error> {
+        if !self.references.iter().any(|name| name.eq_ignore_ascii_case(&to.name)) {
+            return Ok(());
+        }
+        let text =
+            format!("table `{}` refers to `{}`, which this sink writes to as well", self.name, to.name);
+        let hint = "leave out the foreign key: rows may be committed before those that they refer to";
+        Err(wrong(text, Some(hint.to_owned())))
+    }
+
+    fn find_references(&self, db: &mut Database) -> Result<Vec<String>, Error> {
+        const SQL: &str = r#"SELECT "table" FROM pragma_foreign_key_list(?)"#;
+        let mut values = no_values();
+        bound(values.add(self.name.clone()));
+        Ok(db.query(SQL, values)?.iter().map(|row| row.get(0)).collect())
     }
 
     fn create(&self, db: &mut Database) -> Result<(), Error> {
@@ -165,12 +188,16 @@ impl Table {
         }
     }
 
-    /// Lets SQLite judge a statement before rows depend on it: only it knows which keys are unique.
+    /// Lets SQLite judge the statements before rows depend on them: only it knows which keys are unique, and what
+    /// triggers and indexes call.
     fn try_out(&mut self, db: &mut Database) -> Result<(), Error> {
+        if self.key.is_some() {
+            db.run(AssertSqlSafe(format!("EXPLAIN {}", self.delete(1))), no_values())?;
+        }
         let sql = format!("EXPLAIN {}", self.insert(1));
         match db.execute(AssertSqlSafe(sql), no_values()) {
             Ok(_) => Ok(()),
-            Err(Failure::Sink(Error::Permanent(problem))) if self.key.is_some() => {
+            Err(Failure::Sink(Error::Permanent(problem))) if problem.text.contains("ON CONFLICT") => {
                 let key = self.key.as_ref().map(|key| self.names(key)).unwrap_or_default();
                 let hint = format!("table `{}` needs a PRIMARY KEY or UNIQUE ({key})", self.name);
                 Err(Error::Permanent(problem.hint(hint)))
@@ -211,6 +238,13 @@ impl Table {
             };
         }
         self.inserts.entry(rows).or_insert_with(|| sql.into()).clone()
+    }
+
+    /// How many rows the statement that writes `rows` rows changes: all, or it is not known, since one whose key is
+    /// there already has nothing else to change.
+    pub(super) fn changes(&self, rows: usize) -> Option<u64> {
+        let only_key = |key: &Vec<usize>| (0..self.columns.len()).all(|place| key.contains(&place));
+        (!self.key.as_ref().is_some_and(only_key)).then_some(rows as u64)
     }
 
     /// The statement that removes what has one of `rows` keys.
@@ -284,12 +318,12 @@ fn takes(declared: &str, strict: bool, kind: Kind) -> bool {
         (false, _) if says(&["CHAR", "CLOB", "TEXT"]) => Some(Kind::Text),
         (false, _) if declared.is_empty() || says(&["BLOB"]) => return true,
         (false, _) if says(&["REAL", "FLOA", "DOUB"]) => Some(Kind::Real),
-        // Any number as it is, but text that looks like a number becomes one.
+        // Whole numbers as they are; a double without a fraction becomes one, and text that looks like a number.
         (false, _) => None,
     };
     match stores {
         Some(stores) => stores == kind,
-        None => matches!(kind, Kind::Integer | Kind::Real),
+        None => kind == Kind::Integer,
     }
 }
 

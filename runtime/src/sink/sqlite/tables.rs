@@ -47,9 +47,8 @@ impl Tables {
         route: &str,
     ) -> Result<usize, Error> {
         let provenance = config.provenance || route == DEAD_LETTERS;
-        let known = self.known.entry(target.clone()).or_default();
         let same = |table: &Table| table.provenance == provenance && table.schema == *schema;
-        if let Some(place) = known.iter().position(same) {
+        if let Some(place) = self.known.get(target).and_then(|known| known.iter().position(same)) {
             return Ok(place);
         }
         let default;
@@ -62,6 +61,11 @@ impl Tables {
         };
         let mut table = Table::new(table, schema, provenance)?;
         table.make_sure(db)?;
+        for other in self.known.values().flatten().chain([&table]) {
+            table.check_reference(other)?;
+            other.check_reference(&table)?;
+        }
+        let known = self.known.entry(target.clone()).or_default();
         known.push(table);
         let place = known.len() - 1;
         self.version = Some(schema_version(db)?);

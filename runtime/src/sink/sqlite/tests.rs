@@ -150,6 +150,7 @@ fn every_type_is_stored_exactly() {
         ("boolean", Arc::new(BooleanArray::from(vec![true])) as ArrayRef),
         ("least", numbers(&[i64::MIN])),
         ("double", Arc::new(Float64Array::from(vec![0.1])) as _),
+        ("zero", Arc::new(Float64Array::from(vec![-0.0])) as _),
         ("decimal", Arc::new(cents) as _),
         ("text", texts(&["Zoë's \"x\""])),
         ("bytes", Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..]])) as _),
@@ -160,12 +161,11 @@ fn every_type_is_stored_exactly() {
     ];
     assert_eq!(deliver(&mut file.claimed(1), 1, vec![rows(columns)]).unwrap(), Committed::Done);
     let stored =
-        r#"SELECT boolean, least, double, "decimal", text, hex(bytes), date, time, far, absent FROM a"#;
-    let expected = "1|-9223372036854775808|0.1|-0.05|Zoë's \"x\"|00FF|2026-01-31|1970-01-01T00:00:00.000001Z|9223372036854775807|null";
+        r#"SELECT boolean, least, double, zero, "decimal", text, hex(bytes), date, time, far, absent FROM a"#;
+    let expected = "1|-9223372036854775808|0.1|0.0|-0.05|Zoë's \"x\"|00FF|2026-01-31|1970-01-01T00:00:00.000001Z|9223372036854775807|null";
     assert_eq!(file.rows(stored), [expected]);
     let types = "SELECT group_concat(type, ' ') FROM pragma_table_xinfo('a')";
-    let expected =
-        "INTEGER INTEGER REAL TEXT TEXT BLOB TEXT TEXT TEXT INTEGER TEXT INTEGER INTEGER INTEGER INTEGER";
+    let expected = "INTEGER INTEGER REAL REAL TEXT TEXT BLOB TEXT TEXT TEXT INTEGER TEXT INTEGER INTEGER INTEGER INTEGER";
     assert_eq!(file.rows(types), [expected]);
     assert_eq!(file.rows("SELECT strict FROM pragma_table_list('a')"), ["1"]);
     assert_eq!(
@@ -296,6 +296,38 @@ fn a_table_that_does_not_fit_is_refused_with_the_column_named() {
     refused("CREATE VIEW a AS SELECT 1 AS k, 2 AS n", &[], "`a` is a view");
     refused(&format!("CREATE TABLE a (k TEXT, n INT, {ours})"), &["k"], "PRIMARY KEY or UNIQUE (\"k\")");
     refused("CREATE TABLE b (x)", &["q"], "`q`");
+}
+
+/// It would store 2.0 as 2, and 1e15 as a whole number too.
+#[test]
+fn a_column_of_numbers_takes_whole_numbers_and_no_doubles() {
+    let file = File::new();
+    file.run("CREATE TABLE a (x NUMERIC, weir_topic, weir_partition, weir_offset, weir_index, weir_plan)");
+    let mut sink = file.claimed(1);
+    let prepare = |sink: &mut SqliteSink, array| {
+        sink.prepare(&"a".into(), "to-a", &rows(vec![("x", array)]).rows.schema())
+    };
+    prepare(&mut sink, numbers(&[1])).unwrap();
+    let text = permanent(prepare(&mut sink, Arc::new(Float64Array::from(vec![2.0]))).unwrap_err());
+    assert!(text.contains("column `x` of table `a` is NUMERIC, it has to be REAL"), "{text}");
+}
+
+/// Which rows were refused would depend on the commits.
+#[test]
+fn a_table_that_refers_to_one_of_the_same_sink_is_refused_whichever_is_looked_at_first() {
+    const OURS: &str =
+        "k TEXT PRIMARY KEY, n INTEGER, weir_topic, weir_partition, weir_offset, weir_index, weir_plan";
+    let schema = rows(vec![("k", texts(&[])), ("n", numbers(&[]))]).rows.schema();
+    for (parent, targets) in [("B", ["a", "b"]), ("b", ["b", "a"]), ("a", ["b", "a"])] {
+        let file = File::new();
+        file.run(&format!("CREATE TABLE b ({OURS})"));
+        file.run(&format!("CREATE TABLE a ({OURS}, FOREIGN KEY (k) REFERENCES {parent})"));
+        let mut sink = file.claimed(1);
+        let prepared = targets.map(|target| sink.prepare(&target.into(), "r", &schema));
+        let [Ok(()), Err(Error::Permanent(problem))] = prepared else { panic!("{prepared:?}") };
+        let expected = format!("E_SINK_SCHEMA: table `a` refers to `{}`", parent.to_lowercase());
+        assert!(problem.to_string().starts_with(&expected), "{problem}");
+    }
 }
 
 #[test]

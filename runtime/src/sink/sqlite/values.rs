@@ -1,11 +1,11 @@
 //! From columns to what SQLite stores. A value is stored exactly or its row is refused; nothing is rounded, cut or
-//! turned into null.
+//! turned into null. Only a zero loses its sign.
 //!
 //! | column | type | value |
 //! |---|---|---|
 //! | boolean | INTEGER | 0 or 1 |
 //! | int32, int64 | INTEGER | itself |
-//! | double | REAL | itself; NaN is refused, since SQLite would store null |
+//! | double | REAL | itself, but -0.0 is 0.0: SQLite has one zero; NaN is refused, since SQLite would store null |
 //! | decimal | TEXT | all digits of its scale: `12.50` |
 //! | text, JSON text | TEXT | itself; refused with a NUL byte, where SQL would take it to end |
 //! | binary | BLOB | itself |

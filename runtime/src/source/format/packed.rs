@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 use zstd::stream::read::Decoder as ZstdDecoder;
@@ -88,24 +89,37 @@ struct Unpacked {
     piece: Vec<u8>,
     /// Bytes of the piece that the reader has.
     given: usize,
-    /// What comes behind the piece: the end, or a break, told as often as it is asked for.
-    end: Option<Result<(), Broken>>,
+    /// What comes behind the piece, told as often as it is asked for.
+    end: Option<End>,
+}
+
+/// Why nothing more comes.
+enum End {
+    Whole,
+    Broken(Broken),
+    /// The medium failed. What is behind that is not known, and a decoder that missed a byte would invent it.
+    Failed(Arc<io::Error>),
 }
 
 impl Unpacked {
-    fn fill(&mut self) -> io::Result<()> {
+    /// Takes in a piece, of which only what was unpacked is kept, however it ends.
+    fn fill(&mut self) {
         self.given = 0;
         self.piece.resize(PIECE, 0);
         let mut n = 0;
         while n < PIECE && self.end.is_none() {
             match self.decoder.read(&mut self.piece[n..]) {
-                Ok(0) => self.end = Some(self.decoder.check_empty()),
+                Ok(0) => {
+                    self.end = Some(self.decoder.check_empty().map_or_else(End::Broken, |()| End::Whole))
+                }
                 Ok(more) => n += more,
-                Err(error) => self.end = Some(Err(self.decoder.broken(error)?)),
+                Err(error) => {
+                    let failed = |error| End::Failed(Arc::new(error));
+                    self.end = Some(self.decoder.broken(error).map_or_else(failed, End::Broken));
+                }
             }
         }
         self.piece.truncate(n);
-        Ok(())
     }
 }
 
@@ -113,9 +127,12 @@ impl Read for Unpacked {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.given == self.piece.len() {
             match &self.end {
-                None => self.fill()?,
-                Some(Ok(())) => return Ok(0),
-                Some(Err(broken)) => return Err(io::Error::new(io::ErrorKind::InvalidData, broken.clone())),
+                None => self.fill(),
+                Some(End::Whole) => return Ok(0),
+                Some(End::Broken(broken)) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, broken.clone()));
+                }
+                Some(End::Failed(error)) => return Err(io::Error::new(error.kind(), error.clone())),
             }
             if self.piece.is_empty() {
                 return self.read(into);

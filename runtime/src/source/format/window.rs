@@ -43,7 +43,7 @@ impl Window {
 
     /// Makes the window at least twice as long, or finds the end. Doubling keeps it linear to look at a record
     /// again from its beginning whenever it turns out to be longer than the window. What came before an error is good;
-    /// the error is then for the next call to find.
+    /// the error is then for the next call to find, in an input that tells it again or goes on behind it.
     pub(super) fn extend(&mut self) -> io::Result<()> {
         self.buffer.drain(..self.start);
         self.start = 0;

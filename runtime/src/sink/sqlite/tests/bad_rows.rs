@@ -44,9 +44,27 @@ fn row_17_a_number_out_of_range_refuses_that_row() {
     assert_eq!(file.rejects().len(), 1);
 }
 
+/// Commits the rows of a part `most` at a time.
+fn deliver_cut(sink: &mut SqliteSink, part: &Part, most: usize) {
+    let n = part.rows.num_rows();
+    for start in (0..n).step_by(most) {
+        let len = most.min(n - start);
+        let (from, to) = (start as i64, (start + len) as i64);
+        let rows = part.rows.slice(start, len);
+        let part = Part { rows, offsets: (from..to).collect(), index: vec![0; len].into(), ..part.clone() };
+        let part = Part { timestamps: vec![-1; len].into(), ..part };
+        sink.write(RoutedBatch { parts: vec![part], ..batch(from, to) }).unwrap();
+        assert_eq!(sink.commit(&at(), &commit(from, to)).unwrap(), Committed::Done);
+    }
+}
+
 /// Unique, foreign key, not null, a trigger: each refuses its row and no other.
 #[test]
-fn row_19_a_broken_constraint_refuses_that_row() {
+fn row_19_a_broken_constraint_refuses_that_row_wherever_commits_begin_and_end() {
+    [1000, 37].into_iter().for_each(check_constraints);
+}
+
+fn check_constraints(most: usize) {
     let file = File::new();
     let mut sink = file.claimed(1);
     file.run("CREATE TABLE parent (id INTEGER PRIMARY KEY)");
@@ -69,7 +87,7 @@ fn row_19_a_broken_constraint_refuses_that_row() {
         ("parent", numbers(&parents)),
         ("name", Arc::new(StringArray::from_iter(names)) as _),
     ]);
-    deliver(&mut sink, n as i64, vec![part]).unwrap();
+    deliver_cut(&mut sink, &part, most);
     assert_eq!(
         file.rejects(),
         [
@@ -83,6 +101,77 @@ fn row_19_a_broken_constraint_refuses_that_row() {
     assert_eq!(sink.tally().rejected.get(), 4);
     let reject = r#"SELECT pipeline, sink, weir_topic, weir_partition, weir_index, weir_plan, target, route, "row" FROM weir_reject WHERE weir_offset = 500"#;
     assert_eq!(file.rows(reject), [r#"p|base|customers|0|0|7|a|to-a|{"id":500,"parent":9,"name":"n500"}"#]);
+}
+
+/// `FAIL` keeps what the statement did before, `IGNORE` leaves the row out without a word.
+#[test]
+fn row_19_whatever_way_a_trigger_refuses_a_row_it_is_that_row_once_and_no_other() {
+    for (when, raise, reason) in [
+        ("BEFORE", "FAIL, 'no'", "no"),
+        ("AFTER", "FAIL, 'no'", "no"),
+        ("AFTER", "ABORT, 'no'", "no"),
+        ("BEFORE", "IGNORE", "a trigger ignores the row"),
+    ] {
+        for (key, event) in [(&[][..], "INSERT"), (&["k"], "INSERT"), (&["k"], "UPDATE")] {
+            for most in [10, 1] {
+                let file = if key.is_empty() { File::new() } else { File::upsert(key) };
+                let mut sink = file.claimed(1);
+                file.run("CREATE TABLE a (k INTEGER PRIMARY KEY, n INTEGER, weir_topic, weir_partition, weir_offset, weir_index, weir_plan)");
+                if event == "UPDATE" {
+                    file.run("WITH RECURSIVE r(k) AS (VALUES (0) UNION ALL SELECT k + 1 FROM r WHERE k < 9) INSERT INTO a (k, n) SELECT k, -1 FROM r");
+                }
+                file.run(&format!("CREATE TRIGGER t {when} {event} ON a WHEN new.n IN (3, 4, 8) BEGIN SELECT RAISE({raise}); END"));
+                let all: Vec<i64> = (0..10).collect();
+                deliver_cut(&mut sink, &rows(vec![("k", numbers(&all)), ("n", numbers(&all))]), most);
+                let case = format!("{when} {event} {raise} {most}");
+                let stored = file.rows("SELECT n FROM a WHERE n >= 0 ORDER BY n").concat();
+                assert_eq!(stored, "0125679", "{case}");
+                let refused = [3, 4, 8].map(|n| format!("{n}|{reason}"));
+                assert_eq!(file.rejects(), refused, "{case}");
+            }
+        }
+    }
+}
+
+/// SQLite says of it what it says of a statement that makes no sense.
+#[test]
+fn row_19_a_value_of_which_an_index_makes_no_sense_refuses_that_row() {
+    for key in [&[][..], &["k"]] {
+        let file = if key.is_empty() { File::new() } else { File::upsert(key) };
+        let mut sink = file.claimed(1);
+        file.run("CREATE TABLE a (k INTEGER PRIMARY KEY, doc TEXT, weir_topic, weir_partition, weir_offset, weir_index, weir_plan)");
+        file.run("CREATE INDEX ids ON a (doc ->> '$.id')");
+        let docs = [r#"{"id":1}"#, "{", r#"{"id":3}"#, "", r#"{"id":5}"#];
+        let part = rows(vec![("k", numbers(&[0, 1, 2, 3, 4])), ("doc", texts(&docs))]);
+        deliver(&mut sink, 5, vec![part]).unwrap();
+        assert_eq!(file.rows("SELECT k, doc ->> '$.id' FROM a ORDER BY k"), ["0|1", "2|3", "4|5"]);
+        assert_eq!(file.rejects(), ["1|malformed JSON", "3|malformed JSON"]);
+    }
+}
+
+/// It would refuse each row.
+#[test]
+fn a_trigger_that_cannot_run_stops_the_partition_and_rejects_nothing() {
+    for event in ["INSERT", "DELETE"] {
+        let file = File::upsert(&["text"]);
+        let mut sink = file.claimed(1);
+        deliver(&mut sink, 1, vec![part("a", vec![0], 0)]).unwrap();
+        file.run(&format!("CREATE TRIGGER t AFTER {event} ON a BEGIN INSERT INTO gone VALUES (1); END"));
+        sink.write(batch(1, 2)).unwrap();
+        let text = permanent(sink.commit(&at(), &commit(1, 2)).unwrap_err());
+        assert!(text.starts_with("E_SINK_SCHEMA") && text.contains("no such table: main.gone"), "{text}");
+        assert_eq!(file.rejects(), [""; 0]);
+    }
+}
+
+/// What is there already is no row that a trigger ignores.
+#[test]
+fn a_row_that_is_nothing_but_its_key_may_come_again() {
+    let file = File::upsert(&["k"]);
+    let mut sink = SqliteSink::open(SqliteConfig { provenance: false, ..file.config() }).unwrap();
+    sink.claim(&claim(1)).unwrap();
+    deliver(&mut sink, 3, vec![rows(vec![("k", numbers(&[1, 2, 1]))])]).unwrap();
+    assert_eq!((file.rows("SELECT k FROM a"), file.rejects().len()), (vec!["1".into(), "2".into()], 0));
 }
 
 /// Values are parameters, names are quoted.

@@ -92,17 +92,20 @@ fn a_small_file_with_a_huge_record_is_held_to_the_limit_of_a_record() {
     }
 }
 
-#[test]
-fn a_medium_that_fails_is_no_broken_file() {
-    struct Failing(Cursor<Vec<u8>>);
-    impl Read for Failing {
-        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            match self.0.read(buf)? {
-                0 => Err(io::Error::other("the cable is out")),
-                n => Ok(n),
-            }
+/// A medium that fails where its bytes end.
+struct Failing(Cursor<Vec<u8>>);
+
+impl Read for Failing {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buf)? {
+            0 => Err(io::Error::new(io::ErrorKind::TimedOut, "the cable is out")),
+            n => Ok(n),
         }
     }
+}
+
+#[test]
+fn a_medium_that_fails_is_no_broken_file() {
     for path in [GZIP, ZSTD] {
         let bytes = pack(path, &[b"1\n2\n"]);
         let input = Failing(Cursor::new(bytes[..bytes.len() - 5].to_vec()));
@@ -110,6 +113,51 @@ fn a_medium_that_fails_is_no_broken_file() {
         let mut builder = BatchBuilder::new(TopicPartition::new("t", 0), Offset::ZERO);
         let error = opened.and_then(|mut reader| reader.fill(&mut builder, 10, usize::MAX)).unwrap_err();
         assert!(matches!(error, Error::Read { .. }), "{error}");
+    }
+}
+
+/// Whatever was unpacked before the failure, and no byte that the file does not have, however often it is asked.
+#[test]
+fn what_comes_before_a_medium_fails_is_read_and_nothing_is_made_up_behind_it() {
+    // Numbers that do not compress to nothing: several pieces, packed and unpacked.
+    let record = |n: u64| n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string();
+    let lines: String = (0..40_000).map(|n| record(n) + "\n").collect();
+    for path in [GZIP, ZSTD] {
+        let bytes = pack(path, &[lines.as_bytes()]);
+        assert!(bytes.len() > 256 << 10, "{path}: {}", bytes.len());
+        for end in [bytes.len() / 2, 2 * (64 << 10), bytes.len() - 1] {
+            let compression = Compression::of_path(path).0.unwrap();
+            let mut input =
+                compression.unpack(Box::new(Failing(Cursor::new(bytes[..end].to_vec())))).unwrap();
+            let mut content = Vec::new();
+            for _ in 0..3 {
+                let error = input.read_to_end(&mut content).unwrap_err();
+                assert_eq!(error.to_string(), "the cable is out", "{path} {end}");
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            }
+            assert!(content.len() > 64 << 10 && lines.as_bytes().starts_with(&content), "{path} {end}");
+
+            let input = Failing(Cursor::new(bytes[..end].to_vec()));
+            let mut reader = packed(path, input, Format::JsonLines);
+            let mut read = 0;
+            let error = loop {
+                let mut builder = BatchBuilder::new(TopicPartition::new("t", 0), reader.next());
+                let filled = reader.fill(&mut builder, 1000, usize::MAX);
+                for value in builder
+                    .finish(reader.next(), Permit::free())
+                    .iter()
+                    .flat_map(|batch| batch.values().iter())
+                {
+                    assert_eq!(value, Some(record(read).as_bytes()), "{path} {end}");
+                    read += 1;
+                }
+                if let Err(error) = filled {
+                    break error;
+                }
+            };
+            let whole = content.iter().filter(|byte| **byte == b'\n').count() as u64;
+            assert!(matches!(error, Error::Read { .. }) && read == whole, "{path} {end}: {read} of {whole}");
+        }
     }
 }
 
