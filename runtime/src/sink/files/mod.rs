@@ -15,6 +15,8 @@
 
 mod directories;
 mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod json;
 mod local;
 mod log;

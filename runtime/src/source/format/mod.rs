@@ -2,6 +2,8 @@
 //! same records at the same offsets, however they arrive; a value is never checked for what it says.
 
 mod csv;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod lines;
 mod packed;
 mod whole;
