@@ -30,6 +30,8 @@ pub mod tables;
 pub mod app;
 pub mod cli;
 pub mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod project;
 pub mod report;
 pub mod validate;

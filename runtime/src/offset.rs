@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The *next record to read* of a partition, the number Kafka commits: a reader at offset 5 has read 0 to 4.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "i64")]
 pub struct Offset(i64);
 
 impl Offset {
@@ -42,6 +42,14 @@ impl Offset {
     }
 }
 
+impl TryFrom<i64> for Offset {
+    type Error = String;
+
+    fn try_from(n: i64) -> Result<Self, String> {
+        if n >= 0 { Ok(Self(n)) } else { Err(format!("offset {n} is negative")) }
+    }
+}
+
 impl fmt::Debug for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "@{}", self.0)
@@ -57,6 +65,7 @@ impl fmt::Display for Offset {
 /// Offsets from `start` up to, and without, `end`. May hold fewer records than offsets: compaction and
 /// transaction markers leave holes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Ends")]
 pub struct OffsetRange {
     /// The first offset inside.
     pub start: Offset,
@@ -85,6 +94,25 @@ impl OffsetRange {
     /// What of this range lies at or behind `at`; `None` if nothing does.
     pub fn from(&self, at: Offset) -> Option<Self> {
         (at < self.end).then(|| Self { start: self.start.max(at), end: self.end })
+    }
+}
+
+/// A range as it was written by somebody.
+#[derive(Deserialize)]
+struct Ends {
+    start: Offset,
+    end: Offset,
+}
+
+impl TryFrom<Ends> for OffsetRange {
+    type Error = String;
+
+    fn try_from(Ends { start, end }: Ends) -> Result<Self, String> {
+        if start <= end {
+            Ok(Self { start, end })
+        } else {
+            Err(format!("range [{start}, {end}) runs backwards"))
+        }
     }
 }
 
@@ -142,6 +170,16 @@ mod tests {
         assert!(range(3, 5).contains(Offset::new(3)));
         assert!(!range(3, 5).contains(Offset::new(5)));
         assert!(range(3, 3).is_empty());
+    }
+
+    #[test]
+    fn what_was_written_by_somebody_is_an_offset_or_a_range_or_refused() {
+        let read = |text: &str| serde_json::from_str::<OffsetRange>(text).map_err(|e| e.to_string());
+        assert_eq!(read(r#"{"start":3,"end":5}"#), Ok(range(3, 5)));
+        assert_eq!(serde_json::to_string(&range(3, 5)).unwrap(), r#"{"start":3,"end":5}"#);
+        assert_eq!(read(r#"{"start":5,"end":3}"#), Err("range [5, 3) runs backwards".to_owned()));
+        let negative = read(r#"{"start":-1,"end":3}"#).unwrap_err();
+        assert!(negative.starts_with("offset -1 is negative"), "{negative}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ const MAX_MEMORY_BYTES: u64 = 2 << 30;
 /// What it may take of the processors, in seconds. JavaScript and Python take 10 s.
 const MAX_CPU_SECONDS: u64 = 60;
 /// On the wall: a machine may be busy, but not for ever.
-const MAX_WALL: Duration = Duration::from_secs(300);
+const MAX_WALL: Duration = Duration::from_secs(900);
 /// The largest code that is taken, in bytes: some three times the largest component.
 const MAX_CODE_BYTES: u64 = 256 << 20;
 
@@ -79,7 +79,7 @@ fn text(bytes: &[u8]) -> String {
 fn died(status: ExitStatus) -> LoadError {
     let limit = |what| LoadError::CompileLimit { what };
     match (status.code(), status.signal().and_then(Signal::from_named_raw)) {
-        (Some(TOO_LATE), _) => limit("300 s on the wall"),
+        (Some(TOO_LATE), _) => limit("900 s on the wall"),
         (_, Some(Signal::XCPU)) => limit("60 s of processor time"),
         (_, Some(Signal::KILL)) => limit("60 s of processor time, or the system had no memory left for it"),
         // So an allocation that fails ends a program, and a recursion that is too deep.
@@ -134,7 +134,7 @@ fn limit_this_process() -> io::Result<()> {
     }
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::process::nice(10)?;
+    rustix::process::nice(5)?;
     // Nobody sends: it waits until the time is over.
     let (keep, never) = bounded::<()>(0);
     std::thread::Builder::new().name("too-late".to_owned()).spawn(move || {
@@ -154,7 +154,7 @@ mod tests {
         for (raw, expected) in [
             (24, "compiling the component took more than 60 s of processor time"),
             (6, "compiling the component took more than 2 GiB of memory"),
-            (TOO_LATE << 8, "compiling the component took more than 300 s on the wall"),
+            (TOO_LATE << 8, "compiling the component took more than 900 s on the wall"),
             (11, "the compiler failed on this component: its process ended with signal: 11"),
         ] {
             let told = died(ExitStatus::from_raw(raw)).to_string();

@@ -29,4 +29,6 @@ pub use engine::{EngineError, Imports, Sandbox, SandboxOptions};
 pub use instance::{Init, Instance, InstanceLimits, StartError};
 pub use load_error::LoadError;
 pub(crate) use log::escape;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use output::fuzzing::any_output;
 pub use transform::Transform;

@@ -218,5 +218,7 @@ fn var_size(of: &wit::VarBytesResult) -> usize {
     4 * of.offsets.len() + of.data.len() + of.validity.len()
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 #[cfg(test)]
 mod tests;

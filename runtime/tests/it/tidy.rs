@@ -254,10 +254,13 @@ fn module_of(path: &Path) -> String {
     }
 }
 
+/// What stands before a module that is not in the program: those of tests, and the laws for a fuzzer.
+const ONLY_FOR_TESTS: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, feature = \"fuzzing\"))]"];
+
 /// The modules in files of their own that `source` declares for tests only.
 fn test_modules(source: &Source) -> Vec<String> {
     let lines = source.text.lines().map(str::trim);
-    let declared = lines.clone().zip(lines.skip(1)).filter(|(line, _)| *line == "#[cfg(test)]");
+    let declared = lines.clone().zip(lines.skip(1)).filter(|(line, _)| ONLY_FOR_TESTS.contains(line));
     let named = declared.filter_map(|(_, next)| next.rsplit_once("mod ")?.1.strip_suffix(';'));
     // The root has no name.
     named.map(|name| format!("{}::{name}", source.module).trim_start_matches("::").to_owned()).collect()

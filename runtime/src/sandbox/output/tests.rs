@@ -4,44 +4,11 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::Decimal128Type;
 use proptest::prelude::*;
 
+use super::fuzzing::{description, holds};
 use super::*;
-use crate::description::{DataType, Field, Needs, Reason, Route};
 use wit::ColumnDataResult as Data;
 
 const COUNT: usize = 4;
-
-fn description() -> Description {
-    let field = |name: &str, data_type, nullable| Field {
-        name: name.into(),
-        data_type,
-        nullable,
-        doc: String::new(),
-    };
-    let fields = vec![
-        field("name", DataType::Utf8, false),
-        field("age", DataType::Int64, true),
-        field("ok", DataType::Boolean, true),
-        field("sum", DataType::Decimal { precision: 3, scale: 1 }, true),
-        field("more", DataType::Json, true),
-        field("day", DataType::Date, true),
-        field("at", DataType::Timestamp, true),
-        field("share", DataType::Double, true),
-        field("n", DataType::Int32, true),
-        field("bytes", DataType::Binary, true),
-    ];
-    let route = |name: &str, content| Route { name: name.into(), content, doc: String::new() };
-    let reason = |code: &str| Reason { code: code.into(), field: None, message: String::new() };
-    Description {
-        name: "t".into(),
-        version: "1".into(),
-        doc: String::new(),
-        needs: Needs::default(),
-        settings: vec![],
-        tables: vec![],
-        routes: vec![route("usa", RouteContent::Rows(fields)), route("raw", RouteContent::Records)],
-        reasons: vec![reason("bad"), reason("worse")],
-    }
-}
 
 fn var(entries: &[&[u8]]) -> wit::VarBytesResult {
     let mut offsets = vec![0];
@@ -363,25 +330,6 @@ proptest! {
 
     #[test]
     fn no_lie_panics_and_what_is_taken_is_true(said in any_output()) {
-        if let Ok(output) = checked(said) {
-            let mut fates = [0; COUNT];
-            for part in &output.routes {
-                let Ok(batch) = arrow::array::RecordBatch::try_new_with_options(
-                    match &description().routes[part.route].content {
-                        RouteContent::Rows(_) => description().routes[part.route].schema(),
-                        RouteContent::Records => std::sync::Arc::new(arrow::datatypes::Schema::empty()),
-                    },
-                    part.columns.clone(),
-                    &arrow::array::RecordBatchOptions::new().with_row_count(Some(part.rows.len())),
-                ) else { panic!("the columns do not fit their schema") };
-                batch.columns().iter().for_each(|c| c.to_data().validate_full().expect("valid"));
-                part.rows.iter().for_each(|&row| fates[row as usize] |= 1);
-                part.keys.iter().for_each(|keys| assert_eq!(keys.iter().count(), part.rows.len()));
-                part.headers.iter().for_each(|h| (0..part.rows.len()).for_each(|i| _ = h.get(i).count()));
-            }
-            output.rejects.iter().for_each(|reject| fates[reject.row as usize] |= 2);
-            output.dropped.iter().for_each(|&row| fates[row as usize] |= 4);
-            prop_assert!(fates.iter().all(|fate| [1, 2, 4].contains(fate)), "{:?}", fates);
-        }
+        holds(said, COUNT);
     }
 }

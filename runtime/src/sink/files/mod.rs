@@ -17,6 +17,8 @@
 mod compact;
 mod directories;
 mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod json;
 mod local;
 mod log;

@@ -231,3 +231,11 @@ fn a_partition_that_is_a_file_stays_one_and_another_never_becomes_one() {
         assert_eq!(state, before);
     }
 }
+
+#[test]
+fn counts_that_no_number_holds_are_neither_conserved_nor_the_end_of_the_process() {
+    let mut counters = Counters { records_in: 1, routed: u64::MAX, rejected: 2, ..Counters::default() };
+    assert!(!counters.conserved(), "they are one modulo 2^64");
+    counters.add(&counters.clone());
+    assert_eq!((counters.records_in, counters.routed, counters.rejected), (2, u64::MAX, 4));
+}

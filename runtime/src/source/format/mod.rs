@@ -2,6 +2,8 @@
 //! same records at the same offsets, however they arrive; a value is never checked for what it says.
 
 mod csv;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod lines;
 mod packed;
 mod whole;
@@ -152,6 +154,15 @@ impl RecordReader {
         path: impl Into<Arc<str>>,
         options: &Options,
     ) -> Result<Self, Error> {
+        Self::open_in_chunks(input, path, options, CHUNK)
+    }
+
+    fn open_in_chunks(
+        input: Box<dyn Read + Send>,
+        path: impl Into<Arc<str>>,
+        options: &Options,
+        chunk: usize,
+    ) -> Result<Self, Error> {
         let path = path.into();
         let failed = |source| Error::Read { path: path.clone(), position: 0, source };
         let input = match Compression::of_path(&path) {
@@ -160,7 +171,7 @@ impl RecordReader {
             }
             _ => input,
         };
-        let mut window = Window::new(input);
+        let mut window = Window::new(input, chunk);
         let state = match open_cutter(&mut window, &path, options) {
             Ok(cutter) => State::Cutting(cutter),
             Err(csv::OpenError::Read(source)) => State::Broken(Broken::of(source).map_err(failed)?),
@@ -312,6 +323,9 @@ impl Found {
     }
 }
 
+/// What is read at least at once.
+const CHUNK: usize = 256 << 10;
+
 /// What a batch can carry several of, JSON escapes included.
 const MAX_RECORD_BYTES: usize = 256 << 20;
 
@@ -329,10 +343,12 @@ fn skip_bom(window: &mut Window) -> io::Result<()> {
 /// Consumes what stands before `end` tells an end, without ever holding it whole, and says so.
 fn too_large(window: &mut Window, max: usize, end: fn(&[u8]) -> Option<usize>) -> io::Result<Found> {
     let begin = window.position();
-    let kept = window.bytes()[..KEPT_BYTES.min(window.bytes().len())].to_vec();
+    let mut kept = Vec::new();
     loop {
         let at = end(window.bytes());
-        window.consume(at.unwrap_or(window.bytes().len()));
+        let passed = at.unwrap_or(window.bytes().len());
+        kept.extend_from_slice(&window.bytes()[..passed.min(KEPT_BYTES - kept.len())]);
+        window.consume(passed);
         if at.is_some() || window.ended() {
             break;
         }
@@ -340,8 +356,7 @@ fn too_large(window: &mut Window, max: usize, end: fn(&[u8]) -> Option<usize>) -
     }
     let len = (window.position() - begin) as usize;
     let message = format!("{len} bytes, and a record may have {max}");
-    let bytes = kept[..kept.len().min(len)].to_vec();
-    Ok(Found::Unreadable { bytes, taken: 0, code: "record-too-large", message })
+    Ok(Found::Unreadable { bytes: kept, taken: 0, code: "record-too-large", message })
 }
 
 #[cfg(test)]

@@ -122,6 +122,20 @@ fn of_a_huge_record_only_the_beginning_is_kept() {
 }
 
 #[test]
+fn as_much_is_kept_of_a_record_that_is_too_large_however_it_arrives() {
+    let bytes = [vec![b'x'; 100_000], b"\n1\n".to_vec()].concat();
+    for format in [Format::Csv, Format::JsonLines, Format::Raw] {
+        let bytes = [b"a\n".as_slice(), &bytes].concat();
+        for chunk in [1, 100, CHUNK] {
+            let input = Box::new(Cursor::new(bytes.clone()));
+            let reader = RecordReader::open_in_chunks(input, "in/file", &options(format, 60), chunk);
+            let all = batches(reader.expect("the header is good"), 10);
+            assert_eq!(all[0].unreadable()[0].bytes.len(), KEPT_BYTES, "{format} in chunks of {chunk}");
+        }
+    }
+}
+
+#[test]
 fn a_row_is_a_json_object_of_strings_in_the_order_of_the_header() {
     check_csv(
         "id,first_name\n1,Zoë\n\n2,\n",

@@ -3,9 +3,6 @@
 use std::fmt;
 use std::io::{self, Read};
 
-/// What is read at least at once.
-const CHUNK: usize = 256 << 10;
-
 /// The bytes between what was consumed and what was read.
 pub(super) struct Window {
     input: Box<dyn Read + Send>,
@@ -13,11 +10,13 @@ pub(super) struct Window {
     start: usize,
     position: u64,
     ended: bool,
+    chunk: usize,
 }
 
 impl Window {
-    pub(super) fn new(input: Box<dyn Read + Send>) -> Self {
-        Self { input, buffer: Vec::new(), start: 0, position: 0, ended: false }
+    /// Of `input`, of which at least `chunk` bytes are read at once.
+    pub(super) fn new(input: Box<dyn Read + Send>, chunk: usize) -> Self {
+        Self { input, buffer: Vec::new(), start: 0, position: 0, ended: false, chunk }
     }
 
     /// All that was read and not yet consumed.
@@ -47,7 +46,7 @@ impl Window {
     pub(super) fn extend(&mut self) -> io::Result<()> {
         self.buffer.drain(..self.start);
         self.start = 0;
-        let wanted = CHUNK.max(self.buffer.len());
+        let wanted = self.chunk.max(self.buffer.len());
         self.buffer.reserve(wanted);
         let before = self.buffer.len();
         match (&mut self.input).take(wanted as u64).read_to_end(&mut self.buffer) {
