@@ -325,8 +325,13 @@ fn any_output() -> impl Strategy<Value = wit::Output> {
     )
 }
 
+/// `WEIR_LIES=100000` tells so many.
+fn n_lies() -> u32 {
+    std::env::var("WEIR_LIES").map_or(20_000, |n| n.parse().expect("a number"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: n_lies(), ..ProptestConfig::default() })]
 
     #[test]
     fn no_lie_panics_and_what_is_taken_is_true(said in any_output()) {
