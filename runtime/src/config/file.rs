@@ -272,7 +272,7 @@ pub(super) struct FileSink {
     #[serde(default = "yes")]
     pub(super) provenance: bool,
     /// The directories below each target's, from the outer to the inner, as Hive has them. `{ date = "day" }` is
-    /// `dt=2026-11-23/`, by the time of the record, in UTC; `date` is `month`, `day` or `hour` (`dt=2026-11-23-05/`).
+    /// `dt=2026-11-23/`, by the time of the record, in UTC, which records from files do not have; `date` is `month`, `day` or `hour` (`dt=2026-11-23-05/`).
     /// `{ date = "day", column = "ordered" }` takes the time from a column with dates or times. `{ column = "country" }`
     /// is `country=USA/`, percent-encoded. Rows without a time or value are in `__HIVE_DEFAULT_PARTITION__`; those whose
     /// time is not in the years 1 to 9999 go to `weir_rejects`. A column stays in the rows as well. A partition of the
