@@ -263,7 +263,8 @@ pub(super) struct FileSink {
     /// `parquet` or `jsonl` (one JSON object per line).
     #[serde(default)]
     pub(super) format: FileFormat,
-    /// When a file is complete: as soon as one of these is reached, and at a clean stop.
+    /// When the files that a partition of the input has open are complete, all of them at once: as soon as one of
+    /// these is reached, and at a clean stop.
     #[serde(default)]
     pub(super) roll: Roll,
     /// Whether rows carry the columns `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and
@@ -352,16 +353,16 @@ pub enum FileFormat {
     Jsonl,
 }
 
-/// When a file is complete.
+/// When the files that a partition of the input has open are complete, all of them at once.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Roll {
-    /// Size of the file.
+    /// Their size, together.
     pub bytes: ByteSize,
-    /// Rows in the file.
+    /// Their rows, together.
     pub rows: NonZeroU64,
-    /// Time since the file's first row.
+    /// Time since their first row.
     pub age: Period,
     /// Time without a further row.
     pub idle: Period,
