@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    SinkConfig, SinkName, TargetName, TargetRef,
+    Directory, SinkConfig, SinkName, TargetName, TargetRef,
     diagnostic::Diagnostic,
     file::Targets,
     nearest,
@@ -132,6 +132,33 @@ impl Resolver<'_> {
                     Diagnostic::warning(place, format!("no route goes to `{name}.{target}`"))
                         .maybe_help(help),
                 );
+            }
+        }
+        warnings
+    }
+
+    /// Directories by the time of the record are of no use where no record has one.
+    pub(super) fn timeless(&self, sinks: &BTreeMap<SinkName, SinkConfig>) -> Vec<Diagnostic> {
+        let mut warnings = Vec::new();
+        let mut look = |directories: &[Directory], path: &[&str]| {
+            for (i, directory) in directories.iter().enumerate() {
+                if directory.date.is_none() || directory.column.is_some() {
+                    continue;
+                }
+                let i = i.to_string();
+                let place = self.document.place(&[path, &["directories", &i]].concat());
+                let message = "records from files have no time: all rows go to the same `dt=` directory";
+                let help = "name the column that has a date or a time: `{ date = ..., column = ... }`";
+                warnings.push(Diagnostic::warning(place, message).help(help));
+            }
+        };
+        for (name, sink) in sinks {
+            let SinkConfig::Files(sink) = sink else { continue };
+            let path = ["sinks", name.as_str(), "files"];
+            look(&sink.directories, &path);
+            for (target, of) in &sink.targets {
+                let path = [&path[..], &["targets", target.as_str()]].concat();
+                look(of.directories.as_deref().unwrap_or_default(), &path);
             }
         }
         warnings

@@ -264,7 +264,8 @@ pub(super) struct FileSink {
     /// `parquet` or `jsonl` (one JSON object per line).
     #[serde(default)]
     pub(super) format: FileFormat,
-    /// When a file is complete: as soon as one of these is reached, and at a clean stop.
+    /// When the files that a partition of the input has open are complete, all of them at once: as soon as one of
+    /// these is reached, and at a clean stop.
     #[serde(default)]
     pub(super) roll: Roll,
     /// Whether rows carry the columns `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and
@@ -273,7 +274,7 @@ pub(super) struct FileSink {
     #[serde(default = "yes")]
     pub(super) provenance: bool,
     /// The directories below each target's, from the outer to the inner, as Hive has them. `{ date = "day" }` is
-    /// `dt=2026-11-23/`, by the time of the record, in UTC; `date` is `month`, `day` or `hour` (`dt=2026-11-23-05/`).
+    /// `dt=2026-11-23/`, by the time of the record, in UTC, which records from files do not have; `date` is `month`, `day` or `hour` (`dt=2026-11-23-05/`).
     /// `{ date = "day", column = "ordered" }` takes the time from a column with dates or times. `{ column = "country" }`
     /// is `country=USA/`, percent-encoded. Rows without a time or value are in `__HIVE_DEFAULT_PARTITION__`; those whose
     /// time is not in the years 1 to 9999 go to `weir_rejects`. A column stays in the rows as well. A partition of the
@@ -353,16 +354,16 @@ pub enum FileFormat {
     Jsonl,
 }
 
-/// When a file is complete.
+/// When the files that a partition of the input has open are complete, all of them at once.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Roll {
-    /// Size of the file.
+    /// Their size, together.
     pub bytes: ByteSize,
-    /// Rows in the file.
+    /// Their rows, together.
     pub rows: NonZeroU64,
-    /// Time since the file's first row.
+    /// Time since their first row.
     pub age: Period,
     /// Time without a further row.
     pub idle: Period,

@@ -36,7 +36,10 @@ impl Resolver<'_> {
         let sinks = self.sinks(written.sinks);
         self.unnamed_tables(&sinks, &routes, &written.dead_letter.to);
         let transform = self.transform(written.transform);
-        let warnings = self.warnings(&sinks, &routes, &written.dead_letter.to);
+        let mut warnings = self.warnings(&sinks, &routes, &written.dead_letter.to);
+        if matches!(source, Some(SourceConfig::Files(_))) {
+            warnings.extend(self.timeless(&sinks));
+        }
         let state = self.base.join(written.pipeline.state);
         let (Some(source), []) = (source, &self.found[..]) else { return Err(self.found) };
         Ok(PipelineConfig {

@@ -11,10 +11,13 @@ use arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimeUnit,
     TimestampNanosecondType,
 };
+use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Compression;
+use parquet::file::metadata::ParquetMetaData;
 
 use super::columns::{push_bit, wanted};
 use super::header::find_columns;
@@ -24,14 +27,18 @@ use crate::batch::VarBytes;
 use crate::description::{DataType, Field, TableNeed};
 use crate::digest;
 
-/// Makes the table that `need` describes from the bytes of a file of at most 2 GiB. Some damaged files panic in the
+/// What the columns that are wanted may take in memory, all together: as much as a file may have. A file can say more
+/// than memory holds in a few bytes.
+const MOST: u64 = i32::MAX as u64;
+
+/// Makes the table that `need` describes from the bytes of a file of at most 2 GiB, in as many once unpacked. Some damaged files panic in the
 /// reader; that is no reason to take the process down.
 pub(super) fn read(need: &TableNeed, bytes: &[u8], options: &TableOptions) -> Result<Table, Problem> {
-    let read = catch_unwind(AssertUnwindSafe(|| read_sound(need, bytes, options)));
+    let read = catch_unwind(AssertUnwindSafe(|| read_sound(need, bytes, options, MOST)));
     read.unwrap_or_else(|_| Err(Problem::Parquet("it is damaged".to_owned())))
 }
 
-fn read_sound(need: &TableNeed, bytes: &[u8], options: &TableOptions) -> Result<Table, Problem> {
+fn read_sound(need: &TableNeed, bytes: &[u8], options: &TableOptions, most: u64) -> Result<Table, Problem> {
     if options.delimiter.is_some() {
         return Err(Problem::Delimiter);
     }
@@ -47,8 +54,9 @@ fn read_sound(need: &TableNeed, bytes: &[u8], options: &TableOptions) -> Result<
         check_type(field, schema.field(place).data_type())?;
     }
     let mask = ProjectionMask::roots(builder.parquet_schema(), places.iter().copied());
+    check_codec(builder.metadata(), &mask)?;
     let reader = builder.with_projection(mask).build().map_err(unreadable)?;
-    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().map_err(unreadable)?;
+    let batches = unpack(reader, most)?;
     let mut read: Vec<usize> = places.clone();
     read.sort_unstable();
     read.dedup();
@@ -58,6 +66,46 @@ fn read_sound(need: &TableNeed, bytes: &[u8], options: &TableOptions) -> Result<
     });
     let columns = columns.collect::<Result<_, _>>()?;
     Ok(Table { name: need.name.clone(), rows, columns, digest: digest::of(bytes).into() })
+}
+
+/// The reader names the feature of its own that would be needed.
+fn check_codec(file: &ParquetMetaData, wanted: &ProjectionMask) -> Result<(), Problem> {
+    let columns = file.row_groups().iter().flat_map(|group| group.columns().iter().enumerate());
+    for (_, column) in columns.filter(|(leaf, _)| wanted.leaf_included(*leaf)) {
+        if !matches!(column.compression(), Compression::UNCOMPRESSED | Compression::ZSTD(_)) {
+            return Err(Problem::Codec(column.compression_codec().to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// All rows, or how far it went until they were too large.
+fn unpack(
+    reader: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+    most: u64,
+) -> Result<Vec<RecordBatch>, Problem> {
+    let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
+    for batch in reader {
+        let batch = batch.map_err(unreadable)?;
+        rows += batch.num_rows();
+        bytes += batch.columns().iter().map(size).sum::<u64>();
+        if bytes > most {
+            return Err(Problem::Unpacked { rows, most });
+        }
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+/// In bytes, where no value shares its own with another.
+fn size(column: &ArrayRef) -> u64 {
+    let views = match column.data_type() {
+        ArrowType::Utf8View => column.as_string_view().views(),
+        ArrowType::BinaryView => column.as_binary_view().views(),
+        _ => return column.to_data().get_slice_memory_size().unwrap_or(usize::MAX) as u64,
+    };
+    // The lowest 32 bits of a view are the length.
+    views.iter().map(|view| u64::from(*view as u32) + 16).sum()
 }
 
 fn unreadable(error: impl std::fmt::Display) -> Problem {

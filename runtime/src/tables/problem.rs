@@ -105,6 +105,19 @@ pub enum Problem {
     /// Something that looks like a Parquet file is none that can be read.
     #[error("the Parquet file cannot be read: {0}")]
     Parquet(String),
+    /// A Parquet file that is compressed in another way.
+    #[error(
+        "the Parquet file is compressed with {0}, which is not read here; write it again with zstd or uncompressed"
+    )]
+    Codec(String),
+    /// A Parquet file that says a lot in few bytes.
+    #[error("the first {rows} rows have more than {most} bytes unpacked, and a table may have no more")]
+    Unpacked {
+        /// How far it was read.
+        rows: usize,
+        /// What is allowed.
+        most: u64,
+    },
     /// A delimiter for a file that has none.
     #[error("the file is a Parquet file, which has no delimiter; leave `delimiter` out")]
     Delimiter,

@@ -155,6 +155,29 @@ fn a_sink_that_no_route_goes_to_is_a_warning() {
     .assert_eq(&config.warnings().to_string());
 }
 
+#[test]
+fn directories_by_the_time_of_records_that_have_none_are_a_warning() {
+    let text = format!(
+        "{SMALL}directories = [{{ column = \"state\" }}, {{ date = \"day\" }}]\ntargets.customers_usa = {{ directories = [{{ date = \"day\", column = \"at\" }}] }}\ntargets.dead_letters = {{ directories = [{{ date = \"hour\" }}] }}\n"
+    );
+    let config = parse(&text).expect("a warning refuses nothing");
+    expect![[r#"
+        warning: records from files have no time: all rows go to the same `dt=` directory
+          --> conf/customers.toml:23:38
+           |
+        23 | directories = [{ column = "state" }, { date = "day" }]
+           |                                      ^^^^^^^^^^^^^^^^
+           = help: name the column that has a date or a time: `{ date = ..., column = ... }`
+
+        warning: records from files have no time: all rows go to the same `dt=` directory
+          --> conf/customers.toml:25:41
+           |
+        25 | targets.dead_letters = { directories = [{ date = "hour" }] }
+           |                                         ^^^^^^^^^^^^^^^^^
+           = help: name the column that has a date or a time: `{ date = ..., column = ... }`"#]]
+    .assert_eq(&config.warnings().to_string());
+}
+
 /// What a person sees when the sink of the small file is a database with these keys.
 fn check_tables(keys: &str, expected: expect_test::Expect) {
     check("files]\npath = \"out\"", &format!("sqlite]\npath = \"lake.db\"\n{keys}"), expected);

@@ -83,6 +83,8 @@ enum What {
 enum State {
     /// Nobody has said yet from where.
     Assigned,
+    /// From there, when it is its turn: a file that is open takes memory.
+    ToRead(Offset),
     Reading(Reader),
     Failed(Option<Error>),
     Ended(Offset),
@@ -166,16 +168,20 @@ impl FileSource {
 
     /// What the first partition that is being read has next.
     fn read_on(&mut self) -> Option<Poll> {
-        let busy = |held: &Held| matches!(held.state, State::Reading(_) | State::Failed(Some(_)));
+        let busy =
+            |held: &Held| matches!(held.state, State::ToRead(_) | State::Reading(_) | State::Failed(Some(_)));
         let (at, held) = self.assigned.iter_mut().find(|(_, held)| busy(held))?;
         let at = at.clone();
+        if let State::ToRead(from) = held.state {
+            held.state = open(&self.inputs, &held.what, from);
+        }
         let reader = match &mut held.state {
             State::Reading(reader) => reader,
             State::Failed(error) => {
                 let error = error.take().expect("just matched");
                 return Some(Poll::Event(SourceEvent::Failed { at, error }));
             }
-            State::Assigned | State::Ended(_) => return None,
+            State::Assigned | State::ToRead(_) | State::Ended(_) => return None,
         };
         let mut builder = BatchBuilder::new(at.clone(), reader.next());
         let (records, bytes) = (self.settings.batch_records, self.settings.batch_bytes);
@@ -230,7 +236,7 @@ impl Held {
         let from = match &self.state {
             State::Reading(reader) => reader.next(),
             State::Ended(end) => *end,
-            State::Assigned | State::Failed(_) => return,
+            State::Assigned | State::ToRead(_) | State::Failed(_) => return,
         };
         self.state = open(inputs, &self.what, from);
     }
@@ -322,7 +328,7 @@ impl Source for FileSource {
         let Some(mut held) = self.assigned.remove(at).or_else(|| self.parked.remove(at)) else { return };
         self.said_exhausted = false;
         held.run = run;
-        held.state = open(&self.inputs, &held.what, from);
+        held.state = State::ToRead(from);
         self.assigned.insert(at.clone(), held);
     }
 

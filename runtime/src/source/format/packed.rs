@@ -72,9 +72,9 @@ impl Broken {
     }
 }
 
-/// 128 MiB to look back at, what every level of `zstd` and `zstd --long` stay within. It is memory, of every file
-/// that is open.
-const WINDOW_LOG_MAX: u32 = 27;
+/// 8 MiB to look back at, what the levels 1 to 19 of `zstd` stay within. It is memory outside of the budget, of each
+/// file that is being read.
+const WINDOW_LOG_MAX: u32 = 23;
 
 const PIECE: usize = 64 << 10;
 

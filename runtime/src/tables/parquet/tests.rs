@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ::parquet::arrow::ArrowWriter;
 use arrow::array::{
     BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array,
-    Int32Array, LargeStringArray, StringArray, TimestampMillisecondArray, TimestampNanosecondArray,
-    UInt64Array,
+    Int32Array, LargeStringArray, StringArray, StringViewArray, TimestampMillisecondArray,
+    TimestampNanosecondArray, UInt64Array,
 };
 
 use super::*;
@@ -162,6 +162,41 @@ fn columns_are_found_as_in_other_tables() {
     assert_eq!(missing, text);
     let delimiter = TableOptions { delimiter: Some(b';'), ..TableOptions::default() };
     assert!(matches!(load(&wanted, &file, &delimiter).unwrap_err().problem, Problem::Delimiter));
+}
+
+/// A dictionary of one value, and a long run of it.
+#[test]
+fn a_small_file_of_much_is_refused_before_all_of_it_is_unpacked() {
+    let text = "x".repeat(1000);
+    let all = |array: ArrayRef| file(&[("x", array)]);
+    for packed in [
+        all(Arc::new(StringArray::from(vec![&*text; 100_000]))),
+        all(Arc::new(StringViewArray::from(vec![&*text; 100_000]))),
+    ] {
+        assert!(packed.len() < 100_000, "{}", packed.len());
+        let wanted = need(vec![field("x", DataType::Utf8, false)]);
+        let read = |most| read_sound(&wanted, &packed, &TableOptions::default(), most);
+        let Err(Problem::Unpacked { rows, most: 10_000_000 }) = read(10_000_000) else {
+            panic!("not refused")
+        };
+        assert!((9_000..20_000).contains(&rows), "{rows}");
+        assert_eq!(read(120_000_000).unwrap().rows, 100_000);
+    }
+}
+
+#[test]
+fn a_file_that_is_compressed_in_another_way_is_refused_with_that_way() {
+    let mut file = file(&[("x", Arc::new(StringArray::from(vec!["a"])))]);
+    // The path of the column, and behind it the codec.
+    let [path @ .., _] = [0x19, 0x18, 1, b'x', 0x15, 0];
+    let at = file.windows(path.len()).position(|bytes| bytes == path).expect("there is a column");
+    file[at + path.len()] = 1 << 1;
+    let wanted = need(vec![field("x", DataType::Utf8, false)]);
+    let error = load(&wanted, &file, &TableOptions::default()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "table us_cities: the Parquet file is compressed with SNAPPY, which is not read here; write it again with zstd or uncompressed"
+    );
 }
 
 #[test]

@@ -103,6 +103,21 @@ fn add(root: &TempDir, inputs: &Inputs, known: &[FileEntry], names: &[&str]) -> 
     new.into_iter().map(|file| file.entry(String::new())).collect()
 }
 
+/// What is open has buffers, and perhaps a decoder.
+#[test]
+fn a_file_is_not_opened_before_its_turn() {
+    let mut setup = Setup::new(Format::Csv, &["a", "b"]);
+    setup.assigned();
+    setup.assigned();
+    setup.read(0);
+    setup.source.read(RunId(1), &TopicPartition::new("t", 1), Offset::ZERO);
+    assert_eq!(setup.offsets(), [0, 1]);
+    assert!(matches!(setup.event(), Some(SourceEvent::End { .. })));
+    fs::remove_file(setup.root.path().join("b")).unwrap();
+    let event = setup.event();
+    assert!(matches!(&event, Some(SourceEvent::Failed { at, .. }) if at.partition == 1), "{event:?}");
+}
+
 #[test]
 fn a_new_file_joins_its_directory_before_that_is_assigned() {
     let mut setup = Setup::new(Format::Raw, &["a"]);

@@ -74,9 +74,9 @@ fn a_window_that_would_take_too_much_memory_is_refused_by_name() {
         let (magic, last_raw_block_of_2) = ([0x28, 0xb5, 0x2f, 0xfd], [0x11, 0, 0]);
         [&magic[..], &[0, (log - 10) << 3], &last_raw_block_of_2, b"1\n"].concat()
     };
-    assert_eq!(read(ZSTD, &frame(27), Format::JsonLines), [(0, "1".to_owned())]);
-    let (records, message) = broken(&frame(28), ZSTD);
-    assert!(records == 1 && message.contains("looks back further than 128 MiB"), "{message}");
+    assert_eq!(read(ZSTD, &frame(23), Format::JsonLines), [(0, "1".to_owned())]);
+    let (records, message) = broken(&frame(24), ZSTD);
+    assert!(records == 1 && message.contains("looks back further than 8 MiB"), "{message}");
 }
 
 #[test]
