@@ -116,7 +116,7 @@ fn route(
         RouteContent::Records => &[],
     };
     let columns = fields.iter().map(|field| column(u, field, n)).collect::<Drawn<_>>()?;
-    let any = |u: &mut Unstructured<'_>| Ok(u.choose(&[&b""[..], b"k", b"\xff\0"]).copied()?);
+    let any = |u: &mut Unstructured<'_>| u.choose(&[&b""[..], b"k", b"\xff\0"]).copied();
     let keys = if u.arbitrary()? { Some(var_bytes(u, n, any)?) } else { None };
     let headers = if u.arbitrary()? {
         let names = var_bytes(u, n, |u| Ok(u.choose(&["", "h", "ü"])?.as_bytes()))?;
@@ -144,7 +144,7 @@ fn column(u: &mut Unstructured<'_>, field: &Field, n: usize) -> Drawn<wit::Colum
             Data::VarBytes(var_bytes(u, n, |u| Ok(u.choose(&["1", "{\"a\":[]}", "\"\""])?.as_bytes()))?)
         }
         DataType::Binary => {
-            Data::VarBytes(var_bytes(u, n, |u| Ok(u.choose(&[&b""[..], b"\xff"]).copied()?))?)
+            Data::VarBytes(var_bytes(u, n, |u| u.choose(&[&b""[..], b"\xff"]).copied())?)
         }
     };
     Ok(wit::ColumnResult { data, validity })
