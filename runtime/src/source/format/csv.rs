@@ -84,17 +84,22 @@ impl Rows {
 
     /// What stands at the front of the window, and how far that was looked at. [`Scan::Partial`] only if it is
     /// longer than a record may be.
+    ///
+    /// It never looks further than the longest record with its line end reaches, so that the size of the window makes no
+    /// difference.
     fn scan(&mut self, window: &mut Window) -> io::Result<(Scan, usize)> {
+        let reach = self.max + 2;
         loop {
             let bytes = window.bytes();
-            let (bytes, last) = match self.distrusted_line(window) {
-                Some(end) => (&bytes[..end], true),
-                None => (bytes, window.ended()),
+            let (end, last) = match self.distrusted_line(window) {
+                Some(end) => (end, true),
+                None => (bytes.len(), window.ended()),
             };
-            match scan_row(bytes, self.delimiter, last, &mut self.fields) {
-                Scan::Partial if bytes.len() <= self.max + 1 => {}
+            let last = last && end <= reach;
+            match scan_row(&bytes[..end.min(reach)], self.delimiter, last, &mut self.fields) {
+                Scan::Partial if end <= reach => {}
                 scan @ Scan::Stray(at) => return Ok((scan, at)),
-                scan => return Ok((scan, bytes.len())),
+                scan => return Ok((scan, end.min(reach))),
             }
             window.extend()?;
         }
@@ -228,7 +233,8 @@ fn find_delimiter(window: &mut Window, max: usize) -> io::Result<u8> {
     while physical_line(window.bytes()).is_none() && !window.ended() && window.bytes().len() <= max {
         window.extend()?;
     }
-    Ok(detect_delimiter(window.bytes()))
+    // No more than may be a header, so that the size of the window makes no difference.
+    Ok(detect_delimiter(&window.bytes()[..window.bytes().len().min(max + 1)]))
 }
 
 fn columns(row: &[u8], fields: &[FieldSpan]) -> Result<Vec<Column>, OpenError> {

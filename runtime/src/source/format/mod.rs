@@ -333,7 +333,9 @@ const MAX_RECORD_BYTES: usize = 256 << 20;
 const KEPT_BYTES: usize = 64 << 10;
 
 fn skip_bom(window: &mut Window) -> io::Result<()> {
-    window.extend()?;
+    while window.bytes().len() < BOM.len() && !window.ended() {
+        window.extend()?;
+    }
     if window.bytes().starts_with(BOM) {
         window.consume(BOM.len());
     }

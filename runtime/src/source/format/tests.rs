@@ -136,6 +136,22 @@ fn as_much_is_kept_of_a_record_that_is_too_large_however_it_arrives() {
 }
 
 #[test]
+fn a_header_is_read_or_refused_alike_however_its_bytes_arrive() {
+    let told = |bytes: &'static [u8], chunk| {
+        let input = Box::new(Cursor::new(bytes));
+        let reader = RecordReader::open_in_chunks(input, "in/file", &options(Format::Csv, 10), chunk);
+        reader.map(|reader| entries(reader, 1)).map_err(|e| e.to_string())
+    };
+    let longer = "E_INPUT_HEADER: the header of in/file is longer than a record may be; is this a CSV file?";
+    for chunk in [1, 2, 11, CHUNK] {
+        assert_eq!(told(b"a,\"b, and some more\"c\n", chunk), Err(longer.to_owned()), "in chunks of {chunk}");
+        assert_eq!(told(b"a,b,c and more ;;;;;;\n", chunk), Err(longer.to_owned()), "in chunks of {chunk}");
+        let marked = told(b"\xef\xbb\xbfa\n1\n", chunk);
+        assert_eq!(marked, Ok(vec![(0, r#"{"a":"1"}"#.to_owned())]), "in chunks of {chunk}");
+    }
+}
+
+#[test]
 fn a_row_is_a_json_object_of_strings_in_the_order_of_the_header() {
     check_csv(
         "id,first_name\n1,Zoë\n\n2,\n",
@@ -273,6 +289,22 @@ fn write_row(row: &[String]) -> String {
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::sample::select(&b"ab\",\"\n\r\n,\xff \x00"[..]), 0..120)
         .prop_map(|body| [b"a,b\n".to_vec(), body].concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// The law of the fuzzer, for bytes that look like files.
+    #[test]
+    fn any_file_is_cut_alike_however_its_bytes_arrive_and_wherever_reading_begins(
+        kind in 0..3_u8,
+        delimiter in prop::sample::select(&b"\0,;"[..]),
+        max in 0..40_u8,
+        piece in 0..20_u8,
+        file in "\u{feff}?([ab,;\"é]|\"\"|,\"|\",|\n|\r\n|\r|x{15}){0,30}",
+    ) {
+        fuzzing::any_file(&[&[kind, delimiter, max, piece], file.as_bytes()].concat());
+    }
 }
 
 proptest! {
