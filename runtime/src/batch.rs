@@ -268,6 +268,10 @@ impl Batch {
 
     /// The rows in order, cut so that no part has more than `most` bytes, but for a record that has more by itself.
     pub fn cuts(&self, most: usize) -> Vec<Range<usize>> {
+        let all = 0..self.len();
+        if self.bytes(&all) <= most {
+            return Vec::from_iter((!all.is_empty()).then_some(all));
+        }
         let mut cuts = Vec::new();
         let mut start = 0;
         for row in 0..self.len() {
@@ -339,6 +343,19 @@ impl BatchBuilder {
             unreadable: Vec::new(),
             bytes: 0,
         }
+    }
+
+    /// Makes room for as much as a batch of `records` with `bytes` of values and some more: growing step by step would
+    /// copy what is there, and leave up to half of the room unused for as long as the batch is under way.
+    pub fn reserve(&mut self, records: usize, bytes: usize) {
+        let room = |n: usize| n + n / 8;
+        let records = room(records);
+        self.offsets.reserve(records);
+        self.timestamps.reserve(records);
+        self.values.offsets.reserve(records);
+        self.values.data.reserve(room(bytes));
+        self.keys.offsets.reserve(records);
+        self.headers.starts.reserve(records);
     }
 
     /// Adds the record at `offset`, which is at or behind [`Self::next`].

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
-    TimestampMicrosecondArray,
+    ArrayRef, GenericByteBuilder, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{BinaryType, ByteArrayType, Schema, SchemaRef, Utf8Type};
 use serde_json::json;
 
 use crate::batch::{Batch, Headers, VarBytes};
@@ -365,25 +365,34 @@ fn field(name: &str, data_type: DataType, nullable: bool) -> Field {
 }
 
 fn record_rows(batch: &Batch, rows: &[u32]) -> RecordBatch {
-    let mut columns = RecordColumns::default();
+    let bytes = rows.iter().map(|&row| batch.values().bytes(&(row as usize..row as usize + 1))).sum();
+    let mut columns = RecordColumns::with_room(rows.len(), bytes);
     rows.iter().for_each(|&row| columns.push(batch, row as usize));
     RecordBatch::try_new(records_schema(), columns.finish()).expect("all columns have one entry per row")
 }
 
 /// Records as rows of [`records_schema`].
-#[derive(Default)]
 struct RecordColumns {
     key: TextOrBytes,
     value: TextOrBytes,
-    headers: StringBuilder,
+    headers: Sparse<Utf8Type>,
     timestamps: Vec<Option<i64>>,
 }
 
 impl RecordColumns {
+    fn with_room(rows: usize, value_bytes: usize) -> Self {
+        Self {
+            key: TextOrBytes::with_room(rows, 0),
+            value: TextOrBytes::with_room(rows, value_bytes),
+            headers: Sparse::with_room(rows, 0),
+            timestamps: Vec::with_capacity(rows),
+        }
+    }
+
     fn push(&mut self, batch: &Batch, row: usize) {
         self.key.push(batch.keys().get(row));
         self.value.push(batch.values().get(row));
-        self.headers.append_option(headers_json(batch.headers(), row));
+        self.headers.push(headers_json(batch.headers(), row).as_deref());
         // Kafka has milliseconds, and -1 for none; a number too large for microseconds is no time anybody means.
         let micros = |ms: i64| ms.checked_mul(1000).filter(|_| ms != -1);
         self.timestamps.push(micros(batch.timestamps()[row]));
@@ -392,34 +401,69 @@ impl RecordColumns {
     fn push_unreadable(&mut self, bytes: &[u8]) {
         self.key.push(None);
         self.value.push(Some(bytes));
-        self.headers.append_null();
+        self.headers.push(None);
         self.timestamps.push(None);
     }
 
-    fn finish(mut self) -> Vec<ArrayRef> {
+    fn finish(self) -> Vec<ArrayRef> {
         let timestamps = TimestampMicrosecondArray::from(self.timestamps).with_timezone("UTC");
         let (key, key_bytes) = self.key.finish();
         let (value, value_bytes) = self.value.finish();
-        vec![key, key_bytes, value, value_bytes, Arc::new(self.headers.finish()), Arc::new(timestamps)]
+        vec![key, key_bytes, value, value_bytes, self.headers.finish(), Arc::new(timestamps)]
     }
 }
 
 /// Byte strings split into those that are text and those that are not.
-#[derive(Default)]
 struct TextOrBytes {
-    text: StringBuilder,
-    bytes: BinaryBuilder,
+    text: Sparse<Utf8Type>,
+    bytes: Sparse<BinaryType>,
 }
 
 impl TextOrBytes {
-    fn push(&mut self, entry: Option<&[u8]>) {
-        let text = entry.and_then(|bytes| std::str::from_utf8(bytes).ok());
-        self.text.append_option(text);
-        self.bytes.append_option(entry.filter(|_| text.is_none()));
+    fn with_room(rows: usize, bytes: usize) -> Self {
+        Self { text: Sparse::with_room(rows, bytes), bytes: Sparse::with_room(rows, 0) }
     }
 
-    fn finish(&mut self) -> (ArrayRef, ArrayRef) {
-        (Arc::new(self.text.finish()), Arc::new(self.bytes.finish()))
+    fn push(&mut self, entry: Option<&[u8]>) {
+        let text = entry.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        self.text.push(text);
+        self.bytes.push(entry.filter(|_| text.is_none()));
+    }
+
+    fn finish(self) -> (ArrayRef, ArrayRef) {
+        (self.text.finish(), self.bytes.finish())
+    }
+}
+
+/// A column that often stays without a value; it takes no room before its first.
+struct Sparse<T: ByteArrayType> {
+    rows: usize,
+    room: (usize, usize),
+    made: Option<GenericByteBuilder<T>>,
+}
+
+impl<T: ByteArrayType> Sparse<T> {
+    fn with_room(rows: usize, bytes: usize) -> Self {
+        Self { rows: 0, room: (rows, bytes), made: None }
+    }
+
+    fn push(&mut self, entry: Option<&T::Native>) {
+        if entry.is_some() && self.made.is_none() {
+            let mut made = GenericByteBuilder::with_capacity(self.room.0, self.room.1);
+            made.append_nulls(self.rows);
+            self.made = Some(made);
+        }
+        self.rows += 1;
+        if let Some(made) = &mut self.made {
+            made.append_option(entry);
+        }
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self.made {
+            Some(mut made) => Arc::new(made.finish()),
+            None => new_null_array(&T::DATA_TYPE, self.rows),
+        }
     }
 }
 
@@ -512,7 +556,7 @@ fn trapped<'a>(batch: &Batch, failed: &'a Failed) -> DeadLetter<'a> {
 }
 
 fn dead_letter_rows(batch: &Batch, plan: &PlanRef, all: &[DeadLetter<'_>]) -> RoutePart {
-    let mut records = RecordColumns::default();
+    let mut records = RecordColumns::with_room(all.len(), 0);
     for dead in all {
         match dead.row {
             Some(row) => records.push(batch, row as usize),

@@ -92,8 +92,9 @@ impl Pipeline {
         let chosen = candidate.choose(&mut history, &mut log, &store, options.adopt)?;
         let names = sinks.iter().map(|(name, _)| name.as_str().into()).collect::<Vec<Arc<str>>>();
         let log_bytes = config.limits.log_bytes_per_second.bytes();
-        let rules = plans::PlanRules::new(sandbox, store, history.plans.clone(), names.clone(), log_bytes);
-        let description = rules.description(&chosen)?;
+        let (newest, description) = (chosen.plan().clone(), chosen.description().clone());
+        let plans = history.plans.clone();
+        let rules = plans::PlanRules::new(sandbox, store, plans, names.clone(), log_bytes, chosen);
 
         let SourceConfig::Files(source_config) = &config.source;
         let inputs = Inputs::new(&source_config.path, source_config.format.map(inputs::format_of));
@@ -107,7 +108,7 @@ impl Pipeline {
         let source = file_source(config, source_config, options, inputs, &log, &budget, generation, topic_id);
         let (history, plan) = {
             let held = log.lock().expect("nobody panics with the log in hand");
-            (held.0.clone(), held.0.plans[&chosen.plan].clone())
+            (held.0.clone(), held.0.plans[&newest.plan].clone())
         };
         let settings = Settings {
             pipeline: config.name.as_str().into(),
@@ -120,7 +121,7 @@ impl Pipeline {
         let parts = Parts {
             settings,
             history,
-            newest: chosen.clone(),
+            newest: newest.clone(),
             log: Box::new(FileLog::open(state.plans())?),
             source: Box::new(source),
             budget,
@@ -129,7 +130,7 @@ impl Pipeline {
             workers: config.limits.workers.get() as usize,
             verify_fraction: config.sandbox.verify_fraction.get(),
         };
-        Ok(Self { parts, plan: (chosen.plan, plan), description, tallies, _state: state })
+        Ok(Self { parts, plan: (newest.plan, plan), description, tallies, _state: state })
     }
 
     /// The plan that will run, and its number.

@@ -18,14 +18,37 @@ use crate::plan::store::Store;
 use crate::plan::{self, Entry, History, Plan, PlanLimits, PlanLog, TableRef};
 use crate::route::{Bindings, DEAD_LETTERS, dead_letters_schema};
 use crate::rule::Rule;
-use crate::sandbox::{Init, InstanceLimits, Sandbox, StartError, Transform};
+use crate::sandbox::{Init, Instance, InstanceLimits, Sandbox, StartError, Transform};
 use crate::sink::state::PlanRef;
 use crate::tables::{TableOptions, file};
 
-/// The plan that the pipeline file asks for, and the bytes it names; nothing is stored yet.
+/// The plan that the pipeline file asks for, the bytes it names, and an instance that started; nothing is stored yet.
 pub(super) struct Candidate {
     plan: Plan,
     bytes: Vec<Vec<u8>>,
+    transform: Transform,
+    init: Init,
+    started: Instance,
+}
+
+/// The plan that runs.
+pub(super) struct Chosen {
+    plan: PlanRef,
+    transform: Transform,
+    init: Init,
+    started: Instance,
+}
+
+impl Chosen {
+    /// Which one it is.
+    pub(super) fn plan(&self) -> &PlanRef {
+        &self.plan
+    }
+
+    /// What its transform says of itself.
+    pub(super) fn description(&self) -> &Arc<Description> {
+        &self.init.description
+    }
 }
 
 /// The pipeline file, or something it names, changed since the newest plan was taken from it.
@@ -68,10 +91,13 @@ impl Candidate {
             .load(&component)
             .with_context(|| format!("loading the component {}", config.transform.component.display()))?;
         let may_use = instance_limits(&limits(config), config.limits.log_bytes_per_second.bytes());
-        check_settings(config, &transform.describe(&[], &may_use)?)?;
+        let mut description = transform.describe(&[], &may_use)?;
+        check_settings(config, &description)?;
         let given: Vec<_> =
             config.transform.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let description = transform.describe(&given, &may_use)?;
+        if !given.is_empty() {
+            description = transform.describe(&given, &may_use)?;
+        }
         check_tables(config, &description)?;
         let routes: Vec<&str> = description.routes.iter().map(|route| &*route.name).collect();
         config.check_routes(&routes)?;
@@ -96,18 +122,30 @@ impl Candidate {
             routes: routes_of(config),
             declared: String::new(),
         };
-        // One that does not start must not become the plan.
-        let limits = instance_limits(&plan.limits, config.limits.log_bytes_per_second.bytes());
-        let description = Arc::new(description);
-        transform.instance(&Init { settings: given, tables: loaded, limits, description })?;
         plan.declared = crate::digest::of(&serde_json::to_vec(&plan).expect("a plan is plain data"));
-        Ok(Self { plan, bytes })
+        let (settings, description) = (plan.settings.clone().into_iter().collect(), Arc::new(description));
+        let init = Init { settings, tables: loaded, limits: may_use, description };
+        // One that does not start must not become the plan.
+        let started = transform.instance(&init)?;
+        Ok(Self { plan, bytes, transform, init, started })
     }
 
     /// The newest plan if the file did not change since it was last taken over, however far the log moved on;
     /// otherwise this one, if that is wanted.
     pub(super) fn choose(
         self,
+        history: &mut History,
+        log: &mut dyn PlanLog,
+        store: &Store,
+        adopt: bool,
+    ) -> Result<Chosen> {
+        let plan = self.adopt(history, log, store, adopt)?;
+        let Self { transform, init, started, .. } = self;
+        Ok(Chosen { plan, transform, init, started })
+    }
+
+    fn adopt(
+        &self,
         history: &mut History,
         log: &mut dyn PlanLog,
         store: &Store,
@@ -317,19 +355,20 @@ pub(super) struct PlanRules {
 }
 
 impl PlanRules {
+    /// For `plans`, of which the `chosen` one is loaded.
     pub(super) fn new(
         sandbox: Sandbox,
         store: Store,
         plans: BTreeMap<u64, Plan>,
         sinks: Vec<Arc<str>>,
         log_bytes_per_second: u64,
+        chosen: Chosen,
     ) -> Self {
-        Self { sandbox, store, plans, sinks, log_bytes_per_second, loaded: Mutex::default() }
-    }
-
-    /// What the transform of a plan says of itself.
-    pub(super) fn description(&self, plan: &PlanRef) -> Result<Arc<Description>> {
-        Ok(self.get(plan)?.init.description.clone())
+        let Chosen { plan, transform, init, started } = chosen;
+        let bindings = Arc::new(bindings(&plans[&plan.plan], &sinks));
+        let chosen = LoadedPlan { transform, init, bindings, started: Mutex::new(Some(started)) };
+        let loaded = Mutex::new(BTreeMap::from([(plan.plan, Arc::new(chosen))]));
+        Self { sandbox, store, plans, sinks, log_bytes_per_second, loaded }
     }
 
     fn get(&self, plan: &PlanRef) -> Result<Arc<LoadedPlan>> {
@@ -363,7 +402,8 @@ impl PlanRules {
             tables.push(Arc::new(parse_table(&description, name, reference, &bytes)?));
         }
         let bindings = Arc::new(bindings(plan, &self.sinks));
-        Ok(LoadedPlan { transform, init: Init { settings, tables, limits, description }, bindings })
+        let init = Init { settings, tables, limits, description };
+        Ok(LoadedPlan { transform, init, bindings, started: Mutex::default() })
     }
 }
 
@@ -372,6 +412,8 @@ struct LoadedPlan {
     transform: Transform,
     init: Init,
     bindings: Arc<Bindings>,
+    /// An instance that nobody has used yet, if there is one.
+    started: Mutex<Option<Instance>>,
 }
 
 impl Rules for PlanRules {
@@ -398,6 +440,9 @@ impl Loaded for LoadedPlan {
     }
 
     fn instance(&self) -> Result<Box<dyn Rule>, Stop> {
+        if let Some(started) = self.started.lock().expect("nobody panics with the instance in hand").take() {
+            return Ok(Box::new(started));
+        }
         self.transform.instance(&self.init).map(|rule| Box::new(rule) as _).map_err(|e| no_start(&e))
     }
 

@@ -58,7 +58,8 @@ impl Cache {
         ours.then_some(Compiled(code))
     }
 
-    /// Keeps `code` as `name`, all of it or nothing. A failure is only a warning.
+    /// Keeps `code` as `name`. A failure is only a warning. Nobody waits until it is durable: what a power cut leaves of it
+    /// is told by the hash, and made again.
     pub(super) fn put(&self, name: &str, code: &[u8]) {
         let tag = self.mac(name, code).finalize().into_bytes();
         let written = replace(&self.dir, name, &[code, &tag]);
@@ -111,6 +112,7 @@ fn make_key(dir: &Path, path: &Path) -> io::Result<()> {
     getrandom::fill(&mut key).map_err(|e| io::Error::other(e.to_string()))?;
     let temporary = temporary(dir)?;
     write_private(&temporary, &[&key])?;
+    File::open(&temporary)?.sync_all()?;
     let linked = fs::hard_link(&temporary, path);
     fs::remove_file(&temporary)?;
     linked.or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
@@ -124,8 +126,7 @@ fn replace(dir: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
 
 fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    parts.iter().try_for_each(|part| file.write_all(part))?;
-    file.sync_all()
+    parts.iter().try_for_each(|part| file.write_all(part))
 }
 
 fn temporary(dir: &Path) -> io::Result<PathBuf> {

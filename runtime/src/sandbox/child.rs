@@ -106,6 +106,10 @@ pub fn serve(of: &str, input: impl Read, mut output: impl Write) -> io::Result<(
         other => return Err(io::Error::other(format!("`{other}` is neither work nor judge"))),
     };
     limit_this_process()?;
+    // Records are under way when a judge is needed; for a transform they all wait.
+    if of == Use::Judge {
+        rustix::process::nice(10)?;
+    }
     let mut bytes = Vec::new();
     input.take(MAX_COMPONENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     let engine = engine::compiler(of).map_err(|e| io::Error::other(format!("{e:#}")))?;
@@ -119,8 +123,7 @@ pub fn serve(of: &str, input: impl Read, mut output: impl Write) -> io::Result<(
     output.flush()
 }
 
-/// From here on this process cannot become large, run for long, write a file, or outlive whoever asked; and what has
-/// records to move goes first.
+/// From here on this process cannot become large, run for long, write a file, or outlive whoever asked.
 fn limit_this_process() -> io::Result<()> {
     for (resource, most) in [
         (Resource::As, MAX_MEMORY_BYTES),
@@ -134,7 +137,6 @@ fn limit_this_process() -> io::Result<()> {
     }
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::process::nice(5)?;
     // Nobody sends: it waits until the time is over.
     let (keep, never) = bounded::<()>(0);
     std::thread::Builder::new().name("too-late".to_owned()).spawn(move || {

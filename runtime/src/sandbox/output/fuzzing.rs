@@ -143,9 +143,7 @@ fn column(u: &mut Unstructured<'_>, field: &Field, n: usize) -> Drawn<wit::Colum
         DataType::Json => {
             Data::VarBytes(var_bytes(u, n, |u| Ok(u.choose(&["1", "{\"a\":[]}", "\"\""])?.as_bytes()))?)
         }
-        DataType::Binary => {
-            Data::VarBytes(var_bytes(u, n, |u| u.choose(&[&b""[..], b"\xff"]).copied())?)
-        }
+        DataType::Binary => Data::VarBytes(var_bytes(u, n, |u| u.choose(&[&b""[..], b"\xff"]).copied())?),
     };
     Ok(wit::ColumnResult { data, validity })
 }

@@ -14,6 +14,9 @@ use super::{FilesConfig, Format};
 use crate::offset::TopicPartition;
 use crate::sink::state::PlanRef;
 
+/// The column with the offset of a row's record.
+pub(super) const OFFSET: &str = "weir_offset";
+
 /// A file that takes rows.
 pub(super) enum Encoder {
     Parquet(Box<ParquetFile>),
@@ -45,9 +48,7 @@ impl Encoder {
     ) -> io::Result<Self> {
         let file = Counted::new(file);
         Ok(match format {
-            Format::Parquet => {
-                Self::Parquet(Box::new(ParquetFile::new(config, rows.schema(), origin, file)?))
-            }
+            Format::Parquet => Self::Parquet(Box::new(ParquetFile::new(config, rows, origin, file)?)),
             Format::JsonLines => Self::JsonLines(JsonLines::new(file)),
         })
     }
@@ -128,7 +129,7 @@ pub(super) fn with_provenance(
     let columns: [(&str, ArrayRef); 5] = [
         ("weir_topic", Arc::new(DictionaryArray::<Int32Type>::new(vec![0; n].into(), topic))),
         ("weir_partition", Arc::new(Int32Array::from_value(origin.at.partition, n))),
-        ("weir_offset", Arc::new(Int64Array::from(offsets.to_vec()))),
+        (OFFSET, Arc::new(Int64Array::from(offsets.to_vec()))),
         ("weir_index", Arc::new(Int32Array::from(index.to_vec()))),
         ("weir_plan", Arc::new(Int64Array::from_value(origin.plan.plan as i64, n))),
     ];

@@ -1,18 +1,26 @@
 //! Rows as Parquet, in row groups small enough that many open files fit into memory. It never holds more of a file
 //! than one row group.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::io;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
 
 use super::FilesConfig;
-use super::encode::{Counted, Origin};
+use super::encode::{Counted, OFFSET, Origin};
+
+/// How many values of a column say how it is written.
+const LOOKED_AT: usize = 4_096;
+
+/// So many different values tell nothing yet.
+const FEW: usize = 64;
 
 /// A Parquet file under way.
 ///
@@ -23,13 +31,15 @@ pub(super) struct ParquetFile {
 }
 
 impl ParquetFile {
+    /// A file for rows like `rows`, which are not written yet.
     pub(super) fn new(
         config: &FilesConfig,
-        schema: SchemaRef,
+        rows: &RecordBatch,
         origin: Origin<'_>,
         file: Counted,
     ) -> io::Result<Self> {
-        let writer = ArrowWriter::try_new(file, schema, Some(properties(config, origin))).map_err(to_io)?;
+        let properties = properties(config, rows, origin);
+        let writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).map_err(to_io)?;
         Ok(Self { writer })
     }
 
@@ -46,14 +56,20 @@ impl ParquetFile {
     }
 }
 
-fn properties(config: &FilesConfig, origin: Origin<'_>) -> WriterProperties {
+fn properties(config: &FilesConfig, rows: &RecordBatch, origin: Origin<'_>) -> WriterProperties {
     let note = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
     let notes = vec![
         note("weir.pipeline", &config.pipeline),
         note("weir.plan", &origin.plan.plan.to_string()),
         note("weir.digest", &origin.plan.digest),
     ];
-    WriterProperties::builder()
+    let columns = rows.schema_ref().fields().iter().zip(rows.columns());
+    let plain = columns.filter(|(field, column)| is_counted(field.name()) || !repeats(column));
+    let plain = plain.map(|(field, _)| ColumnPath::from(vec![field.name().clone()]));
+    let builder = plain.fold(WriterProperties::builder(), |builder, column| {
+        builder.set_column_dictionary_enabled(column, false)
+    });
+    builder
         // The oldest: read by everything that reads Parquet.
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a level of zstd")))
@@ -61,6 +77,29 @@ fn properties(config: &FilesConfig, origin: Origin<'_>) -> WriterProperties {
         .set_max_row_group_bytes(Some(config.row_group_bytes))
         .set_key_value_metadata(Some(notes))
         .build()
+}
+
+/// Whether no two rows of a file have the same value by what the column is.
+fn is_counted(column: &str) -> bool {
+    column == OFFSET
+}
+
+/// Whether a dictionary of the column's values is likely to be worth it, by the first rows of a file: where most are
+/// different, it costs the search for each of them, and then holds all of them beside what refers to them.
+fn repeats(column: &ArrayRef) -> bool {
+    if let Some(texts) = column.as_string_opt::<i32>() {
+        return mostly_known(texts.iter().flatten());
+    }
+    column.as_binary_opt::<i32>().is_none_or(|all| mostly_known(all.iter().flatten()))
+}
+
+fn mostly_known<T: Hash + Eq>(values: impl Iterator<Item = T>) -> bool {
+    let (mut known, mut n) = (HashSet::new(), 0);
+    values.take(LOOKED_AT).for_each(|value| {
+        known.insert(value);
+        n += 1;
+    });
+    known.len() <= FEW.max(n / 2)
 }
 
 /// Keeps the cause that lies below, so that a full disk is told from rows that cannot be encoded.

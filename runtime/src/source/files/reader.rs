@@ -59,6 +59,8 @@ pub struct FileSource {
     parked: BTreeMap<TopicPartition, Held>,
     next_scan: Option<Instant>,
     said_exhausted: bool,
+    /// Records of the last batch, and bytes of their values: the next one is mostly like it.
+    last: (usize, usize),
 }
 
 impl std::fmt::Debug for FileSource {
@@ -116,6 +118,7 @@ impl FileSource {
             parked: BTreeMap::new(),
             next_scan: None,
             said_exhausted: false,
+            last: (0, 0),
         };
         source.take_up(entries);
         source
@@ -185,6 +188,7 @@ impl FileSource {
         };
         let mut builder = BatchBuilder::new(at.clone(), reader.next());
         let (records, bytes) = (self.settings.batch_records, self.settings.batch_bytes);
+        builder.reserve(self.last.0, self.last.1.min(bytes));
         if let Err(error) = reader.fill(&mut builder, records, bytes) {
             held.state = State::Failed(None);
             return Some(Poll::Event(SourceEvent::Failed { at, error }));
@@ -195,6 +199,7 @@ impl FileSource {
         let Some(permit) = self.budget.acquire(builder.bytes()) else { return Some(Poll::Closed) };
         let (run, next) = (held.run, builder.next());
         let batch = builder.finish(next, permit).expect("it has a record");
+        self.last = (batch.len(), batch.values().data.len());
         Some(Poll::Event(SourceEvent::Batch { run, batch }))
     }
 
