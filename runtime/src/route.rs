@@ -614,3 +614,26 @@ fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Array as _;
+
+    use super::*;
+
+    #[test]
+    fn a_column_whose_first_value_comes_late_has_it_in_its_place() {
+        let mut column = Sparse::<Utf8Type>::with_room(3, 0);
+        [None, None, Some("a"), None].into_iter().for_each(|entry| column.push(entry));
+        let expected: ArrayRef = Arc::new(StringArray::from(vec![None, None, Some("a"), None]));
+        assert_eq!(&column.finish(), &expected);
+    }
+
+    #[test]
+    fn a_column_without_any_value_has_its_rows() {
+        let mut column = Sparse::<BinaryType>::with_room(2, 0);
+        [None, None].into_iter().for_each(|entry| column.push(entry));
+        let column = column.finish();
+        assert_eq!((column.len(), column.null_count()), (2, 2));
+    }
+}

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 pub(crate) mod native;
+pub(crate) mod runs;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -78,13 +79,21 @@ pub(crate) struct Customers {
 
 impl Customers {
     pub(crate) fn load(interruptible: bool) -> Self {
-        let options = SandboxOptions { interruptible, ..SandboxOptions::default() };
+        Self::load_in(SandboxOptions { interruptible, ..SandboxOptions::default() }, &cities_csv())
+    }
+
+    /// With a table of cities of one's own, and compiled code kept in `cache_dir`.
+    pub(crate) fn load_with(cache_dir: Option<PathBuf>, cities: &[u8]) -> Self {
+        Self::load_in(SandboxOptions { cache_dir, ..SandboxOptions::default() }, cities)
+    }
+
+    fn load_in(options: SandboxOptions, csv: &[u8]) -> Self {
         let sandbox = Sandbox::new(options).expect("the machine can run a sandbox");
         let component = std::fs::read(env!("WEIR_CUSTOMERS_WASM")).expect("the build made it");
         let transform = sandbox.load(&component).expect("it is a transform");
         let description =
             Arc::new(transform.describe(&[], &InstanceLimits::default()).expect("it describes itself"));
-        let tables = vec![Arc::new(cities(&description))];
+        let tables = vec![Arc::new(cities(&description, csv))];
         Self {
             transform,
             init: Init { settings: Vec::new(), tables, limits: InstanceLimits::default(), description },
@@ -92,9 +101,13 @@ impl Customers {
     }
 }
 
-fn cities(description: &Description) -> Table {
-    let csv = std::fs::read(data("us_cities.csv")).expect("the sample is there");
-    load(&description.tables[0], &csv, &TableOptions::default()).expect("the sample is a table")
+fn cities(description: &Description, csv: &[u8]) -> Table {
+    load(&description.tables[0], csv, &TableOptions::default()).expect("the sample is a table")
+}
+
+/// The reference table of the sample.
+pub(crate) fn cities_csv() -> Vec<u8> {
+    std::fs::read(data("us_cities.csv")).expect("the sample is there")
 }
 
 fn data(file: &str) -> PathBuf {

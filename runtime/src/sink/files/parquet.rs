@@ -112,3 +112,34 @@ fn to_io(error: ParquetError) -> io::Error {
         other => io::Error::new(io::ErrorKind::InvalidData, other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{BinaryArray, Int64Array, StringArray};
+
+    use super::*;
+
+    fn texts(n: usize, different: usize) -> ArrayRef {
+        Arc::new(StringArray::from_iter_values((0..n).map(|i| (i % different).to_string())))
+    }
+
+    #[test]
+    fn only_columns_in_which_values_repeat_have_a_dictionary() {
+        assert!(repeats(&texts(1_000, 500)));
+        assert!(!repeats(&texts(1_000, 501)));
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..1_000_u32).map(u32::to_le_bytes)));
+        assert!(!repeats(&bytes));
+        assert!(
+            repeats(&(Arc::new(Int64Array::from_iter_values(0..1_000)) as ArrayRef)),
+            "numbers are small"
+        );
+    }
+
+    #[test]
+    fn few_values_and_absent_ones_tell_nothing() {
+        assert!(repeats(&texts(FEW, FEW)));
+        assert!(repeats(&(Arc::new(StringArray::new_null(1_000)) as ArrayRef)));
+    }
+}
