@@ -15,7 +15,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
 use parquet::file::metadata::ParquetMetaData;
 
@@ -42,8 +42,12 @@ fn read_sound(need: &TableNeed, bytes: &[u8], options: &TableOptions, most: u64)
     if options.delimiter.is_some() {
         return Err(Problem::Delimiter);
     }
+    // Without what writers add for Arrow: a categorical column would come as a dictionary, whose size tells nothing of
+    // that of its values.
+    let reading = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder =
-        ParquetRecordBatchReaderBuilder::try_new(Bytes::copy_from_slice(bytes)).map_err(unreadable)?;
+        ParquetRecordBatchReaderBuilder::try_new_with_options(Bytes::copy_from_slice(bytes), reading);
+    let builder = builder.map_err(unreadable)?;
     let n_rows = builder.metadata().file_metadata().num_rows();
     let rows = u32::try_from(n_rows).ok().filter(|n| i32::try_from(*n).is_ok());
     let rows = rows.ok_or(Problem::TooMany(n_rows))?;
@@ -145,10 +149,7 @@ fn check_type(field: &Field, found: &ArrowType) -> Result<(), Problem> {
 }
 
 fn is_text(found: &ArrowType) -> bool {
-    match found {
-        ArrowType::Dictionary(_, value) => is_text(value),
-        other => matches!(other, ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View),
-    }
+    matches!(found, ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View)
 }
 
 fn is_binary(found: &ArrowType) -> bool {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
 use arrow::array::{
-    BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array,
-    Int32Array, LargeStringArray, StringArray, StringViewArray, TimestampMillisecondArray,
+    BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array,
+    Int8Array, Int32Array, LargeStringArray, StringArray, StringViewArray, TimestampMillisecondArray,
     TimestampNanosecondArray, UInt64Array,
 };
 
@@ -172,6 +172,7 @@ fn a_small_file_of_much_is_refused_before_all_of_it_is_unpacked() {
     for packed in [
         all(Arc::new(StringArray::from(vec![&*text; 100_000]))),
         all(Arc::new(StringViewArray::from(vec![&*text; 100_000]))),
+        all(Arc::new(DictionaryArray::<Int32Type>::from_iter(std::iter::repeat_n(&*text, 100_000)))),
     ] {
         assert!(packed.len() < 100_000, "{}", packed.len());
         let wanted = need(vec![field("x", DataType::Utf8, false)]);
