@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::compile::{self, Compiled, Refused};
 use super::engine::{self, Use};
+use super::load_error::KILLED;
 use super::{LoadError, MAX_COMPONENT_BYTES};
 
 /// The command by which a program that calls [`serve`] does so.
@@ -81,7 +82,7 @@ fn died(status: ExitStatus) -> LoadError {
     match (status.code(), status.signal().and_then(Signal::from_named_raw)) {
         (Some(TOO_LATE), _) => limit("900 s on the wall"),
         (_, Some(Signal::XCPU)) => limit("60 s of processor time"),
-        (_, Some(Signal::KILL)) => limit("60 s of processor time, or the system had no memory left for it"),
+        (_, Some(Signal::KILL)) => limit(KILLED),
         // So an allocation that fails ends a program, and a recursion that is too deep.
         (_, Some(Signal::ABORT)) => limit("2 GiB of memory, or than the compiler's stack holds"),
         _ => LoadError::Compiler { text: format!("its process ended with {status}") },

@@ -116,7 +116,19 @@ pub enum LoadError {
     },
 }
 
+/// What a compiler took that was killed: nobody can tell which of the two it was.
+pub(super) const KILLED: &str = "60 s of processor time, or the system had no memory left for it";
+
 impl LoadError {
+    /// Whether the same component would end in the same way the next time.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::CompileLimit { what } => *what != KILLED,
+            Self::Compiler { .. } => false,
+            _ => true,
+        }
+    }
+
     /// What a person can do.
     pub fn hint(&self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! A compiled transform: immutable, known by the digest of its bytes. It runs nothing itself.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::bindings::TransformComponentPre;
 use super::engine::{Sandbox, Use};
@@ -22,6 +22,8 @@ struct Shared {
     /// What the judge compiles when it is first needed.
     bytes: Box<[u8]>,
     judge: OnceLock<TransformComponentPre<Host>>,
+    /// Held while that is compiled, by one for all. Why it never can be, once that is known.
+    no_judge: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for Transform {
@@ -38,7 +40,8 @@ impl Transform {
         pre: TransformComponentPre<Host>,
         bytes: Box<[u8]>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { sandbox, digest, imports, pre, bytes, judge: OnceLock::new() }) }
+        let (judge, no_judge) = (OnceLock::new(), Mutex::default());
+        Self { shared: Arc::new(Shared { sandbox, digest, imports, pre, bytes, judge, no_judge }) }
     }
 
     /// `sha256:` and the digest of the component's bytes, in hexadecimal.
@@ -92,9 +95,19 @@ impl Transform {
                 if let Some(judge) = self.shared.judge.get() {
                     return Ok(judge);
                 }
-                // What kept it from being compiled may have passed the next time, so a failure is not remembered.
+                let mut why_not = self.shared.no_judge.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(why_not) = &*why_not {
+                    return Err(StartError::Judge(why_not.clone()));
+                }
+                if let Some(judge) = self.shared.judge.get() {
+                    return Ok(judge);
+                }
                 let linked = self.sandbox().link(&self.shared.bytes, self.digest(), of);
-                let (_, judge) = linked.map_err(|e| StartError::Judge(e.to_string()))?;
+                let (_, judge) = linked.map_err(|error| {
+                    // Anything else may go well the next time.
+                    *why_not = error.is_final().then(|| error.to_string());
+                    StartError::Judge(error.to_string())
+                })?;
                 Ok(self.shared.judge.get_or_init(|| judge))
             }
         }

@@ -1,6 +1,8 @@
 //! Files that are no transforms: what is wrong with each is said in words, with what to do.
 
-use weir::sandbox::{InstanceLimits, LoadError, Sandbox, SandboxOptions};
+use std::sync::Arc;
+
+use weir::sandbox::{Init, InstanceLimits, LoadError, Sandbox, SandboxOptions};
 
 use crate::guests;
 
@@ -82,6 +84,36 @@ fn a_child_compiles_what_this_process_would_have() {
         let (here, there) = told(&bytes);
         assert_eq!(here, there);
     }
+}
+
+#[test]
+fn a_judge_that_is_too_much_for_the_compiler_is_tried_once_by_one_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, asked) = (dir.path().join("compiler"), dir.path().join("asked"));
+    let weir = env!("CARGO_BIN_EXE_weir");
+    let script = format!(
+        "#!/bin/sh\n[ $2 = judge ] || exec '{weir}' \"$@\"\necho $$ >> '{}'\nkill -XCPU $$\n",
+        asked.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let options = SandboxOptions { compiler: Some(program), ..SandboxOptions::default() };
+    let transform = Sandbox::new(options).unwrap().load(guests::hostile()).unwrap();
+    let description = Arc::new(transform.describe(&[], &InstanceLimits::default()).unwrap());
+    let limits = InstanceLimits::default();
+    let init = Init { settings: Vec::new(), tables: Vec::new(), limits, description };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let error = transform.judge(&init).unwrap_err();
+                assert!(
+                    std::error::Error::source(&error).is_some() || error.to_string().contains("60 s"),
+                    "{error}"
+                );
+            });
+        }
+    });
+    assert_eq!(std::fs::read_to_string(asked).unwrap().lines().count(), 1);
 }
 
 /// A component with `n` times the same function.
