@@ -95,8 +95,10 @@ impl Candidate {
         check_settings(config, &description)?;
         let given: Vec<_> =
             config.transform.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        if !given.is_empty() {
-            description = transform.describe(&given, &may_use)?;
+        // As a plan of the past is described when it is replayed: with what the settings come to.
+        let settings = all_settings(&description, &given);
+        if !settings.is_empty() {
+            description = transform.describe(&settings.clone().into_iter().collect::<Vec<_>>(), &may_use)?;
         }
         check_tables(config, &description)?;
         let routes: Vec<&str> = description.routes.iter().map(|route| &*route.name).collect();
@@ -116,7 +118,7 @@ impl Candidate {
             digest: transform.digest().clone(),
             name: description.name.clone(),
             version: description.version.clone(),
-            settings: all_settings(&description, &given),
+            settings,
             tables,
             limits: limits(config),
             routes: routes_of(config),
