@@ -144,8 +144,9 @@ impl RecordReader {
     /// order mark in front of CSV or JSON lines is left out.
     ///
     /// A path that ends in `.gz` or `.zst` says that the bytes are compressed; they are unpacked while they are read,
-    /// but for [`Format::Raw`], which hands on what is there. Where they break off, or look back further than 8 MiB,
-    /// what is left is one unreadable record, as `broken-compression`, and the last one.
+    /// but for [`Format::Raw`], which hands on what is there. Where they break off,
+    /// what is left is one unreadable record, as `broken-compression`, and the last one. A frame that looks back further
+    /// than 8 MiB is [`Error::Read`] instead.
     ///
     /// # Errors
     /// [`Error::Read`], and [`Error::Header`] where the format has one.

@@ -173,6 +173,13 @@ impl Decoder {
         if input.failed {
             return Err(error);
         }
+        // No damage: whoever packs the file again loses nothing of it.
+        if error.to_string().contains("too much memory") {
+            let most = (1 << WINDOW_LOG_MAX) >> 20;
+            let text =
+                format!("it looks back further than {most} MiB; compress it without --long or --ultra");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         self.check_empty().map_or_else(Ok, |()| Ok(Broken { compression, cause: cause(&error) }))
     }
 }
@@ -181,12 +188,6 @@ fn cause(error: &io::Error) -> String {
     let text = error.to_string();
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return "it ends in the middle; was the file copied in full?".to_owned();
-    }
-    if text.contains("too much memory") {
-        return format!(
-            "it looks back further than {} MiB; compress it without --long or --ultra",
-            (1 << WINDOW_LOG_MAX) >> 20
-        );
     }
     text
 }
