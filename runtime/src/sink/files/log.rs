@@ -98,8 +98,12 @@ impl Log {
             }
             listing = now;
         }
+        Err(self.restless())
+    }
+
+    fn restless(&self) -> Error {
         let path = self.storage.show(&self.places.log());
-        Err(Error::Transient(Problem::new(format!("`{path}` changes faster than it can be read"))))
+        Error::Transient(Problem::new(format!("`{path}` changes faster than it can be read")))
     }
 
     /// What the newest snapshot covers is never looked at: a process that was overtaken may have put a record there.
@@ -255,9 +259,21 @@ impl Log {
         Ok(true)
     }
 
-    /// Whether a snapshot stands for record `n`.
+    /// Whether a snapshot stands for record `n`. A listing can miss what came when it had begun, so only one that finds
+    /// all as it was before says no.
     pub(super) fn is_covered(&self, n: u64) -> Result<bool, Error> {
-        Ok(self.list()?.snapshots.last().is_some_and(|newest| *newest >= n))
+        let mut before = None;
+        for _ in 0..READ_ATTEMPTS {
+            let listing = self.list()?;
+            if listing.snapshots.last().is_some_and(|newest| *newest >= n) {
+                return Ok(true);
+            }
+            if before.as_ref() == Some(&listing) {
+                return Ok(false);
+            }
+            before = Some(listing);
+        }
+        Err(self.restless())
     }
 
     /// The first state of any partition of another topic that has this topic's name, if a log knows one.

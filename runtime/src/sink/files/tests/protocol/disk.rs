@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::truth::Truth;
@@ -209,12 +209,13 @@ pub(super) struct Seat {
     pub(super) me: usize,
     /// Whether this process overlooks every snapshot right after it has put a record, which it must not.
     pub(super) blind: bool,
-    has_put: Arc<AtomicBool>,
+    /// How many listings of a log are left of that look: as many as agree with one another.
+    looks: Arc<AtomicU32>,
 }
 
 impl Seat {
     pub(super) fn new(disk: &Arc<Disk>, me: usize, blind: bool) -> Self {
-        Self { disk: disk.clone(), me, blind, has_put: Arc::default() }
+        Self { disk: disk.clone(), me, blind, looks: Arc::default() }
     }
 
     /// Does one thing when it is this process's turn.
@@ -291,7 +292,7 @@ impl Storage for Seat {
     }
 
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
-        self.has_put.store(to.contains("/log/"), Ordering::Relaxed);
+        self.looks.store(if to.contains("/log/") { 2 } else { 0 }, Ordering::Relaxed);
         self.step(|shared| match shared.loss() {
             None => shared.publish(from, to),
             Some(Loss::Answer) => shared.publish(from, to).and(Err(no_answer())),
@@ -313,8 +314,13 @@ impl Storage for Seat {
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
         let mut names = self.request(|shared| Ok(shared.files.list(directory)))?;
-        if directory.ends_with("/log") && self.has_put.swap(false, Ordering::Relaxed) && self.blind {
-            names.retain(|name| !name.ends_with(".snap.json"));
+        // It takes its time: what comes meanwhile is missed, and what goes may be gone.
+        let later = self.request(|shared| Ok(shared.files.list(directory)))?;
+        names.retain(|name| later.contains(name));
+        if directory.ends_with("/log") && self.blind {
+            let look = self.looks.load(Ordering::Relaxed);
+            self.looks.store(look.saturating_sub(1), Ordering::Relaxed);
+            names.retain(|name| look == 0 || !name.ends_with(".snap.json"));
         }
         Ok(names)
     }
