@@ -2,20 +2,25 @@
 //! on; a name is a name, and two values never share one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 
 use super::directories::{self, Directory, NOTHING, Span};
 use super::names;
-use super::record::{Record, from_text, to_text};
+use super::record::{Record, Snapshot, from_text, to_text};
 use crate::sink::Part;
 use crate::sink::state::{Nonce, SinkState};
 
-/// Any bytes as the text of a record; and each line as the inner part of one, behind a checksum that is good, so that
-/// all lines are a log.
+/// Any bytes as the text of a record or a snapshot; and each line as the inner part of one, behind a checksum that is
+/// good, so that all lines are a log.
 pub(crate) fn any_log(bytes: &[u8]) {
-    read_back(bytes);
+    read_back::<Record>(bytes);
+    read_back::<Snapshot>(bytes);
     let mut state = None;
     for line in String::from_utf8_lossy(bytes).lines() {
         let crc32 = crc32fast::hash(line.trim().as_bytes());
@@ -23,12 +28,15 @@ pub(crate) fn any_log(bytes: &[u8]) {
         if let Some(record) = read_back(text.as_bytes()) {
             apply(record, &mut state);
         }
+        if let Some(Snapshot { state: from, .. }) = read_back(text.as_bytes()) {
+            state = Some(from);
+        }
     }
 }
 
-/// The record, if it is one: it is the same when it was written and read again.
-fn read_back(text: &[u8]) -> Option<Record> {
-    let (nonce, record): (Nonce, Record) = from_text(text).ok()?;
+/// What is there, if it is that: it is the same when it was written and read again.
+fn read_back<T: Serialize + DeserializeOwned + Clone + PartialEq + Debug>(text: &[u8]) -> Option<T> {
+    let (nonce, record): (Nonce, T) = from_text(text).ok()?;
     let again = from_text(&to_text(&record, nonce)).expect("what was written can be read");
     assert_eq!(again, (nonce, record.clone()));
     Some(record)
