@@ -395,7 +395,11 @@ impl BatchBuilder {
     }
 
     /// The batch up to `end` (at or behind [`Self::next`]); `None` if that covers no offset.
-    pub fn finish(self, end: Offset, permit: Permit) -> Option<Batch> {
+    pub fn finish(mut self, end: Offset, permit: Permit) -> Option<Batch> {
+        // Room for a whole batch that only a few records took: the permit is for those.
+        if self.values.data.capacity() > 2 * self.values.data.len() {
+            self.values.data.shrink_to_fit();
+        }
         let range = OffsetRange::new(self.start, end.max(self.next));
         (!range.is_empty()).then_some(Batch {
             at: self.at,

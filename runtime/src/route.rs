@@ -31,6 +31,8 @@ pub struct Output {
     pub rejects: Vec<Reject>,
     /// Ascending.
     pub dropped: Vec<u32>,
+    /// About what becomes of it in memory, in bytes, without the batch itself.
+    pub bytes: usize,
 }
 
 /// The rows of one route.

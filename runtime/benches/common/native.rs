@@ -48,7 +48,7 @@ impl Rule for Native {
 
 fn adopt(output: weir_sdk::Output) -> Output {
     let routes = output.routes.into_iter().map(rows).collect();
-    Output { routes, rejects: rejects(&output.rejects), dropped: output.dropped }
+    Output { routes, rejects: rejects(&output.rejects), dropped: output.dropped, bytes: 0 }
 }
 
 fn rows(route: RouteOutput) -> RouteRows {

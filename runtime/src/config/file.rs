@@ -141,7 +141,8 @@ pub struct Limits {
     pub memory: ByteSize,
     /// Time that the transform may take for one batch.
     pub deadline: Period,
-    /// Size of all that the transform may give back for one batch.
+    /// Size of all that the transform may give back for one batch, at most 256 MiB. A row counts 64 bytes besides what is
+    /// in it, a reject its reason's message, and a record that goes on as it came, but for the first time, as much as it has.
     pub output_bytes: ByteSize,
     /// Units of fuel (about one per WebAssembly instruction, and one per byte copied) that the transform may take for
     /// one record. One that takes more is a dead letter, on a fast machine as on a slow one. Counted only where a batch

@@ -70,6 +70,7 @@ impl Resolver<'_> {
         }
         self.at_most("memory", limits.memory, ByteSize::mib(4096));
         self.at_most("batch_bytes", batch, ByteSize::mib(1024));
+        self.at_most("output_bytes", limits.output_bytes, ByteSize::mib(256));
     }
 
     fn at_most(&mut self, key: &str, value: ByteSize, most: ByteSize) {

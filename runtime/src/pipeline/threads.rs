@@ -449,6 +449,9 @@ impl Ready {
         self.keeper.retire_past(RETIRE_PAST.min(self.loaded.memory_bytes() / 2));
         let judged = self.keeper.transform(&job.batch).map_err(|stopped| match stopped {
             Stopped::Start(stop) => stop,
+            Stopped::TooMuch { .. } => {
+                Stop::new(stopped.to_string()).hint("lower limits.batch_records and limits.batch_bytes")
+            }
             Stopped::Stall { .. } => Stop::new(stopped.to_string())
                 .hint("raise limits.deadline, or find the record with `weir validate`"),
         })?;

@@ -10,10 +10,19 @@ use crate::description::{
 /// Names that sinks add columns under.
 const RESERVED: &str = "weir_";
 const MAX_NAME: usize = 63;
+/// Bytes of a text for people. A reason's message is written with each record that is rejected for it.
+const MAX_TEXT: usize = 4 << 10;
+/// Routes, reasons, or fields of one route.
+const MAX_ENTRIES: usize = 1_000;
 
 /// Takes over a description. The error names what is wrong, and where.
 pub(super) fn check(said: wit::Description) -> Result<Description, String> {
     let needs = needs(said.needs);
+    text("the name", &said.name)?;
+    text("the version", &said.version)?;
+    text("the description", &said.doc)?;
+    few("routes", said.routes.len())?;
+    few("reasons", said.reasons.len())?;
     unique("setting", said.settings.iter().map(|s| &s.key))?;
     unique("table", said.tables.iter().map(|t| &t.name))?;
     unique("route", said.routes.iter().map(|r| &r.name))?;
@@ -29,7 +38,7 @@ pub(super) fn check(said: wit::Description) -> Result<Description, String> {
         settings: said.settings.into_iter().map(setting).collect::<Result<_, _>>()?,
         tables: said.tables.into_iter().map(table).collect::<Result<_, _>>()?,
         routes: said.routes.into_iter().map(route).collect::<Result<_, _>>()?,
-        reasons: said.reasons.into_iter().map(reason).collect(),
+        reasons: said.reasons.into_iter().map(reason).collect::<Result<_, _>>()?,
     })
 }
 
@@ -41,6 +50,17 @@ fn needs(said: wit::Envelope) -> Needs {
         partitions: said.contains(wit::Envelope::PARTITIONS),
         offsets: said.contains(wit::Envelope::OFFSETS),
     }
+}
+
+fn text(what: &str, said: &str) -> Result<(), String> {
+    match said.len() > MAX_TEXT {
+        true => Err(format!("{what} has {} bytes of text, more than {MAX_TEXT}", said.len())),
+        false => Ok(()),
+    }
+}
+
+fn few(what: &str, n: usize) -> Result<(), String> {
+    if n > MAX_ENTRIES { Err(format!("{n} {what}, more than {MAX_ENTRIES}")) } else { Ok(()) }
 }
 
 /// Well-formed names, no two of which differ only in case.
@@ -99,14 +119,17 @@ fn route(said: wit::Route) -> Result<Route, String> {
     Ok(Route { name: said.name.into(), content, doc: said.doc })
 }
 
-fn reason(said: wit::Reason) -> Reason {
-    Reason { code: said.code.into(), field: said.field, message: said.message }
+fn reason(said: wit::Reason) -> Result<Reason, String> {
+    text(&format!("reason `{}`: its message", said.code), &said.message)?;
+    text(&format!("reason `{}`: its field", said.code), said.field.as_deref().unwrap_or_default())?;
+    Ok(Reason { code: said.code.into(), field: said.field, message: said.message })
 }
 
 fn fields(said: Vec<wit::Field>) -> Result<Vec<Field>, String> {
     if said.is_empty() {
         return Err("it has no fields".to_owned());
     }
+    few("fields", said.len())?;
     unique("field", said.iter().map(|f| &f.name))?;
     said.into_iter().map(field).collect()
 }
@@ -185,6 +208,18 @@ mod tests {
         );
         refuses(vec![], "route `usa`: it has no fields");
         assert!(check(with_fields(vec![field(&"a".repeat(63), Utf8), field("A-1_", Utf8)])).is_ok());
+    }
+
+    #[test]
+    fn what_is_written_with_every_reject_is_short_and_lists_are() {
+        let reason =
+            |message: String| wit::Reason { code: "bad".into(), field: None, message, annotations: vec![] };
+        let said = |message| wit::Description { reasons: vec![reason(message)], ..described(vec![]) };
+        assert!(check(said("x".repeat(4096))).is_ok());
+        let text = "reason `bad`: its message has 4097 bytes of text, more than 4096";
+        assert_eq!(check(said("x".repeat(4097))).unwrap_err(), text);
+        let fields = (0..1001).map(|i| field(&format!("f{i}"), wit::DataType::Utf8)).collect();
+        refuses(fields, "route `usa`: 1001 fields, more than 1000");
     }
 
     #[test]

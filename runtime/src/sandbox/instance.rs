@@ -181,7 +181,7 @@ impl Instance {
             text: cut(&text),
             log: self.store.data_mut().log.last_lines(),
         })?;
-        output::check(said, &self.description, batch.len(), self.limits.output_bytes)
+        output::check(said, &self.description, batch, self.limits.output_bytes)
             .map_err(|text| CallError::BadOutput { text, log: self.store.data_mut().log.last_lines() })
     }
 }

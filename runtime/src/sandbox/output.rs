@@ -5,27 +5,51 @@ use std::str;
 
 use super::bindings::wit;
 use super::columns::{adopt, bitmap, positions, var_bytes};
-use crate::batch::Headers;
-use crate::description::{Description, RouteContent};
+use crate::batch::{Batch, Headers};
+use crate::description::{Description, Reason, RouteContent};
 use crate::route::{Output, Reject, RouteRows, Why};
 
-/// Checks and adopts what came back for a batch of `count` records.
+/// What a row or a reject takes on this side besides what the guest says of it: where it came from, as columns.
+const ENTRY_BYTES: usize = 64;
+
+/// Checks and adopts what came back for `batch`. `limit_bytes` is for what becomes of it on this side: a guest can say
+/// in a few bytes what takes a great many.
 ///
 /// # Errors
 /// The text names the function, the route, the field and the row, and what is wrong there.
 pub(super) fn check(
     said: wit::Output,
     description: &Description,
-    count: usize,
+    batch: &Batch,
     limit_bytes: usize,
 ) -> Result<Output, String> {
-    let bytes = size(&said);
-    if bytes > limit_bytes {
-        return Err(format!("process: {bytes} bytes of output, more than the {limit_bytes} allowed"));
-    }
-    let mut fates = Fates { of: vec![Fate::None; count] };
+    let within = |bytes: usize| match bytes > limit_bytes {
+        true => Err(format!("process: {bytes} bytes of output, more than the {limit_bytes} allowed")),
+        false => Ok(()),
+    };
+    let bytes = size(&said, &description.reasons);
+    within(bytes)?;
+    let mut fates = Fates { of: vec![Fate::None; batch.len()] };
     let checked = take(said, description, &mut fates).and_then(|output| fates.all_told().map(|()| output));
-    checked.map_err(|e| format!("process: {e}"))
+    let output = checked.map_err(|e| format!("process: {e}"))?;
+    let bytes = bytes.saturating_add(copies(&output, description, batch));
+    within(bytes)?;
+    Ok(Output { bytes, ..output })
+}
+
+/// Bytes of the records that go on as they came, each but for its first time: that is no more than the batch.
+fn copies(output: &Output, description: &Description, batch: &Batch) -> usize {
+    let is_records =
+        |route: &&RouteRows| matches!(description.routes[route.route].content, RouteContent::Records);
+    let mut seen = vec![false; batch.len()];
+    let mut bytes = 0_usize;
+    for &row in output.routes.iter().filter(is_records).flat_map(|route| &route.rows) {
+        let row = row as usize;
+        if std::mem::replace(&mut seen[row], true) {
+            bytes = bytes.saturating_add(batch.bytes(&(row..row + 1)));
+        }
+    }
+    bytes
 }
 
 fn take(said: wit::Output, description: &Description, fates: &mut Fates) -> Result<Output, String> {
@@ -44,7 +68,7 @@ fn take(said: wit::Output, description: &Description, fates: &mut Fates) -> Resu
     let rejects =
         rejects(said.rejects, description.reasons.len(), fates).map_err(|e| format!("rejects: {e}"))?;
     dropped(&said.dropped, fates).map_err(|e| format!("dropped: {e}"))?;
-    Ok(Output { routes, rejects, dropped: said.dropped })
+    Ok(Output { routes, rejects, dropped: said.dropped, bytes: 0 })
 }
 
 /// What is known of a record so far.
@@ -187,19 +211,22 @@ fn dropped(rows: &[u32], fates: &mut Fates) -> Result<(), String> {
     fates.tell(rows, Fate::Dropped)
 }
 
-/// Bytes of all lists.
-fn size(said: &wit::Output) -> usize {
-    let routes: usize = said.routes.iter().map(route_size).sum();
-    let rejects =
-        4 * (said.rejects.rows.len() + said.rejects.reasons.len()) + var_size(&said.rejects.details);
-    routes + rejects + 4 * said.dropped.len()
+/// Bytes of all lists, and of what is made of each entry.
+fn size(said: &wit::Output, reasons: &[Reason]) -> usize {
+    let routes = said.routes.iter().map(route_size).fold(0, usize::saturating_add);
+    let text = |reason: &u32| reasons.get(*reason as usize).map_or(0, |of| of.code.len() + of.message.len());
+    let texts = said.rejects.reasons.iter().map(text).fold(0, usize::saturating_add);
+    let rejects = (4 + ENTRY_BYTES) * said.rejects.rows.len() + 4 * said.rejects.reasons.len();
+    let lists = rejects + var_size(&said.rejects.details) + 4 * said.dropped.len();
+    routes.saturating_add(texts).saturating_add(lists)
 }
 
 fn route_size(part: &wit::RouteBatch) -> usize {
     let columns: usize = part.columns.iter().map(column_size).sum();
     let headers = part.headers.as_ref();
     let headers = headers.map_or(0, |h| 4 * h.starts.len() + var_size(&h.names) + var_size(&h.values));
-    4 * part.rows.len() + columns + part.keys.as_ref().map_or(0, var_size) + headers + part.deletes.len()
+    let rows = (4 + ENTRY_BYTES) * part.rows.len();
+    rows + columns + part.keys.as_ref().map_or(0, var_size) + headers + part.deletes.len()
 }
 
 fn column_size(column: &wit::ColumnResult) -> usize {

@@ -19,6 +19,8 @@ pub struct Keeper<'a, E> {
     worker: Seat<'a, E>,
     judge: Seat<'a, E>,
     most_bytes: usize,
+    /// What the outputs of the batch at hand take so far.
+    taken: usize,
     /// How many parts of batches have gone through at once since the last that did not.
     calm: u32,
 }
@@ -61,6 +63,14 @@ pub enum Stopped<E: Error + 'static> {
         /// The last lines it wrote.
         log: String,
     },
+    /// The outputs for its parts, each of them allowed, are too much together.
+    #[error("E_OUTPUT: {at} offsets {range} come to more than {} MiB of rows", MOST_OUTPUT >> 20)]
+    TooMuch {
+        /// Where it comes from.
+        at: TopicPartition,
+        /// Where it stands.
+        range: OffsetRange,
+    },
     /// A fresh instance did not start; the next would not either.
     #[error("the transform does not start")]
     Start(#[source] E),
@@ -69,6 +79,10 @@ pub enum Stopped<E: Error + 'static> {
 /// The records that a judge gets at once. Pieces cost as much per record as whole batches from some dozens of records
 /// on, and a few fresh judges and so many short calls when a piece fails; halving would take a fresh one at each step.
 const PIECE: usize = 64;
+
+/// What the outputs for the parts of one batch may take together, in bytes. The text of their rejects, with all that JSON
+/// escapes, then still fits into one column.
+const MOST_OUTPUT: usize = 256 << 20;
 
 /// Batches of this size or less are not cut any smaller.
 const LEAST_BYTES: usize = 1 << 10;
@@ -80,7 +94,7 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
     /// A keeper that has no rule yet. It makes those that work with `fresh`, and those that judge, which also count
     /// fuel, with `judge`.
     pub fn new(fresh: Fresh<'a, E>, judge: Fresh<'a, E>) -> Self {
-        Self { worker: Seat::new(fresh), judge: Seat::new(judge), most_bytes: usize::MAX, calm: 0 }
+        Self { worker: Seat::new(fresh), judge: Seat::new(judge), most_bytes: usize::MAX, taken: 0, calm: 0 }
     }
 
     /// Drops kept rules that have grown by more than `mark` bytes; the next batch gets a fresh one.
@@ -98,6 +112,7 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
     pub fn transform(&mut self, batch: &Batch) -> Result<Judged, Stopped<E>> {
         let pieces = Pieces { outputs: Vec::new(), failed: Vec::new() };
         let mut judged = Judged { pieces, calls: 0, first_failure: None, lowered: None };
+        self.taken = 0;
         for rows in batch.cuts(self.most_bytes) {
             self.part(batch, &rows, &mut judged)?;
         }
@@ -108,6 +123,7 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
         judged.calls += 1;
         let output = match self.worker.call(batch, rows)? {
             Ok(output) if !self.worker.is_suspect() => {
+                take(&mut self.taken, &output, batch)?;
                 judged.pieces.outputs.push((rows.start as u32, output));
                 self.went_well();
                 return Ok(());
@@ -127,9 +143,11 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
         }
         match output {
             Some(output) if found.failed.is_empty() => {
+                take(&mut self.taken, &output, batch)?;
                 judged.pieces.outputs.push((rows.start as u32, output))
             }
             _ => {
+                found.outputs.iter().try_for_each(|(_, output)| take(&mut self.taken, output, batch))?;
                 judged.pieces.outputs.extend(found.outputs);
                 judged.pieces.failed.extend(found.failed);
             }
@@ -152,16 +170,21 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
         calls: &mut u32,
     ) -> Result<Pieces, Stopped<E>> {
         let mut found = Pieces { outputs: Vec::new(), failed: Vec::new() };
+        let mut taken = self.taken;
         for start in rows.clone().step_by(PIECE) {
             let piece = start..rows.end.min(start + PIECE);
             *calls += 1;
             if let Ok(output) = self.judge.call(batch, &piece)? {
+                take(&mut taken, &output, batch)?;
                 found.outputs.push((start as u32, output));
                 continue;
             }
             for row in piece {
                 match self.judge_one(batch, row, calls)? {
-                    Ok(output) => found.outputs.push((row as u32, output)),
+                    Ok(output) => {
+                        take(&mut taken, &output, batch)?;
+                        found.outputs.push((row as u32, output));
+                    }
                     Err(error) => found.failed.push(guilty(row, &error)),
                 }
             }
@@ -193,6 +216,15 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
                 Err(_) => {}
             }
         }
+    }
+}
+
+/// Counts what an output of a part of `batch` takes.
+fn take<E: Error + 'static>(taken: &mut usize, output: &Output, batch: &Batch) -> Result<(), Stopped<E>> {
+    *taken = taken.saturating_add(output.bytes);
+    match *taken > MOST_OUTPUT {
+        true => Err(Stopped::TooMuch { at: batch.at().clone(), range: batch.range() }),
+        false => Ok(()),
     }
 }
 
@@ -239,7 +271,7 @@ mod tests {
     use crate::budget::Permit;
     use crate::offset::Offset;
 
-    /// Traps on `t`, has too little memory for an `m` among more than two, and is too slow for `s` so many times. Takes
+    /// Takes 16 MiB of output for an `L`, and only from a judge. Traps on `t`, has too little memory for an `m` among more than two, and is too slow for `s` so many times. Takes
     /// suspiciously long for an `l`, which a judge finds to take too much fuel, and for an `i`, which is innocent.
     struct Simulated {
         used_up: bool,
@@ -265,12 +297,17 @@ mod tests {
             {
                 return Err(CallError::Deadline { ms: 5, log });
             }
+            if has(b"L") && !self.judge {
+                return Err(CallError::Fuel { limit: 9, log });
+            }
             if has(b"l") && self.judge {
                 return Err(CallError::Fuel { limit: 9, log });
             }
             self.suspect = has(b"l") || has(b"i");
             self.used_up = false;
-            Ok(Output { dropped: (0..batch.len() as u32).collect(), ..Output::default() })
+            let large = batch.values().iter().filter(|value| *value == Some(b"L")).count();
+            let dropped = (0..batch.len() as u32).collect();
+            Ok(Output { dropped, bytes: large << 24, ..Output::default() })
         }
 
         fn is_suspect(&self) -> bool {
@@ -321,6 +358,17 @@ mod tests {
         let judged = judge(b"abc", 0).unwrap();
         assert_eq!((judged.calls, rows(&judged)), (1, (vec![0, 1, 2], vec![])));
         assert_eq!((judged.first_failure, judged.lowered), (None, None));
+    }
+
+    #[test]
+    fn parts_that_are_too_much_together_stop_instead_of_filling_the_memory() {
+        assert!(judge(&among_many(b'L', &[0, 1, 70, 140, 200]), 0).is_ok());
+        let places: Vec<usize> = (0..17).map(|i| i * 15).collect();
+        let stopped = judge(&among_many(b'L', &places), 0).unwrap_err();
+        assert_eq!(
+            stopped.to_string(),
+            "E_OUTPUT: t/0 offsets [10, 10000) come to more than 256 MiB of rows"
+        );
     }
 
     #[test]

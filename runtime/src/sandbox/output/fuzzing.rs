@@ -5,8 +5,15 @@ use arbitrary::{Result as Drawn, Unstructured};
 use arrow::array::{Array as _, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 
+use std::sync::Arc;
+
 use super::*;
+use crate::batch::{BatchBuilder, RecordRef};
+use crate::budget::Permit;
 use crate::description::{DataType, Field, Needs, Reason, Route};
+use crate::offset::{Offset, TopicPartition};
+use crate::route::{Bindings, Pieces, route as route_all};
+use crate::sink::state::PlanRef;
 use wit::ColumnDataResult as Data;
 
 /// A transform with a route of every type, a route of records and two reasons.
@@ -54,7 +61,8 @@ pub(crate) fn any_output(bytes: &[u8]) {
 /// What is taken of `said` for a batch of `count` records is true.
 pub(super) fn holds(said: wit::Output, count: usize) {
     let description = description();
-    let Ok(output) = check(said, &description, count, 4 << 20) else { return };
+    let batch = batch(count);
+    let Ok(output) = check(said, &description, &batch, 4 << 20) else { return };
     let mut fates = vec![0; count];
     for part in &output.routes {
         let schema = match &description.routes[part.route].content {
@@ -62,9 +70,9 @@ pub(super) fn holds(said: wit::Output, count: usize) {
             RouteContent::Records => Schema::empty().into(),
         };
         let options = RecordBatchOptions::new().with_row_count(Some(part.rows.len()));
-        let batch = RecordBatch::try_new_with_options(schema, part.columns.clone(), &options)
+        let rows = RecordBatch::try_new_with_options(schema, part.columns.clone(), &options)
             .expect("the columns fit their schema");
-        batch.columns().iter().for_each(|c| c.to_data().validate_full().expect("each value is valid"));
+        rows.columns().iter().for_each(|c| c.to_data().validate_full().expect("each value is valid"));
         part.rows.iter().for_each(|&row| fates[row as usize] |= 1);
         part.keys.iter().for_each(|keys| assert_eq!(keys.iter().count(), part.rows.len()));
         part.headers.iter().for_each(|h| (0..part.rows.len()).for_each(|i| _ = h.get(i).count()));
@@ -73,6 +81,36 @@ pub(super) fn holds(said: wit::Output, count: usize) {
     output.rejects.iter().for_each(|reject| fates[reject.row as usize] |= 2);
     output.dropped.iter().for_each(|&row| fates[row as usize] |= 4);
     assert!(fates.iter().all(|fate| [1, 2, 4].contains(fate)), "{fates:?}");
+    if count > 0 {
+        becomes_rows(&batch, output, &description);
+    }
+}
+
+/// What was taken becomes rows, no larger than what may be said of a batch and the batch itself.
+fn becomes_rows(batch: &Batch, output: Output, description: &Description) {
+    let plan = PlanRef { plan: 1, digest: "sha256:ab".into() };
+    let routes = description.routes.iter().map(|route| route.name.clone());
+    let bindings = Bindings { sinks: vec![routes.map(|route| (route.clone(), route)).collect()] };
+    let pieces = Pieces { outputs: vec![(0, output)], failed: vec![] };
+    let routed =
+        route_all(batch, plan, description, Arc::new(bindings), pieces).expect("each record has one fate");
+    let bytes: usize = routed.parts.iter().map(|part| part.rows.get_array_memory_size()).sum();
+    assert!(bytes < 16 << 20, "{bytes} bytes of rows");
+}
+
+/// Records of some size: what goes on as it came must not be more than the limit allows either.
+pub(super) fn batch(count: usize) -> Batch {
+    let at = TopicPartition::new("t", 0);
+    let mut builder = BatchBuilder::new(at, Offset::ZERO);
+    let value = vec![b'v'; 100_000];
+    for i in 0..count {
+        builder.push(
+            builder.next(),
+            RecordRef { value: Some(&value[..i * 7_000 % value.len()]), ..RecordRef::default() },
+        );
+    }
+    let end = builder.next().plus(1);
+    builder.finish(end, Permit::free()).expect("it covers an offset")
 }
 
 /// How many records there are, and an output in which each has one fate.

@@ -4,7 +4,7 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::Decimal128Type;
 use proptest::prelude::*;
 
-use super::fuzzing::{description, holds};
+use super::fuzzing::{batch, description, holds};
 use super::*;
 use wit::ColumnDataResult as Data;
 
@@ -51,7 +51,7 @@ fn good() -> wit::Output {
 }
 
 fn checked(said: wit::Output) -> Result<Output, String> {
-    check(said, &description(), COUNT, 4 << 20)
+    check(said, &description(), &batch(COUNT), 4 << 20)
 }
 
 /// What is said of the good output once `lie` changed it.
@@ -253,10 +253,33 @@ fn rejects_have_known_reasons_each_once() {
 
 #[test]
 fn size_is_limited() {
-    let size = size(&good());
-    assert!(check(good(), &description(), COUNT, size).is_ok());
-    let text = check(good(), &description(), COUNT, size - 1).unwrap_err();
+    let size = size(&good(), &description().reasons);
+    assert!(check(good(), &description(), &batch(COUNT), size).is_ok());
+    let text = check(good(), &description(), &batch(COUNT), size - 1).unwrap_err();
     assert_eq!(text, format!("process: {size} bytes of output, more than the {} allowed", size - 1));
+}
+
+#[test]
+fn what_takes_few_bytes_to_say_counts_as_what_becomes_of_it() {
+    let often = |n: usize, row: u32| {
+        let rest = (0..COUNT as u32).filter(|other| *other != row).collect();
+        let columns = vec![];
+        let raw = wit::RouteBatch {
+            route: 1,
+            rows: vec![row; n],
+            columns,
+            keys: None,
+            headers: None,
+            deletes: vec![],
+        };
+        let rejects = wit::Rejects { rows: vec![], reasons: vec![], details: none() };
+        checked(wit::Output { routes: vec![raw], rejects, dropped: rest })
+    };
+    // Record 0 is empty: each row has only where it came from. Record 3 has 21,000 bytes, once for nothing.
+    assert!(often(60_000, 0).is_ok());
+    assert!(often(70_000, 0).unwrap_err().contains("bytes of output, more than the 4194304 allowed"));
+    assert!(often(199, 3).is_ok());
+    assert!(often(201, 3).unwrap_err().contains("bytes of output, more than the 4194304 allowed"));
 }
 
 fn any_u32() -> impl Strategy<Value = u32> {

@@ -23,6 +23,9 @@ use crate::sink::json::JsonRows;
 use crate::sink::state::{Commit, Nonce};
 use crate::sink::{Error, Part, Problem, RoutedBatch, Staged};
 
+/// Rows that become rejects in one step.
+const REJECTS_AT_ONCE: usize = 1_000;
+
 /// The files of one partition that wait for its next commit.
 pub(super) struct Staging {
     storage: Arc<dyn Storage>,
@@ -129,9 +132,13 @@ impl Staging {
         part: &Part,
         reason: &str,
     ) -> Result<(), Error> {
-        let rows = rejects(part, origin, reason)?;
         let kind = Kind { target: REJECTS.into(), route: REJECTS.into(), directory: String::new() };
-        self.add(config, origin, kind, Format::JsonLines, &rows)
+        // Rows have far more bytes as text than in columns, all of them perhaps more than a column of texts holds.
+        for start in (0..part.rows.num_rows()).step_by(REJECTS_AT_ONCE) {
+            let rows = rejects(&slice(part, start, REJECTS_AT_ONCE), origin, reason)?;
+            self.add(config, origin, kind.clone(), Format::JsonLines, &rows)?;
+        }
+        Ok(())
     }
 
     fn add(
@@ -304,6 +311,20 @@ fn only(part: &Part, wanted: &arrow::buffer::BooleanBuffer) -> Result<Part, Erro
     let timestamps: ScalarBuffer<i64> =
         (0..part.timestamps.len()).filter(|&i| pick(i)).map(|i| part.timestamps[i]).collect();
     Ok(Part { rows, offsets, index, timestamps, keys: None, headers: None, deletes: None, ..part.clone() })
+}
+
+fn slice(part: &Part, start: usize, most: usize) -> Part {
+    let n = most.min(part.rows.num_rows() - start);
+    Part {
+        rows: part.rows.slice(start, n),
+        offsets: part.offsets.slice(start, n),
+        index: part.index.slice(start, n),
+        timestamps: part.timestamps.slice(start, n),
+        keys: None,
+        headers: None,
+        deletes: None,
+        ..part.clone()
+    }
 }
 
 /// Rows that this sink refuses, each as one JSON text with where it came from and why.
