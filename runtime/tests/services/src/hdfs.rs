@@ -247,14 +247,13 @@ impl Kind for DataNode {
     }
 
     /// Asked of the DataNode itself: the NameNode counts one that was killed for a while.
-    fn is_ready(&self, _: &Place) -> bool {
-        let Some(info) = jmx(self.http, "DataNode", "DataNodeInfo") else { return false };
-        reported(&info)
+    fn is_ready(&self, place: &Place) -> bool {
+        jmx(self.http, "DataNode", "DataNodeInfo").is_some_and(|info| is_registered(&info))
+            && place.log_since_start().contains("Successfully sent block report")
     }
 }
 
-/// Whether a DataNode has told a NameNode its blocks.
-fn reported(info: &Value) -> bool {
+fn is_registered(info: &Value) -> bool {
     // JSON in a string of the JSON.
     let actors =
         info["BPServiceActorInfo"].as_str().and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());

@@ -106,12 +106,17 @@ impl Process {
     /// `None` if it has ended. An ended child of this very process is cleared away.
     fn stat(&self) -> Option<Stat> {
         let stat = Stat::read(self.id()).filter(|stat| stat.started == self.started)?;
-        if matches!(stat.state, 'Z' | 'X') {
+        if matches!(stat.state, 'Z' | 'X') && !self.has_threads() {
             // Refused if it is not our child: then somebody else clears it away.
             let _ended = waitpid(Some(self.pid), WaitOptions::NOHANG);
             return None;
         }
         Some(stat)
+    }
+
+    /// Besides its first one. Killed, that may end before the others, which still hold the ports.
+    fn has_threads(&self) -> bool {
+        fs::read_dir(format!("/proc/{}/task", self.id())).is_ok_and(|threads| threads.count() > 1)
     }
 }
 

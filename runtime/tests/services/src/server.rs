@@ -141,11 +141,10 @@ impl Server {
 
     /// As [`Server::wait_ready`], for another sign of being ready.
     pub(crate) fn wait_until(&self, is_ready: impl Fn() -> Result<bool>) -> Result<()> {
-        let look = || {
-            if self.state()? == State::Down {
-                return Err(self.failed("does not run"));
-            }
-            Ok(is_ready()?.then_some(()))
+        let look = || match self.state()? {
+            State::Down => Err(self.failed("does not run")),
+            State::Paused => Ok(None),
+            State::Running => Ok(is_ready()?.then_some(())),
         };
         let late = || self.failed(&format!("does not answer after {} s", READY.as_secs()));
         until(&self.place.interrupt, READY, look)?.ok_or_else(late)
