@@ -204,10 +204,12 @@ impl Services {
         fs::remove_dir_all(&dir).doing(|| format!("delete {}", dir.display()))
     }
 
-    /// Deletes the directory, if no service is left in it.
+    /// Deletes the directory, if there is nothing left in it that anybody could miss.
     pub fn remove(self) -> Result<()> {
         if self.temporary.is_none() && self.made()?.is_empty() {
-            fs::remove_dir_all(&self.dir).doing(|| format!("delete {}", self.dir.display()))?;
+            fs::remove_file(self.lock()).doing(|| format!("delete {}", self.lock().display()))?;
+            // What else is in it is not ours.
+            drop(fs::remove_dir(&self.dir));
         }
         Ok(())
     }
