@@ -4,6 +4,20 @@
 //!
 //! All state is in the directory: what one process started, another one that opens the same directory stops. A test finds
 //! the services that it was given with [`Services::given`]; one that needs some to itself makes [`Services::temporary`].
+//!
+//! ```no_run
+//! use weir_services::{Service, Services};
+//!
+//! # fn main() -> weir_services::Result<()> {
+//! let services = Services::temporary()?;
+//! let hdfs = services.hdfs_of(3)?;
+//! hdfs.start()?;
+//! hdfs.wait_ready()?;
+//! hdfs.datanode(2)?.kill()?;
+//! println!("still there: {}", hdfs.url());
+//! # Ok(())
+//! # }
+//! ```
 #![cfg(target_os = "linux")]
 
 mod error;

@@ -48,6 +48,20 @@ fn a_session_that_is_open_keeps_postgres_from_stopping_for_no_longer_than_a_mome
 }
 
 #[test]
+fn a_paused_postgres_answers_nobody_until_it_is_resumed() {
+    with_own(|services| {
+        let postgres = services.postgres().unwrap();
+        up(&postgres);
+        postgres.pause().unwrap();
+        let mut ask = Command::new("psql");
+        let ask = ask.args(["-X", "-c", "select 1"]).arg(postgres.url()).env("PGCONNECT_TIMEOUT", "2");
+        assert!(!ask.output().unwrap().status.success());
+        postgres.resume().unwrap();
+        assert_eq!(psql(&postgres.url(), "select 1"), "1");
+    });
+}
+
+#[test]
 fn a_broker_that_was_killed_comes_back_at_its_address() {
     with_own(|services| {
         let kafka = services.kafka().unwrap();
