@@ -16,6 +16,7 @@ pub mod commit;
 pub mod csv;
 pub mod description;
 pub mod digest;
+pub mod kafka;
 pub mod offset;
 pub mod pipeline;
 pub mod plan;

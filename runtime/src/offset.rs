@@ -36,6 +36,11 @@ impl Offset {
         Self(self.0 + n as i64)
     }
 
+    /// The offset `n` earlier, and no earlier than the first of all.
+    pub fn back(self, n: u64) -> Self {
+        Self(self.0.saturating_sub_unsigned(n).max(0))
+    }
+
     /// How many offsets lie from `earlier` up to this one; 0 if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> u64 {
         (self.0 - earlier.0).max(0) as u64

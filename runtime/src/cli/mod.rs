@@ -6,7 +6,11 @@ mod build;
 mod completions;
 mod demo;
 mod history;
+mod kafka;
 mod new;
+mod object;
+mod peek;
+mod produce;
 mod run;
 mod schema;
 mod screen;
@@ -38,6 +42,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
     History(history::HistoryArgs),
+    Produce(produce::ProduceArgs),
+    Peek(peek::PeekArgs),
     Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
     /// Compiles one component for a sandbox in another process
@@ -89,6 +95,8 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Validate(args) => validate::validate(&args),
         Command::Run(args) => run::run(&args),
         Command::History(args) => history::history(&args),
+        Command::Produce(args) => produce::produce(&args),
+        Command::Peek(args) => peek::peek(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completions(args) => completions::completions(&args, Cli::command()),
         Command::CompileComponent { of } => {

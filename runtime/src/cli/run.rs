@@ -72,7 +72,7 @@ pub(super) struct Done {
 
 /// Opens and runs a pipeline, with progress on the terminal and an end on Ctrl-C.
 pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result<Done> {
-    let stop = stop_on_signals()?;
+    let stop = stop_on_signals("finishing and committing what is under way")?;
     let begun = clock();
     let pipeline = Pipeline::open(config, options)?;
     let opened = clock();
@@ -84,12 +84,12 @@ pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result
 }
 
 #[expect(clippy::disallowed_methods, reason = "tells a person how long it took")]
-fn clock() -> std::time::Instant {
+pub(super) fn clock() -> std::time::Instant {
     std::time::Instant::now()
 }
 
 /// A message for the first SIGTERM or Ctrl-C; the second ends the process at once, which loses nothing either.
-fn stop_on_signals() -> Result<Receiver<()>> {
+pub(super) fn stop_on_signals(doing: &'static str) -> Result<Receiver<()>> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     let (tell, stop) = bounded(1);
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("listening for signals")?;
@@ -98,7 +98,7 @@ fn stop_on_signals() -> Result<Receiver<()>> {
             if ASKED.swap(true, Ordering::Relaxed) {
                 std::process::exit(128 + signal);
             }
-            eprintln!("stopping: finishing and committing what is under way (once more: stop at once)");
+            eprintln!("stopping: {doing} (once more: stop at once)");
             // Full: it was told already.
             tell.try_send(()).ok();
         }

@@ -10,7 +10,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use super::Ended;
 use crate::app::{Changed, Held, NewSink};
 use crate::pipeline::Tally;
-use crate::{config, plan, sandbox, sink, source};
+use crate::{config, kafka, plan, sandbox, sink, source};
 
 /// Whether to use colour: on a terminal, unless the environment says no.
 pub(super) fn colour() -> bool {
@@ -89,6 +89,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(sink::Error::Transient(problem) | sink::Error::Permanent(problem)) = find(error) {
         return problem.hint.clone();
     }
+    if let Some(refused) = find::<kafka::Error>(error) {
+        return refused.hint().map(str::to_owned);
+    }
     match find(error) {
         Some(source::Error::Input { hint, .. }) => hint.clone(),
         _ => None,
@@ -98,7 +101,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 fn ended(error: &anyhow::Error) -> Ended {
     let outside = matches!(find(error), Some(sink::Error::Transient(_)))
         || matches!(find(error), Some(source::Error::Io { .. }))
-        || matches!(find(error), Some(plan::Error::Io { .. }));
+        || matches!(find(error), Some(plan::Error::Io { .. }))
+        || matches!(find(error), Some(kafka::Error::Unreachable { .. }));
     let answer_is_no = find::<sandbox::LoadError>(error).is_some();
     match (outside, answer_is_no) {
         (true, _) => Ended::Outside,

@@ -1,0 +1,206 @@
+//! Talking to a Kafka cluster: how clients are set up, and what can be asked of it. What is read and written there for
+//! a pipeline is not known here.
+
+pub mod peek;
+pub mod produce;
+pub mod topics;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// How long a cluster may take to answer a question, such as which partitions a topic has.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a cluster is, and what its clients are told besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    brokers: String,
+    properties: BTreeMap<String, String>,
+}
+
+/// Properties that are Weir's to set, since what it promises rests on them, each with the reason.
+const OWNED: &[(&str, &str)] = &[
+    ("acks", "nothing counts as written before all replicas in sync have it"),
+    ("request.required.acks", "nothing counts as written before all replicas in sync have it"),
+    (
+        "auto.offset.reset",
+        "a position that the cluster does not have stops the partition, and is never replaced",
+    ),
+    ("bootstrap.servers", "it is the key `brokers`"),
+    ("metadata.broker.list", "it is the key `brokers`"),
+    ("enable.auto.commit", "the sinks store how far they are"),
+    ("enable.auto.offset.store", "the sinks store how far they are"),
+    ("auto.commit.enable", "the sinks store how far they are"),
+    ("enable.idempotence", "a record that is sent again must not be written again"),
+    ("enable.partition.eof", "it tells where a partition ends at the moment"),
+    ("group.id", "it is made from the pipeline's name"),
+    ("group.instance.id", "a member that comes back has to be told from the one before"),
+    ("group.protocol", "transactions need the classic protocol"),
+    ("isolation.level", "records of a transaction that was given up do not exist"),
+    ("message.timeout.ms", "it has to be shorter than a transaction"),
+    ("delivery.timeout.ms", "it has to be shorter than a transaction"),
+    ("partition.assignment.strategy", "partitions move one by one"),
+    ("transactional.id", "it is made from the pipeline's name"),
+    ("transaction.timeout.ms", "it bounds how long a successor waits"),
+];
+
+/// Why a cluster did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A property is not the caller's to set, or is none.
+    #[error("{text}")]
+    Property {
+        /// Which, and why.
+        text: String,
+    },
+    /// There is no such topic.
+    #[error("there is no topic {topic} at {brokers}")]
+    NoTopic {
+        /// Its name.
+        topic: String,
+        /// Where it was looked for.
+        brokers: String,
+    },
+    /// The cluster was reached and refused.
+    #[error("{what}: {text}")]
+    Refused {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        text: String,
+    },
+    /// No answer in time, or nobody there.
+    #[error("{what}: no answer from {brokers} ({text})")]
+    Unreachable {
+        /// What was tried.
+        what: String,
+        /// Who was asked.
+        brokers: String,
+        /// What the client says.
+        text: String,
+    },
+}
+
+impl Error {
+    /// What a person can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Property { .. } => None,
+            Self::NoTopic { .. } => Some("`weir produce --create` makes it"),
+            Self::Refused { .. } => None,
+            Self::Unreachable { .. } => Some(
+                "see that the address is right (--brokers), that a broker runs there, and that it asks for no TLS or \
+                 password that the client was not given (-X security.protocol=...)",
+            ),
+        }
+    }
+}
+
+impl Cluster {
+    /// A cluster by its bootstrap addresses (`host:port`, separated by commas), and what its clients are told, in the
+    /// words of librdkafka, such as `security.protocol`.
+    ///
+    /// # Errors
+    /// [`Error::Property`] for one that Weir sets itself or that there is not.
+    pub fn new(brokers: impl Into<String>, properties: BTreeMap<String, String>) -> Result<Self, Error> {
+        for name in properties.keys() {
+            if let Some((_, why)) = OWNED.iter().find(|(owned, _)| owned == name) {
+                return Err(Error::Property { text: format!("{name} is not for you to set: {why}") });
+            }
+        }
+        let cluster = Self { brokers: brokers.into(), properties };
+        // The client looks at names and values before it connects to anything.
+        cluster.config().create_native_config().map_err(|error| match error {
+            KafkaError::ClientConfig(_, why, name, value) => {
+                Error::Property { text: format!("{name} = {value}: {}", lower(&why)) }
+            }
+            other => Error::Property { text: other.to_string() },
+        })?;
+        Ok(cluster)
+    }
+
+    /// Where it is.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// What every client of it begins with.
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "weir");
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    fn failed(&self, what: impl Into<String>, error: &KafkaError) -> Error {
+        let (what, text) = (what.into(), lower(&error.to_string()));
+        match error.rdkafka_error_code() {
+            None
+            | Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::TimedOutQueue
+                | RDKafkaErrorCode::MessageTimedOut
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::WaitingForCoordinator
+                | RDKafkaErrorCode::RequestTimedOut,
+            ) => Error::Unreachable { what, brokers: self.brokers.clone(), text },
+            Some(_) => Error::Refused { what, text },
+        }
+    }
+}
+
+/// As the rest of a sentence.
+fn lower(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Result<Cluster, Error> {
+        Cluster::new("127.0.0.1:9092", BTreeMap::from([(name.to_owned(), value.to_owned())]))
+    }
+
+    #[test]
+    fn a_property_that_is_not_the_callers_is_refused_with_the_reason() {
+        let error = with("enable.auto.commit", "true").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "enable.auto.commit is not for you to set: the sinks store how far they are"
+        );
+    }
+
+    #[test]
+    fn a_property_that_there_is_not_is_refused_before_anything_is_asked() {
+        let error = with("fetch.wait.max.msec", "1").unwrap_err().to_string();
+        assert!(error.contains("fetch.wait.max.msec"), "{error}");
+        let error = with("fetch.wait.max.ms", "soon").unwrap_err().to_string();
+        assert!(error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn every_property_of_ours_is_one_that_there_is() {
+        for (name, _) in OWNED {
+            let known = ClientConfig::new().set(*name, "no value").create_native_config();
+            let said = known.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(!said.contains("No such configuration property"), "{name}: {said}");
+        }
+    }
+
+    #[test]
+    fn all_other_properties_reach_the_client() {
+        let cluster = with("security.protocol", "SASL_SSL").unwrap();
+        assert_eq!(cluster.config().get("security.protocol"), Some("SASL_SSL"));
+    }
+}

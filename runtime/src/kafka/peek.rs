@@ -1,0 +1,169 @@
+//! Looking at the records of a topic, without a group and without leaving a trace: what others have committed, up to
+//! where the topic ended when it was asked.
+
+use std::collections::BTreeMap;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers as _, Message};
+use rdkafka::{Offset as Place, TopicPartitionList};
+
+use super::{Cluster, Error, PATIENCE};
+use crate::offset::Offset;
+
+/// Where to begin in each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first record that there is.
+    Start,
+    /// At this offset, or the first behind it that there is.
+    At(Offset),
+    /// At the first record that is not older, in milliseconds since 1970-01-01T00:00:00Z.
+    Time(i64),
+    /// So that this many offsets are left in each partition.
+    Last(u64),
+}
+
+/// A record as it stands in its topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its partition.
+    pub partition: i32,
+    /// Where it stands there.
+    pub offset: Offset,
+    /// Milliseconds since 1970-01-01T00:00:00Z; -1 where there is none.
+    pub timestamp_ms: i64,
+    /// Absent and empty differ.
+    pub key: Option<Vec<u8>>,
+    /// Absent: a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Names and values, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Hands records of `topic` to `each`, until that says `false` or every partition (or the one that was asked for) is
+/// read up to where it ended at the beginning. Each partition is in order; they take turns as they arrive.
+///
+/// # Errors
+/// [`Error::NoTopic`], [`Error::Refused`] (also for a partition that there is not), [`Error::Unreachable`].
+pub fn peek(
+    cluster: &Cluster,
+    topic: &str,
+    partition: Option<i32>,
+    from: From,
+    each: &mut dyn FnMut(Seen) -> bool,
+) -> Result<(), Error> {
+    let reader = Reader { cluster, topic, consumer: cluster.reader()? };
+    let mut ends = reader.begin(partition, from)?;
+    while !ends.is_empty() {
+        let Some(polled) = reader.consumer.poll(PATIENCE) else { return Err(reader.silence()) };
+        match polled {
+            Ok(message) => {
+                let (partition, offset) = (message.partition(), Offset::new(message.offset()));
+                let end = ends.get(&partition).copied();
+                if end.is_some_and(|end| offset < end) && !each(seen(&message)) {
+                    return Ok(());
+                }
+                if end.is_none_or(|end| offset.next() >= end) {
+                    ends.remove(&partition);
+                }
+            }
+            // Markers of transactions may be all that is left in front of the end.
+            Err(KafkaError::PartitionEOF(partition)) => {
+                ends.remove(&partition);
+            }
+            Err(error) => return Err(cluster.failed(reader.what(), &error)),
+        }
+    }
+    Ok(())
+}
+
+struct Reader<'a> {
+    cluster: &'a Cluster,
+    topic: &'a str,
+    consumer: BaseConsumer,
+}
+
+impl Cluster {
+    /// A client that reads partitions it is told to, in no group.
+    fn reader(&self) -> Result<BaseConsumer, Error> {
+        let mut config = self.config();
+        config
+            // The client wants a name; nothing is ever committed under it.
+            .set("group.id", "weir.peek")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true");
+        config.create().map_err(|error| self.failed("setting up a client of Kafka", &error))
+    }
+}
+
+impl Reader<'_> {
+    /// Tells the client where to read, and says where each partition that has something to read ends.
+    fn begin(&self, partition: Option<i32>, from: From) -> Result<BTreeMap<i32, Offset>, Error> {
+        let n = self.cluster.partitions_by(&self.consumer, self.topic)?;
+        let n = i32::try_from(n).unwrap_or(i32::MAX);
+        let wanted = match partition {
+            Some(one) if !(0..n).contains(&one) => {
+                let text = format!("it has the partitions 0 to {}", n - 1);
+                return Err(Error::Refused { what: format!("reading {} [{one}]", self.topic), text });
+            }
+            Some(one) => one..one + 1,
+            None => 0..n,
+        };
+        let mut ends = BTreeMap::new();
+        let mut places = TopicPartitionList::new();
+        for partition in wanted {
+            let (low, high) = self.cluster.bounds(&self.consumer, self.topic, partition)?;
+            let start = self.start(partition, from, low, high)?;
+            if start < high {
+                ends.insert(partition, high);
+                let placed = places.add_partition_offset(self.topic, partition, Place::Offset(start.get()));
+                placed.map_err(|error| self.cluster.failed(self.what(), &error))?;
+            }
+        }
+        self.consumer.assign(&places).map_err(|error| self.cluster.failed(self.what(), &error))?;
+        Ok(ends)
+    }
+
+    fn start(&self, partition: i32, from: From, low: Offset, high: Offset) -> Result<Offset, Error> {
+        Ok(match from {
+            From::Start => low,
+            From::At(at) => at.max(low),
+            From::Last(n) => high.back(n).max(low),
+            From::Time(ms) => {
+                let mut asked = TopicPartitionList::new();
+                let failed = |error| self.cluster.failed(self.what(), &error);
+                asked.add_partition_offset(self.topic, partition, Place::Offset(ms)).map_err(failed)?;
+                let found = self.consumer.offsets_for_times(asked, PATIENCE).map_err(failed)?;
+                match found.elements().first().map(|found| found.offset()) {
+                    Some(Place::Offset(at)) => Offset::new(at).max(low),
+                    _ => high,
+                }
+            }
+        })
+    }
+
+    fn what(&self) -> String {
+        format!("reading topic {}", self.topic)
+    }
+
+    fn silence(&self) -> Error {
+        let text = format!("nothing came for {} s", PATIENCE.as_secs());
+        Error::Unreachable { what: self.what(), brokers: self.cluster.brokers.clone(), text }
+    }
+}
+
+fn seen(message: &impl Message) -> Seen {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Seen {
+        partition: message.partition(),
+        offset: Offset::new(message.offset()),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
+    }
+}
