@@ -1,6 +1,7 @@
 //! Talking to a Kafka cluster: how clients are set up, and what can be asked of it. What is read and written there for
 //! a pipeline is not known here.
 
+pub mod log;
 pub mod peek;
 pub mod produce;
 pub mod topics;

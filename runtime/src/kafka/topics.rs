@@ -71,7 +71,7 @@ impl Cluster {
         self.make(topic, &NewTopic::new(topic, number(shape.partitions), replication))
     }
 
-    fn make(&self, topic: &str, made: &NewTopic<'_>) -> Result<bool, Error> {
+    pub(super) fn make(&self, topic: &str, made: &NewTopic<'_>) -> Result<bool, Error> {
         let what = format!("making topic {topic}");
         let admin: AdminClient<DefaultClientContext> =
             self.config().create().map_err(|error| self.failed(what.as_str(), &error))?;

@@ -2,6 +2,7 @@
 //! no rows and no positions, those are the sinks'.
 
 pub mod files;
+pub mod kafka;
 pub mod memory;
 pub mod store;
 

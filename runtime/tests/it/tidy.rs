@@ -24,6 +24,7 @@ const ADAPTERS: Names = &[
     "sink::memory",
     "sink::sqlite",
     "plan::files",
+    "plan::kafka",
     "plan::memory",
     "plan::store",
 ];
@@ -51,6 +52,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
         "the plan log knows what was decided, not who acts on it",
     ),
     (&["plan::files", "plan::memory"], &[MODEL, &["plan"]], "adapters do not know one another"),
+    (&["plan::kafka"], &[MODEL, &["plan", "kafka"]], "adapters do not know one another"),
     // The store and the log of files make names and bytes durable in the same way.
     (
         &["plan::store"],

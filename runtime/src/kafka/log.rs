@@ -1,0 +1,184 @@
+//! A topic of one partition as a log that several processes append to and read from its first record on. What stands in
+//! it is not known here.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rdkafka::admin::{NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
+
+use super::{Cluster, Error, PATIENCE};
+
+/// What of a log may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing, ever.
+    All,
+    /// Records that another one with their key follows.
+    LastOfKey,
+}
+
+/// A record of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Under which it is kept.
+    pub key: Vec<u8>,
+    /// Absent: what had its key is to go.
+    pub value: Option<Vec<u8>>,
+}
+
+/// See the module.
+pub struct TopicLog {
+    cluster: Cluster,
+    topic: String,
+    keep: Keep,
+    reader: BaseConsumer,
+    producer: BaseProducer<Answer>,
+    /// Behind the last record that was read.
+    next: i64,
+}
+
+impl std::fmt::Debug for TopicLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopicLog")
+            .field("topic", &self.topic)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the one record that is under way ended.
+#[derive(Default)]
+struct Answer(Mutex<Option<Result<(), KafkaError>>>);
+
+impl ClientContext for Answer {}
+
+impl ProducerContext for Answer {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let ended = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        *self.0.lock().expect("nobody panics with the answer in hand") = Some(ended);
+    }
+}
+
+impl TopicLog {
+    /// Opens the log, and makes its topic if that is not there: one partition, as many copies as the cluster makes by
+    /// default.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
+    pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
+        make(cluster, topic, keep)?;
+        let failed = |error: &KafkaError| cluster.failed(format!("opening topic {topic}"), error);
+        let reader = cluster
+            .config()
+            // The client wants a name; nothing is ever committed under it.
+            .set("group.id", "weir.log")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "50")
+            .create::<BaseConsumer>()
+            .map_err(|error| failed(&error))?;
+        let n = cluster.partitions_by(&reader, topic)?;
+        if n != 1 {
+            let text = format!("it has {n} partitions, and a log has one");
+            return Err(Error::Refused { what: format!("opening topic {topic}"), text });
+        }
+        let mut first = TopicPartitionList::new();
+        first.add_partition_offset(topic, 0, Place::Offset(0)).map_err(|error| failed(&error))?;
+        reader.assign(&first).map_err(|error| failed(&error))?;
+        let producer = cluster
+            .config()
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("message.timeout.ms", PATIENCE.as_millis().to_string())
+            .create_with_context(Answer::default())
+            .map_err(|error| failed(&error))?;
+        Ok(Self { cluster: cluster.clone(), topic: topic.to_owned(), keep, reader, producer, next: 0 })
+    }
+
+    /// All records that were not read yet, up to where the log ends now: whatever was confirmed before is among them.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]; [`Error::Refused`] if records that were not read yet are gone.
+    pub fn read_on(&mut self) -> Result<Vec<Line>, Error> {
+        let (low, high) = self.cluster.bounds(&self.reader, &self.topic, 0)?;
+        if self.keep == Keep::All && low.get() > self.next {
+            let text = format!("its first records are gone: it begins at {low}, and {} is next", self.next);
+            return Err(Error::Refused { what: self.what("reading"), text });
+        }
+        let mut lines = Vec::new();
+        while self.next < high.get() {
+            match self.reader.poll(PATIENCE) {
+                Some(Ok(message)) => {
+                    self.next = message.offset() + 1;
+                    let key = message.key().unwrap_or_default().to_vec();
+                    lines.push(Line { key, value: message.payload().map(<[u8]>::to_vec) });
+                }
+                // The library finds its way back by itself, or says nothing more.
+                Some(Err(error)) if is_passing(&error) => {}
+                Some(Err(error)) => return Err(self.cluster.failed(self.what("reading"), &error)),
+                None => {
+                    let text = format!("nothing came for {} s", PATIENCE.as_secs());
+                    let brokers = self.cluster.brokers.clone();
+                    return Err(Error::Unreachable { what: self.what("reading"), brokers, text });
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Appends a record and waits until all replicas in sync have it.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]: it may be there, or come there still; [`Error::Refused`]: it is not.
+    pub fn append(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+        let what = || self.what("writing to");
+        let answer = || self.producer.context().0.lock().expect("nobody panics with the answer in hand");
+        *answer() = None;
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).partition(0).key(key);
+        record.payload = value;
+        self.producer.send(record).map_err(|(error, _)| self.cluster.failed(what(), &error))?;
+        loop {
+            // The client gives the record up after its time, and says so.
+            self.producer.poll(Duration::from_millis(1));
+            if let Some(ended) = answer().take() {
+                return ended.map_err(|error| self.cluster.failed(what(), &error));
+            }
+        }
+    }
+
+    fn what(&self, doing: &str) -> String {
+        format!("{doing} topic {}", self.topic)
+    }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+        )
+    )
+}
+
+fn make(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {
+    let made = NewTopic::new(topic, 1, TopicReplication::Fixed(-1));
+    let made = match keep {
+        Keep::All => {
+            made.set("retention.ms", "-1").set("retention.bytes", "-1").set("cleanup.policy", "delete")
+        }
+        Keep::LastOfKey => made.set("cleanup.policy", "compact"),
+    };
+    cluster.make(topic, &made).map(|_| ())
+}

@@ -1,0 +1,275 @@
+//! A plan log in a Kafka topic, and the bytes that plans name in another: what every process of a pipeline shares where
+//! records come from Kafka.
+//!
+//! A topic takes whatever is appended, so a record says for which place it is meant. Read from the first on, a record
+//! counts if it is meant for the place that comes next, and all others came too late. Every reader comes to the same
+//! log, since all read the same order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Error, PlanLog};
+use crate::kafka::log::{Keep, Line, TopicLog};
+use crate::kafka::{self, Cluster};
+use crate::sink::state::Nonce;
+
+/// The newest format this program writes and reads.
+const VERSION: u64 = 1;
+
+/// Of the bytes that are stored, in one record: half of what a topic takes by default.
+const CHUNK: usize = 512 << 10;
+
+/// See the module.
+#[derive(Debug)]
+pub struct KafkaLog {
+    log: TopicLog,
+    topic: String,
+    /// Those that count, each with who wrote it.
+    entries: Vec<(Nonce, Entry)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Meant {
+    version: u64,
+    at: u64,
+    nonce: Nonce,
+    entry: Entry,
+}
+
+impl KafkaLog {
+    /// Opens the log of a pipeline in topic `weir.<pipeline>.plans`, which is made if it is not there: one partition, from
+    /// which nothing is ever deleted.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the cluster cannot be reached or refuses.
+    pub fn open(cluster: &Cluster, pipeline: &str) -> Result<Self, Error> {
+        let topic = format!("weir.{pipeline}.plans");
+        let log = TopicLog::open(cluster, &topic, Keep::All).map_err(of_cluster)?;
+        Ok(Self { log, topic, entries: Vec::new() })
+    }
+
+    fn catch_up(&mut self) -> Result<(), Error> {
+        for line in self.log.read_on().map_err(of_cluster)? {
+            if let Some(Meant { nonce, entry, .. }) = self.counts(&line)? {
+                self.entries.push((nonce, entry));
+            }
+        }
+        Ok(())
+    }
+
+    /// The record, if it is meant for the place that comes next.
+    fn counts(&self, line: &Line) -> Result<Option<Meant>, Error> {
+        #[derive(Deserialize)]
+        struct Place {
+            version: u64,
+            at: u64,
+        }
+        let next = self.entries.len() as u64;
+        let what = || format!("a record of topic {} for place {next}", self.topic);
+        let corrupt = |e: serde_json::Error| Error::Corrupt { what: format!("{}: {e}", what()) };
+        let bytes = line.value.as_deref().unwrap_or_default();
+        let Place { version, at } = serde_json::from_slice(bytes).map_err(corrupt)?;
+        if at != next {
+            return Ok(None);
+        }
+        if version > VERSION {
+            return Err(Error::Newer { what: what(), found: version, known: VERSION });
+        }
+        serde_json::from_slice(bytes).map(Some).map_err(corrupt)
+    }
+}
+
+impl PlanLog for KafkaLog {
+    fn read(&mut self, from: u64) -> Result<Vec<(u64, Entry)>, Error> {
+        self.catch_up()?;
+        let entries = self.entries.iter().zip(0..).skip(usize::try_from(from).unwrap_or(usize::MAX));
+        Ok(entries.map(|((_, entry), at)| (at, entry.clone())).collect())
+    }
+
+    /// An error leaves open whether the entry is there, or comes there still: never twice, and never in another place.
+    fn put(&mut self, at: u64, entry: &Entry) -> Result<bool, Error> {
+        self.catch_up()?;
+        if at != self.entries.len() as u64 {
+            return Ok(false);
+        }
+        let nonce = Nonce::random();
+        let meant = Meant { version: VERSION, at, nonce, entry: entry.clone() };
+        let bytes = serde_json::to_vec(&meant).expect("entries are plain data");
+        fail::fail_point!("plan.before_put");
+        self.log.append(b"", Some(&bytes)).map_err(of_cluster)?;
+        fail::fail_point!("plan.after_put");
+        self.catch_up()?;
+        let there = usize::try_from(at).ok().and_then(|at| self.entries.get(at));
+        Ok(there.is_some_and(|(who, _)| *who == nonce))
+    }
+}
+
+/// The bytes that plans name, by their digest, in pieces in topic `weir.<pipeline>.store`.
+#[derive(Debug)]
+pub struct KafkaStore {
+    cluster: Cluster,
+    topic: String,
+    log: TopicLog,
+}
+
+impl KafkaStore {
+    /// Opens the store of a pipeline; its topic is made if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the cluster cannot be reached or refuses.
+    pub fn open(cluster: &Cluster, pipeline: &str) -> Result<Self, Error> {
+        let topic = format!("weir.{pipeline}.store");
+        let log = TopicLog::open(cluster, &topic, Keep::LastOfKey).map_err(of_cluster)?;
+        Ok(Self { cluster: cluster.clone(), topic, log })
+    }
+
+    /// Keeps `bytes` durably and returns their digest. After a crash half-way they are not there, and may be kept again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn put(&mut self, bytes: &[u8]) -> Result<Arc<str>, Error> {
+        let digest: Arc<str> = crate::digest::of(bytes).into();
+        let mut n = 0;
+        for piece in bytes.chunks(CHUNK) {
+            self.log.append(format!("{digest}/{n}").as_bytes(), Some(piece)).map_err(of_cluster)?;
+            n += 1;
+        }
+        // Last: whoever finds it finds all pieces.
+        self.log.append(digest.as_bytes(), Some(n.to_string().as_bytes())).map_err(of_cluster)?;
+        Ok(digest)
+    }
+
+    /// The bytes of `digest`, checked. Reads the whole topic: whoever gets them keeps them.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if they are not there or are others; [`Error::Io`].
+    pub fn get(&self, digest: &str) -> Result<Vec<u8>, Error> {
+        let mut log = TopicLog::open(&self.cluster, &self.topic, Keep::LastOfKey).map_err(of_cluster)?;
+        let mut pieces: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+        for Line { key, value } in log.read_on().map_err(of_cluster)? {
+            if key.starts_with(digest.as_bytes()) {
+                pieces.insert(key, value);
+            }
+        }
+        let missing = || Error::Store { what: format!("{digest} is not in the store, topic {}", self.topic) };
+        let mut piece = |key: String| pieces.remove(key.as_bytes()).flatten().ok_or_else(missing);
+        let n = String::from_utf8(piece(digest.to_owned())?).ok().and_then(|n| n.parse::<u64>().ok());
+        let mut bytes = Vec::new();
+        for i in 0..n.ok_or_else(missing)? {
+            bytes.extend(piece(format!("{digest}/{i}"))?);
+        }
+        match crate::digest::of(&bytes) {
+            found if found == digest => Ok(bytes),
+            found => Err(Error::Store {
+                what: format!("topic {} has the bytes of {found} as {digest}", self.topic),
+            }),
+        }
+    }
+}
+
+fn of_cluster(error: kafka::Error) -> Error {
+    let what = "the plan log in Kafka".to_owned();
+    Error::Io { what, source: std::io::Error::other(error) }
+}
+
+#[cfg(all(test, feature = "servers"))]
+mod tests {
+    use super::*;
+    use crate::plan::History;
+
+    fn cluster() -> Cluster {
+        let brokers = std::env::var("WEIR_TEST_KAFKA").expect("weir-services says where Kafka is");
+        Cluster::new(brokers, BTreeMap::new()).unwrap()
+    }
+
+    /// A pipeline of this run alone.
+    fn own(name: &str) -> String {
+        format!("{name}-{}", Nonce::random())
+    }
+
+    fn start(generation: u64) -> Entry {
+        Entry::Start { generation, owner: Nonce::from_u128(7), runtime: "0.1.0".into() }
+    }
+
+    #[test]
+    fn the_first_to_write_at_a_place_wins() {
+        let (cluster, pipeline) = (cluster(), own("first"));
+        let mut ours = KafkaLog::open(&cluster, &pipeline).unwrap();
+        let mut theirs = KafkaLog::open(&cluster, &pipeline).unwrap();
+        assert!(ours.put(0, &start(1)).unwrap());
+        assert!(!theirs.put(0, &start(2)).unwrap());
+        assert!(theirs.put(1, &start(3)).unwrap());
+        let all = [(0, start(1)), (1, start(3))];
+        for log in [&mut ours, &mut theirs, &mut KafkaLog::open(&cluster, &pipeline).unwrap()] {
+            assert_eq!(log.read(0).unwrap(), all);
+            assert_eq!(log.read(1).unwrap(), all[1..]);
+        }
+    }
+
+    #[test]
+    fn a_record_that_arrives_late_counts_nowhere() {
+        let (cluster, pipeline) = (cluster(), own("late"));
+        let mut log = KafkaLog::open(&cluster, &pipeline).unwrap();
+        assert!(log.put(0, &start(1)).unwrap());
+        for at in [0, 5] {
+            let late = Meant { version: VERSION, at, nonce: Nonce::random(), entry: start(9) };
+            log.log.append(b"", Some(&serde_json::to_vec(&late).unwrap())).unwrap();
+        }
+        assert!(log.put(1, &start(2)).unwrap());
+        let mut other = KafkaLog::open(&cluster, &pipeline).unwrap();
+        assert_eq!(other.read(0).unwrap(), [(0, start(1)), (1, start(2))]);
+    }
+
+    #[test]
+    fn whoever_writes_at_once_comes_to_one_order_in_which_each_entry_is_once() {
+        let (cluster, pipeline) = (cluster(), own("order"));
+        drop(KafkaLog::open(&cluster, &pipeline).unwrap());
+        let write = |writer: u64| {
+            let mut log = KafkaLog::open(&cluster, &pipeline).unwrap();
+            let mut history = History::default();
+            for i in 0..10 {
+                history.append(&mut log, |_| Some(start(writer * 100 + i))).unwrap();
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|writer| drop(scope.spawn(move || write(writer)))));
+        let all = KafkaLog::open(&cluster, &pipeline).unwrap().read(0).unwrap();
+        let mut generations: Vec<u64> = Vec::new();
+        for (_, entry) in &all {
+            if let Entry::Start { generation, .. } = entry {
+                generations.push(*generation);
+            }
+        }
+        for writer in 0..4 {
+            let own: Vec<u64> = generations.iter().copied().filter(|g| g / 100 == writer).collect();
+            assert_eq!(own, (0..10).map(|i| writer * 100 + i).collect::<Vec<_>>());
+        }
+        assert_eq!(all.iter().map(|(at, _)| *at).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_is_refused_where_it_counts() {
+        let (cluster, pipeline) = (cluster(), own("newer"));
+        let mut log = KafkaLog::open(&cluster, &pipeline).unwrap();
+        log.log.append(b"", Some(br#"{"version":2,"at":0,"more":1}"#)).unwrap();
+        let error = log.read(0).unwrap_err().to_string();
+        assert!(error.starts_with("E_LOG_NEWER: a record of topic weir.newer-"), "{error}");
+    }
+
+    #[test]
+    fn bytes_are_found_by_their_digest_in_whatever_pieces_they_were_kept() {
+        let (cluster, pipeline) = (cluster(), own("store"));
+        let mut store = KafkaStore::open(&cluster, &pipeline).unwrap();
+        let sizes = [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK];
+        let bytes = |n: usize| (0..n).map(|i| (i % 251) as u8).collect::<Vec<u8>>();
+        for n in sizes {
+            assert_eq!(&*store.put(&bytes(n)).unwrap(), crate::digest::of(&bytes(n)));
+        }
+        let other = KafkaStore::open(&cluster, &pipeline).unwrap();
+        for n in sizes {
+            assert!(other.get(&crate::digest::of(&bytes(n))).unwrap() == bytes(n), "{n}");
+        }
+        assert!(other.get("sha256:00").unwrap_err().to_string().starts_with("E_STORE"));
+    }
+}
