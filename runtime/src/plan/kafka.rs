@@ -174,5 +174,5 @@ fn of_cluster(error: kafka::Error) -> Error {
     Error::Io { what, source: std::io::Error::other(error) }
 }
 
-#[cfg(all(test, feature = "servers"))]
+#[cfg(test)]
 mod tests;

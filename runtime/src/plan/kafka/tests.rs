@@ -1,4 +1,5 @@
 //! On a real Kafka, whose address `weir-services` gives.
+#![cfg(feature = "servers")]
 
 use super::*;
 use crate::plan::History;
