@@ -2,6 +2,9 @@
 //! one, some or only records at which it traps, in time of the processor. The traps are put in by a wrapper around the
 //! real instances, since the rule has none: after a whole call it says that it failed, and is not asked again.
 //!
+//! Each is followed by a batch without guilty records, which pays for the fresh instance that the worker needs then;
+//! a normal batch, which is taken off again, is one that follows another.
+//!
 //! `cargo bench -p weir --bench judge -- [ROUNDS]`
 #![expect(clippy::print_stdout, reason = "a bench tells what it measured")]
 
