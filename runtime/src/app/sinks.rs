@@ -12,7 +12,8 @@ use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::Sink;
 use crate::sink::files::{self, FilesConfig, FilesSink};
-use crate::sink::sqlite::{self, Mode, SqliteConfig, SqliteSink, TableConfig};
+use crate::sink::sqlite::{SqliteConfig, SqliteSink};
+use crate::sink::table::{self, Mode, TableConfig};
 
 /// What a sink without rows advances by, at the latest: it bounds what a restart reads again.
 const EMPTY_ADVANCE: u64 = 100_000;
@@ -24,7 +25,7 @@ type Sinks = Vec<(Box<dyn Sink>, Policy)>;
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
     pub(super) files: Vec<Arc<files::Tally>>,
-    pub(super) tables: Vec<Arc<sqlite::Tally>>,
+    pub(super) tables: Vec<Arc<table::Tally>>,
 }
 
 /// Opens the `used` sinks. Tables are made, or compared with what the routes bring, before a record flows.

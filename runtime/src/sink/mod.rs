@@ -6,6 +6,7 @@ pub mod json;
 pub mod memory;
 pub mod sqlite;
 pub mod state;
+pub mod table;
 
 use std::fmt;
 use std::sync::Arc;

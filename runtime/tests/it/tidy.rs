@@ -23,6 +23,7 @@ const ADAPTERS: Names = &[
     "sink::json",
     "sink::memory",
     "sink::sqlite",
+    "sink::table",
     "plan::files",
     "plan::memory",
     "plan::store",
@@ -43,7 +44,12 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (&["sink::json"], &[MODEL], "a row's form knows nothing of where it is written to"),
     (&["sink::files"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
     (&["sink::memory"], &[MODEL, &["sink"]], "adapters do not know one another"),
-    (&["sink::sqlite"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
+    (
+        &["sink::table"],
+        &[MODEL, &["sink", "sink::json"]],
+        "what sinks of tables have in common knows none of them",
+    ),
+    (&["sink::sqlite"], &[MODEL, &["sink", "sink::json", "sink::table"]], "adapters do not know one another"),
     // The log says which file is which partition, in the words of the source of files.
     (
         &["plan"],

@@ -10,8 +10,8 @@ use sqlx::{Arguments, AssertSqlSafe, Row};
 use super::database::{Database, Failure, no_values};
 use super::rows::bound;
 use super::values::{Kind, kind};
-use super::{Mode, TableConfig};
-use crate::sink::{Error, Problem};
+use crate::sink::Error;
+use crate::sink::table::{Mode, TableConfig, wrong};
 
 /// What SQLite allows at most in one statement.
 const MAX_PARAMETERS: usize = 32_766;
@@ -325,12 +325,4 @@ fn takes(declared: &str, strict: bool, kind: Kind) -> bool {
         Some(stores) => stores == kind,
         None => kind == Kind::Integer,
     }
-}
-
-fn wrong(text: String, hint: Option<String>) -> Error {
-    let problem = Problem::new(format!("E_SINK_SCHEMA: {text}"));
-    Error::Permanent(match hint {
-        Some(hint) => problem.hint(hint),
-        None => problem,
-    })
 }
