@@ -4,6 +4,7 @@
 pub mod files;
 pub mod json;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 pub mod state;
 pub mod table;

@@ -3,10 +3,24 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
+
 use super::json::JsonRows;
 use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState, Start};
-use super::{Count, Error, Part, Problem, RoutedBatch, Staged};
+use super::{Count, Error, Part, Problem, RoutedBatch, Sink, Staged};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
+
+/// A sink whose targets are tables.
+pub trait TableSink: Sink {
+    /// Makes the table for the rows of a route, or compares the one that is there. Without it the first commit does.
+    ///
+    /// # Errors
+    /// [`Error::Permanent`] with the column for which a table does not fit, or with what makes one that is missing.
+    fn prepare(&mut self, target: &Arc<str>, route: &str, schema: &SchemaRef) -> Result<(), Error>;
+
+    /// What happened so far; it goes on counting.
+    fn tally(&self) -> Arc<Tally>;
+}
 
 /// The table of a target.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -180,4 +194,17 @@ pub(super) fn wrong(text: impl AsRef<str>, hint: Option<String>) -> Error {
         Some(hint) => problem.hint(hint),
         None => problem,
     })
+}
+
+/// The places of the columns of a key among those of a table's rows.
+pub(super) fn key_columns(schema: &Schema, key: &[String], table: &str) -> Result<Vec<usize>, Error> {
+    let place = |name: &String| {
+        let fields = schema.fields();
+        fields.iter().position(|field| field.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let known = fields.iter().map(|field| format!("`{}`", field.name())).collect::<Vec<_>>();
+            let text = format!("no row of table `{table}` has a column `{name}`, which is in its key");
+            wrong(text, Some(format!("known here: {}", known.join(", "))))
+        })
+    };
+    key.iter().map(place).collect()
 }

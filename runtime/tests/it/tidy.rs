@@ -22,6 +22,7 @@ const ADAPTERS: Names = &[
     "sink::files",
     "sink::json",
     "sink::memory",
+    "sink::postgres",
     "sink::sqlite",
     "sink::table",
     "plan::files",
@@ -114,8 +115,12 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     ("parquet", &["sink::files::parquet", "tables::parquet"], "one file writes the format, and one reads it"),
     ("bytes", &["tables::parquet"], "it is how the reader of Parquet wants the bytes of a file"),
-    ("sqlx", &["sink::sqlite"], "only the sink of tables speaks SQL"),
-    ("tokio", &["sink::sqlite::database"], "what is asynchronous is waited for where it is called"),
+    ("sqlx", &["sink::postgres", "sink::sqlite"], "only the sinks of tables speak SQL"),
+    (
+        "tokio",
+        &["sink::postgres::database", "sink::sqlite::database"],
+        "what is asynchronous is waited for where it is called",
+    ),
     ("clap", &["cli", "main"], "only the command line knows that there is one"),
     ("clap_complete", &["cli"], "only the command line knows that there is one"),
     ("comfy_table", &["cli"], "only the command line knows that there is a terminal"),
@@ -148,6 +153,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
             "plan",
             "source::files",
             "sink::files::local",
+            "sink::postgres::socket",
             "sink::sqlite::database",
             "sandbox::cache",
             "validate",
@@ -157,7 +163,8 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
         ],
         "what decides or transforms touches no file",
     ),
-    ("std::net", &[], "nothing here speaks to a network"),
+    // Addresses: a driver makes the connections.
+    ("std::net", &["config::database", "sink::postgres::socket"], "only a sink speaks to a network"),
     (
         "std::env",
         &["config", "project", "app", "cli", "main"],
@@ -173,14 +180,15 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
         &[
             "sink::files::local",
             "sink::files::storage",
+            "sink::postgres::socket",
             "sandbox::cache",
             "sandbox::child",
             "sandbox::instance",
             "app",
             "main",
         ],
-        "the operating system is asked where files are locked or renamed, how much a call took or may take of the \
-         machine, and to kill the program in tests",
+        "the operating system is asked where files are locked or renamed, how a connection behaves, how much a call \
+         took or may take of the machine, and to kill the program in tests",
     ),
     ("sha2", &["digest", "source::files", "sandbox"], "how a digest is written is for `digest` to say"),
     ("hmac", &["sandbox::cache"], "only the cache signs what it wrote"),

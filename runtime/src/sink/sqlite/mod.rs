@@ -35,7 +35,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 use super::state::{Claim, Commit, SinkState};
-use super::table::{Owned, Owner, TableConfig, Tally, missing, not_claimed};
+use super::table::{Owned, Owner, TableConfig, TableSink, Tally, missing, not_claimed};
 use super::{Committed, Error, Resolved, RoutedBatch, Sink, Staged};
 use crate::offset::TopicPartition;
 use database::{Database, Ended};
@@ -119,12 +119,10 @@ impl SqliteSink {
         let (tables, owned, tally) = (Tables::default(), BTreeMap::new(), Arc::default());
         Ok(Self { config, owner, db, tables, owned, tally })
     }
+}
 
-    /// Makes the table for the rows of a route, or compares the one that is there. Without it the first commit does.
-    ///
-    /// # Errors
-    /// [`Error::Permanent`] with the column for which a table does not fit.
-    pub fn prepare(&mut self, target: &Arc<str>, route: &str, schema: &SchemaRef) -> Result<(), Error> {
+impl TableSink for SqliteSink {
+    fn prepare(&mut self, target: &Arc<str>, route: &str, schema: &SchemaRef) -> Result<(), Error> {
         let (config, tables) = (&self.config, &mut self.tables);
         let prepared = self.db.repeatable(|db| {
             tables.look(db)?;
@@ -133,8 +131,7 @@ impl SqliteSink {
         prepared.inspect_err(|_| self.tables.forget())
     }
 
-    /// What happened so far; it goes on counting.
-    pub fn tally(&self) -> Arc<Tally> {
+    fn tally(&self) -> Arc<Tally> {
         self.tally.clone()
     }
 }

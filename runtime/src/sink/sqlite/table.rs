@@ -11,7 +11,7 @@ use super::database::{Database, Failure, no_values};
 use super::rows::bound;
 use super::values::{Kind, kind};
 use crate::sink::Error;
-use crate::sink::table::{Mode, TableConfig, wrong};
+use crate::sink::table::{Mode, TableConfig, key_columns, wrong};
 
 /// What SQLite allows at most in one statement.
 const MAX_PARAMETERS: usize = 32_766;
@@ -290,18 +290,6 @@ fn columns(schema: &Schema, table: &str) -> Result<Vec<Column>, Error> {
         }
     };
     schema.fields().iter().map(column).collect()
-}
-
-fn key_columns(schema: &Schema, key: &[String], table: &str) -> Result<Vec<usize>, Error> {
-    let place = |name: &String| {
-        let fields = schema.fields();
-        fields.iter().position(|field| field.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
-            let known = fields.iter().map(|field| format!("`{}`", field.name())).collect::<Vec<_>>();
-            let text = format!("no row of table `{table}` has a column `{name}`, which is in its key");
-            wrong(text, Some(format!("known here: {}", known.join(", "))))
-        })
-    };
-    key.iter().map(place).collect()
 }
 
 /// Whether a column so declared stores values of `kind` as they are.
