@@ -1,0 +1,3 @@
+//! The real program with real servers, which say by an environment variable where they are.
+
+mod postgres;
