@@ -1,6 +1,7 @@
 //! From the sinks of the pipeline file to sinks that are open. It decides nothing about rows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -12,7 +13,9 @@ use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::Sink;
 use crate::sink::files::{self, FilesConfig, FilesSink};
-use crate::sink::sqlite::{self, Mode, SqliteConfig, SqliteSink, TableConfig};
+use crate::sink::postgres::{self, PostgresConfig, PostgresSink};
+use crate::sink::sqlite::{SqliteConfig, SqliteSink};
+use crate::sink::table::{Mode, TableConfig, TableSink, Tally};
 
 /// What a sink without rows advances by, at the latest: it bounds what a restart reads again.
 const EMPTY_ADVANCE: u64 = 100_000;
@@ -24,7 +27,7 @@ type Sinks = Vec<(Box<dyn Sink>, Policy)>;
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
     pub(super) files: Vec<Arc<files::Tally>>,
-    pub(super) tables: Vec<Arc<sqlite::Tally>>,
+    pub(super) tables: Vec<Arc<Tally>>,
 }
 
 /// Opens the `used` sinks. Tables are made, or compared with what the routes bring, before a record flows.
@@ -45,11 +48,17 @@ pub(super) fn open_sinks(
                 (Box::new(sink), policy(roll.bytes, roll.rows.get(), roll.age, roll.idle))
             }
             SinkConfig::Sqlite(tables) => {
-                let mut sink = SqliteSink::open(sqlite_config(config, name, tables)).with_context(opening)?;
-                prepare(&mut sink, config, description, name).with_context(opening)?;
+                let sink = SqliteSink::open(sqlite_config(config, name, tables)).with_context(opening)?;
+                let sink = prepared(sink, config, description, name).with_context(opening)?;
                 tallies.tables.push(sink.tally());
-                let commit = &tables.commit;
-                (Box::new(sink), policy(commit.bytes, commit.rows.get(), commit.age, commit.idle))
+                (sink, commit_policy(&tables.commit))
+            }
+            SinkConfig::Postgres(tables) => {
+                let settings = postgres_config(config, name, tables).with_context(opening)?;
+                let sink = PostgresSink::open(settings).with_context(opening)?;
+                let sink = prepared(sink, config, description, name).with_context(opening)?;
+                tallies.tables.push(sink.tally());
+                (sink, commit_policy(&tables.commit))
             }
         });
     }
@@ -59,6 +68,10 @@ pub(super) fn open_sinks(
 fn policy(bytes: config::ByteSize, rows: u64, age: config::Period, idle: config::Period) -> Policy {
     let (bytes, age, idle) = (bytes.bytes(), age.duration(), idle.duration());
     Policy { bytes, rows, age, idle, offsets: EMPTY_ADVANCE }
+}
+
+fn commit_policy(commit: &config::CommitWhen) -> Policy {
+    policy(commit.bytes, commit.rows.get(), commit.age, commit.idle)
 }
 
 fn files_config(config: &PipelineConfig, name: &SinkName, files: &config::FilesSink) -> FilesConfig {
@@ -97,24 +110,66 @@ fn format_of(format: config::FileFormat) -> files::Format {
 }
 
 fn sqlite_config(config: &PipelineConfig, name: &SinkName, tables: &config::SqliteSink) -> SqliteConfig {
-    let table = |table: &config::TargetTable| TableConfig {
-        table: table.table.clone(),
-        mode: table.key.clone().map_or(Mode::Append, |key| Mode::Upsert { key }),
-    };
     SqliteConfig {
         provenance: tables.provenance,
-        targets: tables.tables.iter().map(|(target, of)| (target.as_str().into(), table(of))).collect(),
+        targets: table_configs(&tables.tables),
         ..SqliteConfig::new(&tables.path, config.name.as_str(), name.as_str())
     }
 }
 
-/// Makes the tables for all that is bound to the sink.
-fn prepare(
-    sink: &mut SqliteSink,
+fn postgres_config(
+    config: &PipelineConfig,
+    name: &SinkName,
+    tables: &config::PostgresSink,
+) -> Result<PostgresConfig> {
+    let server = &tables.server;
+    let password = match &server.password_file {
+        Some(file) => {
+            let text = fs::read_to_string(file).with_context(|| format!("reading `{}`", file.display()))?;
+            Some(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+        None => server.password.as_ref().map(|config::Secret(password)| password.clone()),
+    };
+    let server = postgres::Server {
+        host: server.host.clone(),
+        port: server.port,
+        database: server.database.clone(),
+        user: server.user.clone(),
+        password: password.map(postgres::Password),
+        tls: match server.tls {
+            config::Tls::Disable => postgres::Tls::Disable,
+            config::Tls::Require => postgres::Tls::Require,
+            config::Tls::VerifyCa => postgres::Tls::VerifyCa,
+            config::Tls::VerifyFull => postgres::Tls::VerifyFull,
+        },
+        ca_file: server.ca_file.clone(),
+    };
+    Ok(PostgresConfig {
+        schema: tables.schema.clone(),
+        create: tables.create,
+        provenance: tables.provenance,
+        targets: table_configs(&tables.tables),
+        ..PostgresConfig::new(server, config.name.as_str(), name.as_str())
+    })
+}
+
+fn table_configs(
+    tables: &BTreeMap<config::TargetName, config::TargetTable>,
+) -> BTreeMap<Arc<str>, TableConfig> {
+    let table = |table: &config::TargetTable| TableConfig {
+        table: table.table.clone(),
+        mode: table.key.clone().map_or(Mode::Append, |key| Mode::Upsert { key }),
+    };
+    tables.iter().map(|(target, of)| (target.as_str().into(), table(of))).collect()
+}
+
+/// The sink, with the tables for all that is bound to it.
+fn prepared<S: TableSink + 'static>(
+    mut sink: S,
     config: &PipelineConfig,
     description: &Description,
     name: &SinkName,
-) -> Result<()> {
+) -> Result<Box<S>> {
     let to_us = |targets: &[config::TargetRef]| {
         let ours = targets.iter().filter(|target| target.sink == *name);
         ours.map(|target| Arc::from(target.target.as_str())).collect::<Vec<Arc<str>>>()
@@ -128,7 +183,7 @@ fn prepare(
     for target in to_us(std::slice::from_ref(&config.dead_letter.to)) {
         sink.prepare(&target, DEAD_LETTERS, &dead_letters_schema())?;
     }
-    Ok(())
+    Ok(Box::new(sink))
 }
 
 /// The sinks that a route goes to, or went to in a run before, in the order of their names.

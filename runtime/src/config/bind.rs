@@ -91,16 +91,20 @@ impl Resolver<'_> {
     ) {
         let bound: BTreeSet<_> = routes.values().flatten().chain([dead_letter]).collect();
         for TargetRef { sink, target } in bound {
-            let Some(SinkConfig::Sqlite(config)) = sinks.get(sink) else { continue };
-            if config.tables.contains_key(target) {
+            let Some(config) = sinks.get(sink) else { continue };
+            let tables = match config {
+                SinkConfig::Files(_) => continue,
+                SinkConfig::Sqlite(config) => &config.tables,
+                SinkConfig::Postgres(config) => &config.tables,
+            };
+            if tables.contains_key(target) {
                 continue;
             }
-            let place = ["sinks", sink.as_str(), "sqlite"];
+            let place = ["sinks", sink.as_str(), config.kind()];
             if let Some(complaint) = table_name(target.as_str()) {
                 self.complain(&place, complaint);
             }
-            let mut tables = config.tables.iter();
-            let twin = tables.find(|(_, other)| other.table.eq_ignore_ascii_case(target.as_str()));
+            let twin = tables.iter().find(|(_, other)| other.table.eq_ignore_ascii_case(target.as_str()));
             if let Some((twin, _)) = twin {
                 let message = format!("targets `{twin}` and `{target}` have the same table `{target}`");
                 self.report(&place, message, Some("let both routes go to one target".to_owned()));

@@ -1,7 +1,7 @@
 //! The pipeline file as it is written: its keys, their defaults and what they mean. The reference is
 //! made from the comments here. Never resolves anything: names, paths and variables stay as they are.
 
-use std::{collections::BTreeMap, num::NonZeroU32, num::NonZeroU64, thread};
+use std::{collections::BTreeMap, num::NonZeroU16, num::NonZeroU32, num::NonZeroU64, thread};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -247,6 +247,7 @@ impl DeadLetter {
 pub(super) struct Sink {
     pub(super) files: Option<FileSink>,
     pub(super) sqlite: Option<SqliteSink>,
+    pub(super) postgres: Option<PostgresSink>,
 }
 
 /// Rows into files. Each target is a directory below the sink's. A file appears when it is complete
@@ -405,6 +406,87 @@ pub(super) struct SqliteSink {
     /// name.
     #[serde(default)]
     pub(super) targets: BTreeMap<String, TableTarget>,
+}
+
+/// Rows into tables of a PostgreSQL database. Each target is a table; it is compared with the columns of the route.
+/// Rows that the database refuses for what is in them are in its table `weir_reject`, positions in `weir_position`.
+/// Foreign keys may refer to no table of the same sink, since its rows may come in any order. Poolers that lend a
+/// connection for a transaction at a time will do. Of the environment, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY` and
+/// `PGOPTIONS` count as they do for psql.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct PostgresSink {
+    /// `postgres://user@host:5432/database`. Either this or `host`, `database` and `user`. `${NAME}` is the
+    /// environment variable NAME: a URL with a password comes as a whole from one.
+    #[schemars(length(min = 1))]
+    pub(super) url: Option<String>,
+    /// The server's name or address; a directory with its socket, if it begins with `/`. `${NAME}` is the environment
+    /// variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) host: Option<String>,
+    /// The server's port; without it 5432.
+    pub(super) port: Option<NonZeroU16>,
+    /// The name of the database. `${NAME}` is the environment variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) database: Option<String>,
+    /// The name of the user. `${NAME}` is the environment variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) user: Option<String>,
+    /// The name of the environment variable that holds the password.
+    #[schemars(length(min = 1))]
+    pub(super) password_env: Option<String>,
+    /// The file that holds the password, relative to this file; a line break at its end does not count.
+    #[schemars(length(min = 1))]
+    pub(super) password_file: Option<String>,
+    /// `disable`: none. `require`: nobody reads along, but whoever answers is believed to be the server. `verify-ca`:
+    /// its certificate is believed. `verify-full`: and is for its name. Without it `verify-full`, or what the URL says
+    /// by `sslmode`; `disable` on this machine.
+    pub(super) tls: Option<Tls>,
+    /// The certificates of those to believe, in PEM, relative to this file; without it those that the system believes.
+    #[schemars(length(min = 1))]
+    pub(super) ca_file: Option<String>,
+    /// The schema that all tables of the sink are in, `weir_position` and `weir_reject` too.
+    #[serde(default = "PostgresSink::schema")]
+    #[schemars(length(min = 1))]
+    pub(super) schema: String,
+    /// Whether tables are made that are not there, `weir_position` and `weir_reject` too. Otherwise the statement that
+    /// makes one is told.
+    #[serde(default = "yes")]
+    pub(super) create: bool,
+    /// When rows are committed: as soon as one of these is reached, and at a clean stop. Until then they are kept in
+    /// memory.
+    #[serde(default)]
+    pub(super) commit: CommitWhen,
+    /// Whether rows carry the columns `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and
+    /// `weir_plan`: from which record they come, by which plan. Without them an audit compares counts
+    /// only.
+    #[serde(default = "yes")]
+    pub(super) provenance: bool,
+    /// The tables, by the names of the targets. A target that is not named here is appended to the table of its own
+    /// name.
+    #[serde(default)]
+    pub(super) targets: BTreeMap<String, TableTarget>,
+}
+
+impl PostgresSink {
+    fn schema() -> String {
+        "public".to_owned()
+    }
+}
+
+/// How a connection is secured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum Tls {
+    /// Not at all.
+    Disable,
+    /// Nobody reads along.
+    Require,
+    /// And the server's certificate is believed.
+    VerifyCa,
+    /// And it is for the server's name.
+    VerifyFull,
 }
 
 /// The table of a target.

@@ -3,6 +3,7 @@
 
 mod bind;
 mod check;
+mod database;
 mod diagnostic;
 mod document;
 mod file;
@@ -25,9 +26,13 @@ use std::{
 };
 
 pub use check::{DeclaredRoute, DeclaredSetting, DeclaredTable};
+#[cfg(test)]
+pub(crate) use database::server_at;
+pub use database::{PostgresServer, Secret};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use file::{
     CommitWhen, DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat,
+    Tls,
 };
 pub use json_schema::json_schema;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
@@ -97,6 +102,7 @@ pub struct TableConfig {
 pub enum SinkConfig {
     Files(FilesSink),
     Sqlite(SqliteSink),
+    Postgres(PostgresSink),
 }
 
 /// Rows into files below a directory, in one directory per target.
@@ -124,6 +130,18 @@ pub struct FilesTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteSink {
     pub path: PathBuf,
+    pub commit: CommitWhen,
+    pub provenance: bool,
+    /// Targets of which something is said; the others append to the table of their own name.
+    pub tables: BTreeMap<TargetName, TargetTable>,
+}
+
+/// Rows into tables of a PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresSink {
+    pub server: PostgresServer,
+    pub schema: String,
+    pub create: bool,
     pub commit: CommitWhen,
     pub provenance: bool,
     /// Targets of which something is said; the others append to the table of their own name.
@@ -200,6 +218,7 @@ impl SinkConfig {
         match self {
             Self::Files(_) => "files",
             Self::Sqlite(_) => "sqlite",
+            Self::Postgres(_) => "postgres",
         }
     }
 
@@ -208,6 +227,7 @@ impl SinkConfig {
         match self {
             Self::Files(sink) => sink.targets.keys().collect(),
             Self::Sqlite(sink) => sink.tables.keys().collect(),
+            Self::Postgres(sink) => sink.tables.keys().collect(),
         }
     }
 }

@@ -119,9 +119,10 @@ impl Resolver<'_> {
                 self.found
                     .push(Diagnostic::error(place, &complaint.message).maybe_help(complaint.help.clone()));
             }
-            let sink = match (sink.files, sink.sqlite) {
-                (Some(files), None) => self.file_sink(&name, files).map(SinkConfig::Files),
-                (None, Some(sqlite)) => Some(SinkConfig::Sqlite(self.sqlite_sink(&name, sqlite))),
+            let sink = match (sink.files, sink.sqlite, sink.postgres) {
+                (Some(files), None, None) => self.file_sink(&name, files).map(SinkConfig::Files),
+                (None, Some(sqlite), None) => Some(SinkConfig::Sqlite(self.sqlite_sink(&name, sqlite))),
+                (None, None, Some(postgres)) => self.postgres_sink(&name, postgres).map(SinkConfig::Postgres),
                 // The schema has found it.
                 _ => None,
             };
@@ -140,9 +141,20 @@ impl Resolver<'_> {
 
     fn sqlite_sink(&mut self, name: &str, sink: file::SqliteSink) -> SqliteSink {
         let path = self.base.join(self.expand(&["sinks", name, "sqlite", "path"], &sink.path));
+        let tables = self.tables(name, "sqlite", sink.targets);
+        SqliteSink { path, commit: sink.commit, provenance: sink.provenance, tables }
+    }
+
+    /// The tables of a sink of `kind`.
+    pub(super) fn tables(
+        &mut self,
+        name: &str,
+        kind: &str,
+        targets: BTreeMap<String, file::TableTarget>,
+    ) -> BTreeMap<TargetName, TargetTable> {
         let mut tables: BTreeMap<TargetName, TargetTable> = BTreeMap::new();
-        for (target, table) in sink.targets {
-            let place = ["sinks", name, "sqlite", "targets", &target];
+        for (target, table) in targets {
+            let place = ["sinks", name, kind, "targets", &target];
             let parsed = match TargetName::parse(&target) {
                 Ok(parsed) => parsed,
                 Err(complaint) => {
@@ -160,7 +172,7 @@ impl Resolver<'_> {
             }
             tables.insert(parsed, table);
         }
-        SqliteSink { path, commit: sink.commit, provenance: sink.provenance, tables }
+        tables
     }
 
     fn table_target(&mut self, place: &[&str; 5], target: &str, table: file::TableTarget) -> TargetTable {
@@ -256,7 +268,7 @@ impl Resolver<'_> {
     }
 
     /// Puts the values of environment variables in the place of `${NAME}`.
-    fn expand(&mut self, place: &[&str], text: &str) -> String {
+    pub(super) fn expand(&mut self, place: &[&str], text: &str) -> String {
         let mut expanded = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
@@ -304,9 +316,13 @@ pub(super) fn table_name(name: &str) -> Option<Complaint> {
         let message = format!("`{name}` is not a name for a table: what begins with `{prefix}` is taken");
         return Some(Complaint { message, help: None });
     }
-    name.chars()
-        .any(char::is_control)
-        .then(|| Complaint { message: "a name of a table has no control characters".to_owned(), help: None })
+    control_characters(name)
+}
+
+/// No name in a database has any.
+pub(super) fn control_characters(name: &str) -> Option<Complaint> {
+    let message = "a name in a database has no control characters".to_owned();
+    name.chars().any(char::is_control).then_some(Complaint { message, help: None })
 }
 
 /// The URL may hold the value of a variable, so no complaint shows more of it than its scheme.

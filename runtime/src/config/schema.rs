@@ -20,7 +20,6 @@ use super::{
 const NOT_YET: &[(&[&str], &str)] = &[
     (&["source", "kafka"], "kafka source"),
     (&["sinks", "*", "kafka"], "kafka sink"),
-    (&["sinks", "*", "postgres"], "postgres sink"),
     (&["admin"], "admin interface"),
 ];
 
@@ -214,7 +213,11 @@ fn as_float(value: &DeValue<'_>) -> Option<f64> {
 
 fn number(schema: &Json, value: Option<i64>) -> Result<(), Complaint> {
     let at_least = if schema["title"] == "size" { 1 } else { schema["minimum"].as_i64().unwrap_or(i64::MIN) };
-    let at_most = if schema["format"] == "uint32" { u32::MAX.into() } else { i64::MAX };
+    let at_most = match schema["format"].as_str() {
+        Some("uint16") => u16::MAX.into(),
+        Some("uint32") => u32::MAX.into(),
+        _ => i64::MAX,
+    };
     match value {
         Some(value) if value < at_least => {
             Err(Complaint { message: format!("{value} is less than {at_least}"), help: None })

@@ -4,8 +4,10 @@
 pub mod files;
 pub mod json;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 pub mod state;
+pub mod table;
 
 use std::fmt;
 use std::sync::Arc;

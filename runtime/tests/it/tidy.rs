@@ -22,7 +22,9 @@ const ADAPTERS: Names = &[
     "sink::files",
     "sink::json",
     "sink::memory",
+    "sink::postgres",
     "sink::sqlite",
+    "sink::table",
     "plan::files",
     "plan::kafka",
     "plan::memory",
@@ -44,7 +46,12 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (&["sink::json"], &[MODEL], "a row's form knows nothing of where it is written to"),
     (&["sink::files"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
     (&["sink::memory"], &[MODEL, &["sink"]], "adapters do not know one another"),
-    (&["sink::sqlite"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
+    (
+        &["sink::table"],
+        &[MODEL, &["sink", "sink::json"]],
+        "what sinks of tables have in common knows none of them",
+    ),
+    (&["sink::sqlite"], &[MODEL, &["sink", "sink::json", "sink::table"]], "adapters do not know one another"),
     // The log says which file is which partition, in the words of the source of files.
     (
         &["plan"],
@@ -111,11 +118,11 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     ("parquet", &["sink::files::parquet", "tables::parquet"], "one file writes the format, and one reads it"),
     ("bytes", &["tables::parquet"], "it is how the reader of Parquet wants the bytes of a file"),
-    ("sqlx", &["sink::sqlite"], "only the sink of tables speaks SQL"),
+    ("sqlx", &["sink::postgres", "sink::sqlite"], "only the sinks of tables speak SQL"),
     ("rdkafka", &["kafka"], "only what talks to a cluster knows its client"),
     (
         "tokio",
-        &["sink::sqlite::database", "kafka::topics"],
+        &["sink::postgres::database", "sink::sqlite::database", "kafka::topics"],
         "what is asynchronous is waited for where it is called",
     ),
     ("clap", &["cli", "main"], "only the command line knows that there is one"),
@@ -150,6 +157,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
             "plan",
             "source::files",
             "sink::files::local",
+            "sink::postgres::socket",
             "sink::sqlite::database",
             "sandbox::cache",
             "validate",
@@ -159,7 +167,8 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
         ],
         "what decides or transforms touches no file",
     ),
-    ("std::net", &[], "nothing here speaks to a network"),
+    // Addresses: a driver makes the connections.
+    ("std::net", &["config::database", "sink::postgres::socket"], "only a sink speaks to a network"),
     (
         "std::env",
         &["config", "project", "app", "cli", "main"],
@@ -175,14 +184,15 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
         &[
             "sink::files::local",
             "sink::files::storage",
+            "sink::postgres::socket",
             "sandbox::cache",
             "sandbox::child",
             "sandbox::instance",
             "app",
             "main",
         ],
-        "the operating system is asked where files are locked or renamed, how much a call took or may take of the \
-         machine, and to kill the program in tests",
+        "the operating system is asked where files are locked or renamed, how a connection behaves, how much a call \
+         took or may take of the machine, and to kill the program in tests",
     ),
     ("sha2", &["digest", "source::files", "sandbox"], "how a digest is written is for `digest` to say"),
     ("hmac", &["sandbox::cache"], "only the cache signs what it wrote"),

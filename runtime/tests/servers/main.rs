@@ -1,14 +1,15 @@
 //! What takes real servers, through the program as it is. `runtime/check` brings them up; by hand:
 //!
-//! `cargo run -p weir-services -- run kafka -- cargo test -p weir --features servers --test servers`
+//! `cargo run -p weir-services -- run kafka postgres -- cargo test -p weir --features servers --test servers`
 
 mod kafka;
+mod postgres;
 
 /// Where a server is, as `weir-services` says it.
 fn given(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!(
-            "{name} is not set: cargo run -p weir-services -- run kafka -- \
+            "{name} is not set: cargo run -p weir-services -- run kafka postgres -- \
              cargo test -p weir --features servers --test servers"
         )
     })

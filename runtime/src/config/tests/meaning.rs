@@ -293,7 +293,7 @@ fn a_table_has_one_target_and_a_name_that_nobody_else_needs() {
     check_tables(
         "targets.customers_usa = { table = \"a\\u0000b\" }",
         expect![[r#"
-        error: a name of a table has no control characters
+        error: a name in a database has no control characters
           --> conf/customers.toml:23:35
            |
         23 | targets.customers_usa = { table = "a\u0000b" }
@@ -313,4 +313,134 @@ fn a_table_that_no_route_goes_to_is_warned_of() {
            |         ^^^
            = help: known here: `customers_usa`, `dead_letters`"#]]
     .assert_eq(&config.warnings().to_string());
+}
+
+/// What a person sees when the sink of the small file is a PostgreSQL database with these keys.
+fn check_server(keys: &str, expected: expect_test::Expect) {
+    check("files]\npath = \"out\"", &format!("postgres]\n{keys}"), expected);
+}
+
+#[test]
+fn a_server_is_said_once_and_as_a_whole() {
+    check_server(
+        "host = \"db\"",
+        expect![[r#"
+        error: [sinks.lake.postgres] does not say `database`, `user`
+          --> conf/customers.toml:21:1
+           |
+        21 | [sinks.lake.postgres]
+           | ^^^^^^^^^^^^^^^^^^^^^
+           = help: such as `url = "postgres://user@host:5432/database"`"#]],
+    );
+    check_server(
+        "url = \"postgres://ann@db/shop\"\nport = 5433\nuser = \"bob\"",
+        expect![[r#"
+        error: [sinks.lake.postgres] has both `url` and `port`
+          --> conf/customers.toml:23:8
+           |
+        23 | port = 5433
+           |        ^^^^
+           = help: say all of it in one of the two ways
+
+        error: [sinks.lake.postgres] has both `url` and `user`
+          --> conf/customers.toml:24:8
+           |
+        24 | user = "bob"
+           |        ^^^^^
+           = help: say all of it in one of the two ways"#]],
+    );
+    check_server(
+        "url = \"${NOT_SET}\"",
+        expect![[r#"
+        error: the environment variable `NOT_SET` is not set
+          --> conf/customers.toml:22:7
+           |
+        22 | url = "${NOT_SET}"
+           |       ^^^^^^^^^^^^"#]],
+    );
+    check_server(
+        "url = \"postgres://db/shop\"\nuser = \"ann\"\npassword_env = \"NOT_SET\"",
+        expect![[r#"
+        error: [sinks.lake.postgres] has both `url` and `user`
+          --> conf/customers.toml:23:8
+           |
+        23 | user = "ann"
+           |        ^^^^^
+           = help: say all of it in one of the two ways
+
+        error: the environment variable `NOT_SET` is not set
+          --> conf/customers.toml:24:16
+           |
+        24 | password_env = "NOT_SET"
+           |                ^^^^^^^^^"#]],
+    );
+    check_server(
+        "host = \"db\"\nport = 70000\ntls = \"prefer\"",
+        expect![[r#"
+        error: `port` in [sinks.lake.postgres]: more than 65535
+          --> conf/customers.toml:23:8
+           |
+        23 | port = 70000
+           |        ^^^^^
+
+        error: `tls` in [sinks.lake.postgres]: unknown value `prefer`
+          --> conf/customers.toml:24:7
+           |
+        24 | tls = "prefer"
+           |       ^^^^^^^^
+           = help: known here: `disable`, `require`, `verify-ca`, `verify-full`"#]],
+    );
+}
+
+/// The line that it stands in is not shown either.
+#[test]
+fn a_password_in_the_file_is_refused_and_not_shown() {
+    check_server(
+        "url = \"postgres://ann:geheim@db/shop\"",
+        expect![[r#"
+        error: a password stands in the file, where everybody reads it
+          --> conf/customers.toml:21:1
+           |
+        21 | [sinks.lake.postgres]
+           | ^^^^^^^^^^^^^^^^^^^^^
+           = help: name the variable that holds it by `password_env`, or its file by `password_file`; or let a variable hold the whole URL: "${DATABASE_URL}""#]],
+    );
+    check_server(
+        "url = \"postgres://ann:geheim@db/shop?sslmode=prefer\"",
+        expect![[r#"
+        error: the URL has a parameter that is not known here
+          --> conf/customers.toml:21:1
+           |
+        21 | [sinks.lake.postgres]
+           | ^^^^^^^^^^^^^^^^^^^^^
+           = help: known in a URL: `sslmode` with `disable`, `require`, `verify-ca` or `verify-full`; `ca_file` is a key of its own"#]],
+    );
+}
+
+#[test]
+fn a_server_far_away_proves_who_it_is_and_one_on_this_machine_need_not() {
+    let server = |keys: &str| {
+        let text = SMALL.replace("files]\npath = \"out\"", &format!("postgres]\n{keys}"));
+        let env = |name: &str| {
+            (name == "URL").then(|| "postgres://ann:geheim@db:6543/shop?sslmode=require".to_owned())
+        };
+        let config =
+            PipelineConfig::parse(&text, Path::new("conf/customers.toml"), &env).expect("it is right");
+        assert!(!format!("{config:?}").contains("geheim"));
+        match config.sinks.into_values().next() {
+            Some(SinkConfig::Postgres(sink)) => sink,
+            other => panic!("{other:?}"),
+        }
+    };
+    let sink = server("host = \"db\"\ndatabase = \"shop\"\nuser = \"ann\"");
+    assert_eq!(
+        (sink.server.tls, sink.server.port, &*sink.schema, sink.create),
+        (Tls::VerifyFull, 5432, "public", true)
+    );
+    assert_eq!(server("url = \"postgres://ann@localhost/shop\"").server.tls, Tls::Disable);
+    let sink = server("url = \"${URL}\"");
+    assert_eq!((sink.server.tls, sink.server.port), (Tls::Require, 6543));
+    assert_eq!(sink.server.password, Some(Secret("geheim".to_owned())));
+    let sink = server("url = \"${URL}\"\ntls = \"verify-ca\"\nca_file = \"ca.pem\"");
+    assert_eq!((sink.server.tls, sink.server.ca_file), (Tls::VerifyCa, Some("conf/ca.pem".into())));
 }

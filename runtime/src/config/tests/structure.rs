@@ -26,7 +26,7 @@ fn an_unknown_key_is_refused_with_the_nearest_name() {
                |
             24 | [sinks.copy.fiels]
                |             ^^^^^
-               = help: known here: `files`, `sqlite`"#]],
+               = help: known here: `files`, `postgres`, `sqlite`"#]],
     );
     check(
         "[limits]",
@@ -331,7 +331,7 @@ fn a_missing_key_is_refused_at_its_table() {
                |
             21 | [sinks.lake]
                |        ^^^^
-               = help: add one of [sinks.lake.files], [sinks.lake.sqlite]"#]],
+               = help: add one of [sinks.lake.files], [sinks.lake.postgres], [sinks.lake.sqlite]"#]],
     );
     check(
         "path = \"out\"",
@@ -421,16 +421,6 @@ fn what_this_build_does_not_have_is_said_so() {
     );
     check(
         "path = \"out\"",
-        "path = \"out\"\n\n[sinks.warehouse.postgres]\nurl = \"${DATABASE_URL}\"",
-        expect![[r#"
-            error: this build has no postgres sink yet
-              --> conf/customers.toml:24:18
-               |
-            24 | [sinks.warehouse.postgres]
-               |                  ^^^^^^^^"#]],
-    );
-    check(
-        "path = \"out\"",
         "path = \"out\"\n\n[sinks.topics.kafka]\n[admin]",
         expect![[r#"
         error: this build has no kafka sink yet
@@ -513,12 +503,6 @@ fn a_sink_is_of_one_kind() {
                |
             21 | [sinks.lake.files]
                |        ^^^^
-               = help: keep one of [sinks.lake.files], [sinks.lake.sqlite]
-
-            error: this build has no postgres sink yet
-              --> conf/customers.toml:24:13
-               |
-            24 | [sinks.lake.postgres]
-               |             ^^^^^^^^"#]],
+               = help: keep one of [sinks.lake.files], [sinks.lake.postgres], [sinks.lake.sqlite]"#]],
     );
 }

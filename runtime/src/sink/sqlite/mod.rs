@@ -34,12 +34,11 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState};
-use super::{Committed, Count, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
-use crate::offset::{Offset, OffsetRange, TopicPartition};
+use super::state::{Claim, Commit, SinkState};
+use super::table::{Owned, Owner, TableConfig, TableSink, Tally, missing, not_claimed};
+use super::{Committed, Error, Resolved, RoutedBatch, Sink, Staged};
+use crate::offset::TopicPartition;
 use database::{Database, Ended};
-use position::Owner;
-use rows::Stored;
 use tables::Tables;
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
@@ -87,50 +86,6 @@ impl SqliteConfig {
     }
 }
 
-/// The table of a target.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TableConfig {
-    /// Its name in the database.
-    pub table: String,
-    /// How rows get in.
-    pub mode: Mode,
-}
-
-impl TableConfig {
-    /// Rows are added to `table`.
-    pub fn append(table: impl Into<String>) -> Self {
-        Self { table: table.into(), mode: Mode::Append }
-    }
-}
-
-/// How rows get into a table.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// Each is added. One that deletes is refused.
-    Append,
-    /// Each takes the place of the row with its key, or of none; one that deletes removes it.
-    Upsert {
-        /// Names of columns, at least one.
-        key: Vec<String>,
-    },
-}
-
-/// What happened to a SQLite sink since it was opened.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Rows that went to `weir_reject`.
-    pub rejected: Count,
-    /// Rows in upsert mode behind which another one of their commit had their key.
-    pub superseded: Count,
-}
-
-impl Tally {
-    fn add(&self, stored: Stored) {
-        self.rejected.add(stored.rejected);
-        self.superseded.add(stored.superseded);
-    }
-}
-
 /// A sink that writes to a SQLite database.
 pub struct SqliteSink {
     config: SqliteConfig,
@@ -139,17 +94,6 @@ pub struct SqliteSink {
     tables: Tables,
     owned: BTreeMap<TopicPartition, Owned>,
     tally: Arc<Tally>,
-}
-
-/// A claimed partition.
-struct Owned {
-    epoch: Epoch,
-    owner: Nonce,
-    next: Offset,
-    batches: Vec<RoutedBatch>,
-    staged: Staged,
-    /// What a commit did whose answer was lost.
-    in_doubt: Stored,
 }
 
 impl fmt::Debug for SqliteSink {
@@ -175,12 +119,10 @@ impl SqliteSink {
         let (tables, owned, tally) = (Tables::default(), BTreeMap::new(), Arc::default());
         Ok(Self { config, owner, db, tables, owned, tally })
     }
+}
 
-    /// Makes the table for the rows of a route, or compares the one that is there. Without it the first commit does.
-    ///
-    /// # Errors
-    /// [`Error::Permanent`] with the column for which a table does not fit.
-    pub fn prepare(&mut self, target: &Arc<str>, route: &str, schema: &SchemaRef) -> Result<(), Error> {
+impl TableSink for SqliteSink {
+    fn prepare(&mut self, target: &Arc<str>, route: &str, schema: &SchemaRef) -> Result<(), Error> {
         let (config, tables) = (&self.config, &mut self.tables);
         let prepared = self.db.repeatable(|db| {
             tables.look(db)?;
@@ -189,13 +131,8 @@ impl SqliteSink {
         prepared.inspect_err(|_| self.tables.forget())
     }
 
-    /// What happened so far; it goes on counting.
-    pub fn tally(&self) -> Arc<Tally> {
+    fn tally(&self) -> Arc<Tally> {
         self.tally.clone()
-    }
-
-    fn owned(&mut self, at: &TopicPartition) -> Result<&mut Owned, Error> {
-        self.owned.get_mut(at).ok_or_else(|| not_claimed(at))
     }
 }
 
@@ -215,12 +152,7 @@ impl Sink for SqliteSink {
     }
 
     fn write(&mut self, rows: RoutedBatch) -> Result<Staged, Error> {
-        let owned = self.owned(&rows.at)?;
-        if rows.range.start != owned.end() {
-            return Err(Refused::NotNext { range: rows.range, next: owned.end() }.into());
-        }
-        owned.stage(rows);
-        Ok(owned.staged)
+        self.owned.get_mut(&rows.at).ok_or_else(|| not_claimed(&rows.at))?.stage(rows)
     }
 
     fn commit(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Committed, Error> {
@@ -229,7 +161,7 @@ impl Sink for SqliteSink {
         let (config, owner, tables) = (&self.config, &self.owner, &mut self.tables);
         let ended = self.db.transaction(|db| {
             fail::fail_point!("sqlite.after_begin");
-            let mut state = position::read(db, owner, at)?.ok_or_else(|| position::missing(db, at))?;
+            let mut state = position::read(db, owner, at)?.ok_or_else(|| missing(at, &db.show()))?;
             state.commit(owned.epoch, owned.owner, commit)?;
             position::write(db, owner, &state)?;
             fail::fail_point!("sqlite.after_position");
@@ -260,7 +192,7 @@ impl Sink for SqliteSink {
         let owned = self.owned.get_mut(at).ok_or_else(|| not_claimed(at))?;
         let owner = &self.owner;
         let resolved = self.db.repeatable(|db| {
-            let state = position::read(db, owner, at)?.ok_or_else(|| position::missing(db, at))?;
+            let state = position::read(db, owner, at)?.ok_or_else(|| missing(at, &db.show()))?;
             if state.last_commit == Some(commit.id) {
                 return Ok(Resolved::Committed);
             }
@@ -279,45 +211,6 @@ impl Sink for SqliteSink {
     fn release(&mut self, at: &TopicPartition) {
         self.owned.remove(at);
     }
-}
-
-impl Owned {
-    fn new(claim: &Claim, next: Offset) -> Self {
-        let (epoch, owner) = (claim.epoch, claim.owner);
-        let (batches, staged, in_doubt) = (Vec::new(), Staged::default(), Stored::default());
-        Self { epoch, owner, next, batches, staged, in_doubt }
-    }
-
-    /// Where the next batch starts.
-    fn end(&self) -> Offset {
-        self.batches.last().map_or(self.next, |batch| batch.range.end)
-    }
-
-    fn stage(&mut self, batch: RoutedBatch) {
-        for part in &batch.parts {
-            self.staged.rows += part.rows.num_rows() as u64;
-            self.staged.bytes += part.rows.get_array_memory_size() as u64;
-        }
-        self.batches.push(batch);
-    }
-
-    fn check_range(&self, commit: &Commit) -> Result<(), Error> {
-        let written = OffsetRange::new(self.next, self.end());
-        if written.is_empty() || written == commit.range {
-            return Ok(());
-        }
-        Err(Error::Permanent(Problem::new(format!("{written} was written, {} is committed", commit.range))))
-    }
-
-    fn move_on(&mut self, commit: &Commit) {
-        self.batches.clear();
-        self.staged = Staged::default();
-        self.next = commit.range.end;
-    }
-}
-
-fn not_claimed(at: &TopicPartition) -> Error {
-    Error::Permanent(Problem::new(format!("{at} is not claimed")))
 }
 
 #[cfg(test)]

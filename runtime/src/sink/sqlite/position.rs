@@ -2,19 +2,15 @@
 //! [`SinkState`] as JSON. It is read and written inside the transaction of the rows, never apart from it, and knows
 //! none of them.
 
-use std::sync::Arc;
-
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, Row};
 
 use super::database::{Database, no_values};
 use super::rows::bound;
 use crate::offset::TopicPartition;
-use crate::sink::state::{Claim, Refused, SinkState, Start};
-use crate::sink::{Error, Problem};
-
-/// The version of the JSON. A newer one is refused.
-const VERSION: i64 = 1;
+use crate::sink::Error;
+use crate::sink::state::{Claim, SinkState};
+use crate::sink::table::{Owner, VERSION, begin, read_state, unreadable, write_state};
 
 /// `writes` changes whenever the row is written. Otherwise SQLite would leave a row alone that stays the same, and
 /// with it what a failed commit left behind in the journal.
@@ -30,13 +26,6 @@ CREATE TABLE IF NOT EXISTS weir_position (
     PRIMARY KEY (pipeline, sink, topic, partition)
 ) STRICT"#;
 
-/// Whose position it is.
-#[derive(Clone, Debug)]
-pub(super) struct Owner {
-    pub(super) pipeline: Arc<str>,
-    pub(super) sink: Arc<str>,
-}
-
 /// Makes the table if it is not there.
 pub(super) fn create(db: &mut Database) -> Result<(), Error> {
     db.run(TABLE, no_values()).map(drop)
@@ -46,24 +35,11 @@ pub(super) fn create(db: &mut Database) -> Result<(), Error> {
 pub(super) fn claim(db: &mut Database, owner: &Owner, claim: &Claim) -> Result<SinkState, Error> {
     let mut state = match read(db, owner, &claim.at)? {
         Some(state) => state,
-        None => begin(db, owner, claim)?,
+        None => begin(claim, other_topic(db, owner, claim)?, &db.show())?,
     };
     state.claim(claim)?;
     write(db, owner, &state)?;
     Ok(state)
-}
-
-/// The state of a partition that has none, if the plan log knows where to start and no other topic of this name was
-/// here.
-fn begin(db: &mut Database, owner: &Owner, claim: &Claim) -> Result<SinkState, Error> {
-    if let Some(held) = other_topic(db, owner, claim)? {
-        let (topic, ours) = (claim.at.topic.clone(), claim.topic_id.clone());
-        return Err(Refused::TopicReplaced { topic, held: held.into(), ours }.into());
-    }
-    match claim.start {
-        Start::Init(start) => Ok(SinkState::init(claim, start)),
-        Start::MustExist => Err(missing(db, &claim.at)),
-    }
 }
 
 fn other_topic(db: &mut Database, owner: &Owner, claim: &Claim) -> Result<Option<String>, Error> {
@@ -74,7 +50,7 @@ fn other_topic(db: &mut Database, owner: &Owner, claim: &Claim) -> Result<Option
         bound(values.add(text.clone()));
     }
     let rows = db.query(SQL, values)?;
-    rows.first().map(|row| row.try_get(0)).transpose().map_err(|e| unreadable(db, &e.to_string()))
+    rows.first().map(|row| row.try_get(0)).transpose().map_err(|e| unreadable(&e.to_string(), &db.show()))
 }
 
 /// The state, if there is one.
@@ -88,15 +64,8 @@ pub(super) fn read(
     let rows = db.query(SQL, key(owner, at))?;
     let Some(row) = rows.first() else { return Ok(None) };
     let columns = row.try_get(0).and_then(|version: i64| Ok((version, row.try_get::<String, _>(1)?)));
-    let (version, text) = columns.map_err(|e| unreadable(db, &e.to_string()))?;
-    if version > VERSION {
-        let text = format!(
-            "E_LOG_NEWER: weir_position in `{}` has version {version}, this program reads up to {VERSION}",
-            db.show()
-        );
-        return Err(Error::Permanent(Problem::new(text)));
-    }
-    serde_json::from_str(&text).map(Some).map_err(|e| unreadable(db, &e.to_string()))
+    let (version, text) = columns.map_err(|e| unreadable(&e.to_string(), &db.show()))?;
+    read_state(version, &text, &db.show()).map(Some)
 }
 
 /// Writes the state, whether or not there was one.
@@ -107,7 +76,7 @@ pub(super) fn write(db: &mut Database, owner: &Owner, state: &SinkState) -> Resu
     let at = TopicPartition::new(state.topic.clone(), state.partition);
     let mut values = key(owner, &at);
     bound(values.add(VERSION));
-    bound(values.add(serde_json::to_string(state).expect("a state has only text keys")));
+    bound(values.add(write_state(state)));
     db.run(SQL, values).map(drop)
 }
 
@@ -118,16 +87,4 @@ fn key(owner: &Owner, at: &TopicPartition) -> SqliteArguments {
     }
     bound(values.add(at.partition));
     values
-}
-
-/// The state was there once.
-pub(super) fn missing(db: &Database, at: &TopicPartition) -> Error {
-    let text = format!("E_STATE_MISSING: there is no position of {at} in `{}`, but there was one", db.show());
-    let hint = "restore the database from a backup; or start over with a pipeline of another name";
-    Error::Permanent(Problem::new(text).hint(hint))
-}
-
-fn unreadable(db: &Database, why: &str) -> Error {
-    let text = format!("E_LOG_CORRUPT: weir_position in `{}` cannot be read: {why}", db.show());
-    Error::Permanent(Problem::new(text).hint("restore the database from a backup"))
 }

@@ -10,11 +10,11 @@ use sqlx::{Arguments, AssertSqlSafe};
 
 use super::SqliteConfig;
 use super::database::{Database, Failure, no_values};
-use super::position::Owner;
 use super::table::Table;
 use super::tables::Tables;
 use super::values::Values;
 use crate::sink::json::JsonRows;
+use crate::sink::table::{Owner, Stored, row_as_json};
 use crate::sink::{Error, Part, Problem, RoutedBatch};
 
 /// Rows that the database refused, by the pipeline and sink that brought them.
@@ -44,15 +44,6 @@ pub(super) fn create(db: &mut Database) -> Result<(), Error> {
 /// Adding a value to a statement cannot fail: all there are have a form in SQLite.
 pub(super) fn bound(added: Result<(), BoxDynError>) {
     added.expect("numbers, texts and bytes can be bound");
-}
-
-/// What became of the rows of a commit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Stored {
-    /// Rows that went to `weir_reject`.
-    pub(super) rejected: u64,
-    /// Rows in upsert mode behind which another one of the commit had their key.
-    pub(super) superseded: u64,
 }
 
 /// Writes what was staged, in the order of the offsets.
@@ -221,7 +212,7 @@ impl Storing<'_> {
         bound(values.add(part.target.clone()));
         bound(values.add(part.route.clone()));
         bound(values.add(reason));
-        bound(values.add(Some(json(part, row)?).filter(|text| text.len() <= MAX_REJECT)));
+        bound(values.add(row_as_json(part, row, MAX_REJECT)?));
         self.db.run(SQL, values)?;
         self.stored.rejected += 1;
         fail::fail_point!("sqlite.after_reject");
@@ -282,12 +273,6 @@ fn values<'a>(part: &'a Part, batch: &'a RoutedBatch, provenance: bool) -> Vec<V
 
 fn slice<T: arrow::datatypes::ArrowNativeType>(numbers: &ScalarBuffer<T>) -> &[T] {
     numbers
-}
-
-fn json(part: &Part, row: usize) -> Result<String, Error> {
-    let mut text = Vec::new();
-    JsonRows::new(&part.rows).map_err(unsupported)?.write(row, &mut text);
-    Ok(String::from_utf8(text).expect("JSON is UTF-8"))
 }
 
 fn unsupported(error: crate::sink::json::Unsupported) -> Error {

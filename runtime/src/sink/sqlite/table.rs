@@ -10,8 +10,8 @@ use sqlx::{Arguments, AssertSqlSafe, Row};
 use super::database::{Database, Failure, no_values};
 use super::rows::bound;
 use super::values::{Kind, kind};
-use super::{Mode, TableConfig};
-use crate::sink::{Error, Problem};
+use crate::sink::Error;
+use crate::sink::table::{Mode, TableConfig, key_columns, wrong};
 
 /// What SQLite allows at most in one statement.
 const MAX_PARAMETERS: usize = 32_766;
@@ -292,18 +292,6 @@ fn columns(schema: &Schema, table: &str) -> Result<Vec<Column>, Error> {
     schema.fields().iter().map(column).collect()
 }
 
-fn key_columns(schema: &Schema, key: &[String], table: &str) -> Result<Vec<usize>, Error> {
-    let place = |name: &String| {
-        let fields = schema.fields();
-        fields.iter().position(|field| field.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
-            let known = fields.iter().map(|field| format!("`{}`", field.name())).collect::<Vec<_>>();
-            let text = format!("no row of table `{table}` has a column `{name}`, which is in its key");
-            wrong(text, Some(format!("known here: {}", known.join(", "))))
-        })
-    };
-    key.iter().map(place).collect()
-}
-
 /// Whether a column so declared stores values of `kind` as they are.
 fn takes(declared: &str, strict: bool, kind: Kind) -> bool {
     let says = |parts: &[&str]| parts.iter().any(|part| declared.contains(part));
@@ -325,12 +313,4 @@ fn takes(declared: &str, strict: bool, kind: Kind) -> bool {
         Some(stores) => stores == kind,
         None => kind == Kind::Integer,
     }
-}
-
-fn wrong(text: String, hint: Option<String>) -> Error {
-    let problem = Problem::new(format!("E_SINK_SCHEMA: {text}"));
-    Error::Permanent(match hint {
-        Some(hint) => problem.hint(hint),
-        None => problem,
-    })
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use sqlx::Row;
 
+use super::SqliteConfig;
 use super::database::{Database, no_values};
 use super::table::Table;
-use super::{SqliteConfig, TableConfig};
 use crate::route::DEAD_LETTERS;
 use crate::sink::Error;
+use crate::sink::table::TableConfig;
 
 /// The tables of a sink, as they were when the schema of the database was looked at last.
 #[derive(Default)]

@@ -16,11 +16,14 @@ use tempfile::TempDir;
 use super::database::{Loss, no_values};
 use super::*;
 use crate::description::JSON_MARK;
+use crate::offset::Offset;
 use crate::sink::Part;
 use crate::sink::conformance::{
     LAWS, Owner as Process, Seen, World, at, batch, check_laws, claim, commit, conflict, deleting, delivered,
     part, permanent,
 };
+use crate::sink::state::Refused;
+use crate::sink::table::Mode;
 
 /// A database that processes write to, and its readers.
 struct File {

@@ -1,0 +1,274 @@
+//! Customers into PostgreSQL: the same rows as into SQLite, once, and the poisoned ones apart.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ColumnIndex, ConnectOptions, Connection, Decode, Executor, PgConnection, Row};
+use tempfile::TempDir;
+use weir::sink::state::Nonce;
+
+/// Where the server is, as a URL.
+const URL: &str = "WEIR_TEST_POSTGRES";
+
+const FILE: &str = r#"
+[pipeline]
+name = "servers"
+state = "state"
+
+[source.files]
+path = "input"
+topic = "customers-raw"
+
+[transform]
+component = "customers.wasm"
+tables.us_cities = { file = "us_cities.csv" }
+
+[limits]
+batch_records = 400
+workers = 2
+
+[routes]
+usa = ["base.usa", "local.usa"]
+alerts = ["base.alerts", "local.alerts"]
+other = ["base.other", "local.other"]
+
+[dead_letter]
+to = "base.dead_letters"
+
+[sinks.local.sqlite]
+path = "local.db"
+commit = { rows = 700 }
+targets.usa = { table = "customers", mode = "MODE", KEY }
+
+[sinks.base.postgres]
+url = "${WEIR_TEST_POSTGRES}"
+schema = "SCHEMA"
+commit = { rows = 1000 }
+targets.usa = { table = "customers", mode = "MODE", KEY }
+"#;
+
+/// A pipeline in a directory and a schema of its own.
+struct Pipeline {
+    dir: TempDir,
+    schema: String,
+}
+
+impl Pipeline {
+    fn new(key: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pipeline = Self { dir, schema: format!("weir_{}", Nonce::random().short()) };
+        fs::create_dir(pipeline.path("input")).expect("writable");
+        fs::copy(env!("WEIR_CUSTOMERS_WASM"), pipeline.path("customers.wasm")).expect("writable");
+        fs::write(pipeline.path("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
+        let (mode, key) = match key {
+            Some(key) => ("upsert", format!("key = [\"{key}\"]")),
+            None => ("append", "key = []".to_owned()),
+        };
+        let file = FILE.replace("MODE", mode).replace("KEY", &key).replace("SCHEMA", &pipeline.schema);
+        fs::write(pipeline.path("pipeline.toml"), file).expect("writable");
+        pipeline.ask(&format!("CREATE SCHEMA {}", pipeline.schema));
+        pipeline
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Customers, American every other time; `change` makes the fields of one.
+    fn input(&self, records: u32, change: impl Fn(u32, &mut [String; 6])) {
+        let mut text = "id,first_name,last_name,email,age,location\n".to_owned();
+        for n in 0..records {
+            let place = ["Boston", "Lyon", "austin, Texas", ""][n as usize % 4];
+            let mut fields = [
+                format!("c{n}"),
+                "Ada".to_owned(),
+                "Lovelace".to_owned(),
+                format!("{n}@example.com"),
+                (n % 90).to_string(),
+                place.to_owned(),
+            ];
+            change(n, &mut fields);
+            let [id, first, last, email, age, place] = fields;
+            writeln!(text, "{id},{first},{last},{email},{age},\"{place}\"").expect("memory takes text");
+        }
+        fs::write(self.path("input/a.csv"), text).expect("writable");
+    }
+
+    fn run(&self, kill_at: Option<&str>) -> Output {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.args(["run", "--once", "--json"]).arg(self.path("pipeline.toml"));
+        weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+        weir.envs(kill_at.map(|point| ("WEIR_KILL_AT", point)));
+        weir.output().expect("the program starts")
+    }
+
+    /// Runs to the end of the input, and returns what the program says of it.
+    fn finish(&self) -> Value {
+        let output = self.run(None);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    }
+
+    /// What PostgreSQL answers, a text per row.
+    fn ask(&self, sql: &str) -> Vec<String> {
+        let url = std::env::var(URL).unwrap_or_else(|_| {
+            panic!(
+                "{URL} does not say where a PostgreSQL server is: cargo run -p weir-services -- run postgres -- \
+                 cargo test -p weir --features servers --test servers"
+            )
+        });
+        let sql = format!("SET search_path TO {}; {sql}", self.schema);
+        let rows = runtime().block_on(async {
+            let mut connection = PgConnection::connect(&url).await?;
+            let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(rows)
+        });
+        rows.expect("the server answers").iter().map(text).collect()
+    }
+
+    /// What SQLite answers, likewise.
+    fn ask_local(&self, sql: &str) -> Vec<String> {
+        let file = SqliteConnectOptions::new().filename(self.path("local.db"));
+        let rows = runtime().block_on(async {
+            let mut connection = file.connect().await?;
+            let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(rows)
+        });
+        rows.expect("the database answers").iter().map(text).collect()
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.ask(&format!("DROP SCHEMA {} CASCADE", self.schema));
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn text<R: Row>(row: &R) -> String
+where
+    usize: ColumnIndex<R>,
+    for<'r> Option<String>: Decode<'r, R::Database>,
+{
+    let column = |i| row.try_get_unchecked::<Option<String>, _>(i).expect("text").unwrap_or_default();
+    (0..row.len()).map(column).collect::<Vec<_>>().join("|")
+}
+
+const TABLES: [&str; 3] = ["customers", "alerts", "other"];
+
+fn sorted(table: &str) -> String {
+    format!("SELECT * FROM {table} ORDER BY weir_offset")
+}
+
+/// By COPY, and by keys, of which some come several times.
+#[test]
+fn postgresql_gets_the_rows_that_sqlite_gets_and_a_second_run_adds_nothing() {
+    for key in [None, Some("first_name"), Some("id")] {
+        let pipeline = Pipeline::new(key);
+        pipeline.input(2500, |n, fields| {
+            if key == Some("first_name") {
+                fields[1] = format!("name {}", n % 600);
+            }
+            if n == 77 {
+                fields[2] = "Zoë \"\" 👩‍👩‍👧‍👦 \\N".to_owned();
+            }
+        });
+        let said = pipeline.finish();
+        assert_eq!((&said["records"], &said["conserved"]), (&2500.into(), &true.into()));
+        for table in TABLES {
+            let rows = pipeline.ask(&sorted(table));
+            assert!(rows.len() >= 300, "{table} {}", rows.len());
+            assert_eq!(rows, pipeline.ask_local(&sorted(table)), "{table}");
+        }
+        let all = || TABLES.map(|table| pipeline.ask(&sorted(table)));
+        let first = all();
+        assert_eq!(pipeline.finish()["records"], 0);
+        assert_eq!(all(), first);
+    }
+}
+
+#[test]
+fn poison_among_5000_customers_is_refused_alone() {
+    let pipeline = Pipeline::new(None);
+    pipeline.ask(
+        "CREATE TABLE customers (id text, first_name text, last_name text, age numeric(2,0), email text UNIQUE, country text,
+         weir_topic text, weir_partition int, weir_offset bigint, weir_index int, weir_plan bigint)",
+    );
+    // All American: in text no NUL, in two digits no 110, of each e-mail one.
+    pipeline.input(5000, |n, fields| {
+        fields[5] = "Boston".to_owned();
+        match n {
+            1200 => fields[1] = "A\0a".to_owned(),
+            2400 => fields[4] = "110".to_owned(),
+            4800 => fields[3] = "7@example.com".to_owned(),
+            _ => {}
+        }
+    });
+    let said = pipeline.finish();
+    assert_eq!(said["counters"]["refused"], 4, "three here, and SQLite the NUL: {said}");
+    let rejects = pipeline.ask("SELECT weir_offset, reason, sqlstate FROM weir_reject ORDER BY weir_offset");
+    let expected = [
+        "1200|0x00 is not allowed in text: column `first_name`|",
+        "2400|out of range for numeric(2,0): column `age`|",
+        "4800|duplicate key value violates unique constraint \"customers_email_key\"|23505",
+    ];
+    assert_eq!(rejects, expected);
+    assert_eq!(pipeline.ask("SELECT count(*), count(DISTINCT weir_offset) FROM customers"), ["4997|4997"]);
+}
+
+#[test]
+fn a_table_that_does_not_fit_stops_the_program_before_a_record_flows() {
+    let pipeline = Pipeline::new(None);
+    pipeline.ask("CREATE TABLE customers (id text, age text)");
+    pipeline.input(10, |_, _| {});
+    let output = pipeline.run(None);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(told.contains("E_SINK_SCHEMA: table `customers` has no column `first_name`"), "{told}");
+    assert!(told.contains("ADD COLUMN \"first_name\" text"), "{told}");
+}
+
+/// Killed at each of its steps and started again, it comes to the rows of a run that nothing disturbed.
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_at_any_failpoint_it_comes_to_the_rows_of_an_undisturbed_run() {
+    use std::os::unix::process::ExitStatusExt;
+
+    let new = || {
+        let pipeline = Pipeline::new(Some("id"));
+        pipeline.ask(
+            "CREATE TABLE customers (id text PRIMARY KEY, first_name text, last_name text, age bigint CHECK (age <> 8),
+             email text, country text, weir_topic text, weir_partition int, weir_offset bigint, weir_index int, weir_plan bigint)",
+        );
+        pipeline.input(3000, |n, fields| fields[0] = format!("c{}", n % 1000));
+        pipeline
+    };
+    let all = |pipeline: &Pipeline| {
+        let tables = TABLES.into_iter().chain(["weir_reject"]);
+        tables.map(|table| pipeline.ask(&sorted(table))).collect::<Vec<_>>()
+    };
+    let undisturbed = new();
+    undisturbed.finish();
+    let expected = all(&undisturbed);
+    assert!(expected.iter().all(|rows| rows.len() > 10));
+    for point in weir::sink::postgres::FAILPOINTS {
+        let mut deaths = 0;
+        for n in 1..=2 {
+            let pipeline = new();
+            let died = pipeline.run(Some(&format!("{point}:{n}"))).status.signal() == Some(9);
+            deaths += u32::from(died);
+            pipeline.finish();
+            assert_eq!(all(&pipeline), expected, "after a death at {point}:{n}");
+        }
+        assert!(deaths > 0, "nothing comes by {point}");
+    }
+}
