@@ -16,8 +16,8 @@ use crate::route::DEAD_LETTERS;
 use crate::sink::Error;
 use crate::sink::table::{TableConfig, wrong};
 
-/// Makers of tables wait for one another: two that make the same would both find none.
-const MAKING: &str = "SELECT pg_advisory_xact_lock(hashtext('weir'), hashtext('tables'))";
+/// Makers of tables wait for one another: two that make the same would both find none. The number is `Weir` in ASCII.
+const MAKING: &str = "SELECT pg_advisory_xact_lock(1466263922)";
 
 /// The tables of a sink, as they were when the database was asked last.
 #[derive(Default)]
