@@ -131,7 +131,13 @@ pub fn physical_line(bytes: &[u8]) -> Option<usize> {
 pub fn detect_delimiter(first: &[u8]) -> u8 {
     let first = first.strip_prefix(BOM).unwrap_or(first);
     let first = &first[blank_lines(first)..];
-    let line = &first[..physical_line(first).unwrap_or(first.len())];
+    delimiter_of(first)
+}
+
+/// The same for a file whose header is at the front, whatever is in front of that is gone, and whatever is behind its
+/// first line does not matter.
+pub fn delimiter_of(header: &[u8]) -> u8 {
+    let line = &header[..physical_line(header).unwrap_or(header.len())];
     let mut counts = [0_usize; DELIMITERS.len()];
     let mut quoted = false;
     for byte in line {

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{Cutter, Found, Window, too_large};
 use crate::batch::{BatchBuilder, RecordRef, Unreadable};
-use crate::csv::{FieldSpan, Scan, blank_lines, detect_delimiter, physical_line, scan_row};
+use crate::csv::{FieldSpan, Scan, blank_lines, delimiter_of, physical_line, scan_row};
 use crate::offset::Offset;
 
 #[derive(Debug)]
@@ -234,7 +234,7 @@ fn find_delimiter(window: &mut Window, max: usize) -> io::Result<u8> {
         window.extend()?;
     }
     // No more than may be a header, so that the size of the window makes no difference.
-    Ok(detect_delimiter(&window.bytes()[..window.bytes().len().min(max + 1)]))
+    Ok(delimiter_of(&window.bytes()[..window.bytes().len().min(max + 1)]))
 }
 
 fn columns(row: &[u8], fields: &[FieldSpan]) -> Result<Vec<Column>, OpenError> {

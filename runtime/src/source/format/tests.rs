@@ -68,6 +68,18 @@ fn entries(reader: RecordReader, max_records: usize) -> Vec<(i64, String)> {
     all
 }
 
+/// The mark in front of a file is left out, and another one behind it is a name.
+#[test]
+fn a_header_that_is_nothing_but_a_mark_has_the_delimiter_of_its_own_line() {
+    let bytes = "\u{feff}\r\u{feff}\rid;nan\n".as_bytes();
+    for chunk in [1, 1 << 20] {
+        let input = Box::new(Cursor::new(bytes.to_vec()));
+        let reader =
+            RecordReader::open_in_chunks(input, "in/file", &Options::new(Format::Csv), chunk).unwrap();
+        assert_eq!(entries(reader, 1), [(0, "{\"\u{feff}\":\"id;nan\"}".to_owned())], "{chunk}");
+    }
+}
+
 fn options(format: Format, max_record_bytes: usize) -> Options {
     Options { max_record_bytes, ..Options::new(format) }
 }
