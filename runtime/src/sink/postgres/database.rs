@@ -320,9 +320,14 @@ impl Database {
             }
         };
         let Some(code) = code else {
-            let advice = matches!(error, sqlx::Error::Tls(_)).then_some(
-                "`tls` says how the server has to prove who it is, `ca_file` by whose certificate",
-            );
+            let of_tls = match error {
+                sqlx::Error::Tls(_) => true,
+                // A certificate that is not believed.
+                sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+                _ => false,
+            };
+            let advice = "`tls` says how the server has to prove who it is, `ca_file` by whose certificate";
+            let advice = of_tls.then_some(advice);
             return Failure::Sink(Error::Transient(problem("", advice)));
         };
         let meaning = meaning(&code);
