@@ -215,7 +215,7 @@ fn decode(text: &str) -> Option<String> {
 }
 
 /// The server of a URL, for tests that are told one.
-#[cfg(test)]
+#[cfg(all(test, feature = "servers"))]
 pub(crate) fn server_at(url: &str) -> PostgresServer {
     let Url { host, port, database, user, password, tls } = Url::parse(url).expect("a URL");
     PostgresServer {

@@ -26,7 +26,7 @@ use std::{
 };
 
 pub use check::{DeclaredRoute, DeclaredSetting, DeclaredTable};
-#[cfg(test)]
+#[cfg(all(test, feature = "servers"))]
 pub(crate) use database::server_at;
 pub use database::{PostgresServer, Secret};
 pub use diagnostic::{Diagnostic, Report, Severity};
