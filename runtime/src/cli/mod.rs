@@ -81,6 +81,7 @@ impl From<Ended> for ExitCode {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log();
+    end_quietly_when_nobody_reads();
     match run_command(cli.command) {
         Ok(ended) => ended.into(),
         Err(error) => screen::explain(&error).into(),
@@ -104,6 +105,19 @@ fn run_command(command: Command) -> Result<Ended> {
             Ok(Ended::Done)
         }
     }
+}
+
+/// Whoever reads what is printed may have seen enough, as `head` has. That ends the program as it ends others, with 141,
+/// and is no panic.
+fn end_quietly_when_nobody_reads() {
+    let otherwise = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(141);
+        }
+        otherwise(panic);
+    }));
 }
 
 /// The log goes to standard error; `WEIR_LOG` says how much of it, such as `debug` or `weir::pipeline=trace`.

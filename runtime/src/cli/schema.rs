@@ -1,8 +1,6 @@
 //! `weir schema`.
 
-use std::io::Write as _;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use super::Ended;
@@ -25,6 +23,6 @@ pub(super) struct SchemaArgs {}
 
 pub(super) fn schema(_: &SchemaArgs) -> Result<Ended> {
     let schema = serde_json::to_string_pretty(&config::json_schema()).expect("a schema is plain JSON");
-    writeln!(std::io::stdout(), "{schema}").context("writing the schema")?;
+    println!("{schema}");
     Ok(Ended::Done)
 }

@@ -21,6 +21,22 @@ fn the_schema_is_json_that_explains_the_file() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_ends_the_program_without_a_word() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../transforms/customers/golden.jsonl");
+    for args in [&["schema"][..], &["validate", "@customers", "--expect", golden]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut program = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let ended = program.args(args).stdout(writer).output().expect("the program starts");
+        assert_eq!(
+            (ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()),
+            (Some(141), ""),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
 fn every_shell_can_complete_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = text(&["completions", shell]);
