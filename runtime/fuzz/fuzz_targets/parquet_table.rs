@@ -1,5 +1,4 @@
-//! See `weir::fuzzing::any_parquet_table`. Of parquet 60.1 it finds a timeout that is not ours: where the file's metadata
-//! has a list of two thousand million truth values that nobody asked for, the reader passes over them one by one.
+//! See `weir::fuzzing::any_parquet_table`.
 #![no_main]
 
 use std::panic::{set_hook, take_hook};

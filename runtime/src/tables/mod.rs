@@ -7,6 +7,7 @@ pub mod file;
 mod header;
 mod parquet;
 mod problem;
+mod thrift;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -22,6 +22,7 @@ use parquet::file::metadata::ParquetMetaData;
 use super::columns::{push_bit, wanted};
 use super::header::find_columns;
 use super::problem::Problem;
+use super::thrift;
 use super::{Table, TableColumn, TableOptions, TableValues};
 use crate::batch::VarBytes;
 use crate::description::{DataType, Field, TableNeed};
@@ -42,6 +43,7 @@ fn read_sound(need: &TableNeed, bytes: &[u8], options: &TableOptions, most: u64)
     if options.delimiter.is_some() {
         return Err(Problem::Delimiter);
     }
+    check_footer(bytes)?;
     // Without what writers add for Arrow: a categorical column would come as a dictionary, whose size tells nothing of
     // that of its values.
     let reading = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
@@ -59,6 +61,7 @@ fn read_sound(need: &TableNeed, bytes: &[u8], options: &TableOptions, most: u64)
     }
     let mask = ProjectionMask::roots(builder.parquet_schema(), places.iter().copied());
     check_codec(builder.metadata(), &mask)?;
+    check_pages(builder.metadata(), &mask, bytes)?;
     let reader = builder.with_projection(mask).build().map_err(unreadable)?;
     let batches = unpack(reader, most)?;
     let mut read: Vec<usize> = places.clone();
@@ -70,6 +73,42 @@ fn read_sound(need: &TableNeed, bytes: &[u8], options: &TableOptions, most: u64)
     });
     let columns = columns.collect::<Result<_, _>>()?;
     Ok(Table { name: need.name.clone(), rows, columns, digest: digest::of(bytes).into() })
+}
+
+/// The struct in front of the last eight bytes, which hold its length.
+fn check_footer(bytes: &[u8]) -> Result<(), Problem> {
+    let Some((rest, [a, b, c, d, ..])) = bytes.split_last_chunk::<8>() else { return Ok(()) };
+    let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+    let footer = rest.len().checked_sub(length).map(|start| &rest[start..]);
+    footer.map_or(Ok(()), |footer| check_struct(footer).map(drop))
+}
+
+/// The structs in front of the pages that will be read.
+fn check_pages(file: &ParquetMetaData, wanted: &ProjectionMask, bytes: &[u8]) -> Result<(), Problem> {
+    let columns = file.row_groups().iter().flat_map(|group| group.columns().iter().enumerate());
+    for (_, column) in columns.filter(|(leaf, _)| wanted.leaf_included(*leaf)) {
+        let (start, length) = column.byte_range();
+        let end = start.saturating_add(length).min(bytes.len() as u64) as usize;
+        let mut rest = bytes.get(start as usize..end).unwrap_or_default();
+        while let Some(header) = check_struct(rest)? {
+            let page = header.third.and_then(|n| usize::try_from(n).ok());
+            let next = page.and_then(|page| header.len.checked_add(page));
+            let Some(behind) = next.and_then(|next| rest.get(next..)) else { break };
+            rest = behind;
+        }
+    }
+    Ok(())
+}
+
+/// What is there, if it can be told.
+fn check_struct(bytes: &[u8]) -> Result<Option<thrift::Struct>, Problem> {
+    match thrift::walk(bytes) {
+        Ok(found) => Ok(Some(found)),
+        Err(thrift::Stop::Damaged) => Ok(None),
+        Err(thrift::Stop::TruthValues) => {
+            Err(Problem::Parquet("its metadata has a list of truth values, which none has".to_owned()))
+        }
+    }
 }
 
 /// The reader names the feature of its own that would be needed.

@@ -217,3 +217,12 @@ fn a_damaged_file_is_refused_and_harms_nobody() {
         }
     }
 }
+
+/// Found by `runtime/fuzz`: 220 bytes that keep the reader busy for seconds, and a megabyte of the like for days.
+#[test]
+fn metadata_with_a_list_of_truth_values_is_refused_before_the_reader_counts_them() {
+    let file = &include_bytes!("../../../fuzz/seeds/parquet_table/list_of_truth_values")[3..];
+    let wanted = need(vec![field("text", DataType::Utf8, true)]);
+    let error = load(&wanted, file, &TableOptions::default()).unwrap_err().to_string();
+    assert!(error.ends_with("its metadata has a list of truth values, which none has"), "{error}");
+}
