@@ -120,7 +120,12 @@ pub enum Action {
         /// From here on.
         from: Offset,
     },
-    /// Read no more of a partition.
+    /// Read no more of a partition for now.
+    Hold {
+        /// The partition.
+        at: TopicPartition,
+    },
+    /// Let go of a partition: no sink commits anything for it any more.
     Forget {
         /// The partition.
         at: TopicPartition,
@@ -230,6 +235,16 @@ impl Tally {
     }
 }
 
+/// A partition that was left, and of which sinks may still be committing something.
+#[derive(Debug)]
+struct Leaving {
+    at: TopicPartition,
+    run: RunId,
+    finished: bool,
+    /// Sinks that have not said yet that they released it.
+    waits_for: usize,
+}
+
 /// A partition that begins again after a while.
 #[derive(Debug)]
 struct Waiting {
@@ -248,6 +263,7 @@ pub struct Core {
     tracks: BTreeMap<TopicPartition, Track>,
     /// Partitions that wait to be claimed again, and how often they were.
     waiting: BTreeMap<TopicPartition, Waiting>,
+    leaving: Vec<Leaving>,
     attempts: BTreeMap<TopicPartition, u32>,
     next_run: u64,
     exhausted: bool,
@@ -265,6 +281,7 @@ impl Core {
             newest,
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            leaving: Vec::new(),
             attempts: BTreeMap::new(),
             next_run: 0,
             exhausted: false,
@@ -281,19 +298,20 @@ impl Core {
 
     /// Whether there is nothing left to do: all partitions ended or stopped, and no other will come.
     pub fn is_done(&self) -> bool {
-        let idle = self.tracks.is_empty() && self.actions.is_empty();
+        let idle = self.tracks.is_empty() && self.leaving.is_empty() && self.actions.is_empty();
         idle && (self.stopping || self.exhausted && self.waiting.is_empty())
     }
 
     /// When [`Event::Tick`] has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
-        self.waiting.values().map(|waiting| waiting.until).min()
+        let waiting = self.waiting.values().map(|waiting| waiting.until);
+        waiting.chain(self.tracks.values().filter_map(|track| track.leaves_by)).min()
     }
 
     /// Decides what follows from an event. `now` is the time since the process began.
     pub fn handle(&mut self, event: Event, now: Duration) -> impl Iterator<Item = Action> + '_ {
         match event {
-            Event::Source(event) => self.source(event),
+            Event::Source(event) => self.source(event, now),
             Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result),
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan(plan) => self.plan(plan),
@@ -303,7 +321,7 @@ impl Core {
         self.actions.drain(..)
     }
 
-    fn source(&mut self, event: SourceEvent) {
+    fn source(&mut self, event: SourceEvent, now: Duration) {
         match event {
             SourceEvent::Assigned(assignment) if !self.stopping => self.assigned(assignment),
             SourceEvent::Assigned(_) => {}
@@ -314,7 +332,11 @@ impl Core {
                     self.advance(&at);
                 }
             }
-            SourceEvent::Lost(at) => self.drop_partition(&at),
+            SourceEvent::Revoked(at) => self.revoked(&at, now),
+            SourceEvent::Lost(at) => {
+                self.waiting.remove(&at);
+                self.drop_partition(&at);
+            }
             SourceEvent::Failed { at, error } => {
                 let hint = match &error {
                     crate::source::Error::Input { hint, .. } => hint.clone(),
@@ -360,8 +382,12 @@ impl Core {
     fn sink(&mut self, sink: usize, report: Report, now: Duration) {
         let (Report::Claimed { at, run, .. }
         | Report::Committed { at, run, .. }
-        | Report::Broken { at, run, .. }) = &report;
+        | Report::Broken { at, run, .. }
+        | Report::Released { at, run }) = &report;
         let at = at.clone();
+        if matches!(report, Report::Released { .. }) {
+            return self.released(&at, *run);
+        }
         if self.tracks.get(&at).is_none_or(|track| track.run != *run) {
             return;
         }
@@ -371,6 +397,7 @@ impl Core {
                 self.sink_failed(sink, &at, error, now);
             }
             Report::Committed { commit, .. } => self.committed(sink, &at, &commit),
+            Report::Released { .. } => {}
         }
     }
 
@@ -564,16 +591,43 @@ impl Core {
                 return;
             }
         }
-        self.actions.push_back(Action::Forget { at: at.clone(), finished: false });
+        self.actions.push_back(Action::Hold { at: at.clone() });
         self.finish_if_through(at);
     }
 
-    /// Forgets a partition everywhere.
+    /// Somebody else is to have a partition. What is under way is brought to its end first, unless that takes too long.
+    fn revoked(&mut self, at: &TopicPartition, now: Duration) {
+        self.waiting.remove(at);
+        if let Some(track) = self.tracks.get_mut(at) {
+            track.leaves_by = Some(now + REVOKE_PATIENCE);
+            self.drain(at, None);
+        } else if self.leaving.iter().all(|leaving| leaving.at != *at) {
+            self.actions.push_back(Action::Forget { at: at.clone(), finished: false });
+        }
+    }
+
+    /// Forgets a partition everywhere: first in the sinks, and only then in the source, which may give it away.
     fn leave(&mut self, at: &TopicPartition, finished: bool) {
         let Some(track) = self.tracks.remove(at) else { return };
+        let waits_for = self.settings.sinks.len();
+        self.actions.push_back(Action::Hold { at: at.clone() });
         let release = |sink| Action::Release { sink, run: track.run, at: at.clone() };
-        self.actions.extend((0..self.settings.sinks.len()).map(release));
-        self.actions.push_back(Action::Forget { at: at.clone(), finished });
+        self.actions.extend((0..waits_for).map(release));
+        self.leaving.push(Leaving { at: at.clone(), run: track.run, finished, waits_for });
+    }
+
+    fn released(&mut self, at: &TopicPartition, run: RunId) {
+        let found = self.leaving.iter().position(|leaving| leaving.at == *at && leaving.run == run);
+        let Some(found) = found else { return };
+        self.leaving[found].waits_for -= 1;
+        if self.leaving[found].waits_for > 0 {
+            return;
+        }
+        let Leaving { at, finished, .. } = self.leaving.swap_remove(found);
+        // Else it became ours again meanwhile, and may have been left again.
+        if !self.tracks.contains_key(&at) && self.leaving.iter().all(|leaving| leaving.at != at) {
+            self.actions.push_back(Action::Forget { at, finished });
+        }
     }
 
     fn drop_partition(&mut self, at: &TopicPartition) {
@@ -628,6 +682,9 @@ impl Core {
         let due = self.waiting.values().filter(|waiting| waiting.until <= now);
         let due: Vec<_> = due.map(|waiting| waiting.assignment.clone()).collect();
         due.into_iter().for_each(|assignment| self.assigned(assignment));
+        let late = self.tracks.iter().filter(|(_, track)| track.leaves_by.is_some_and(|by| by <= now));
+        let late: Vec<_> = late.map(|(at, _)| at.clone()).collect();
+        late.iter().for_each(|at| self.leave(at, false));
     }
 
     fn plan(&mut self, plan: PlanRef) {
@@ -649,6 +706,10 @@ impl Core {
         all.iter().for_each(|at| self.drain(at, None));
     }
 }
+
+/// What is under way of a partition that somebody else is to have may take so long to be committed; then it is theirs to
+/// do again.
+const REVOKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// 100 ms, doubled with each attempt, at most 30 s.
 fn backoff(attempt: u32) -> Duration {
