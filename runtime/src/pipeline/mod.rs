@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::commit::Report;
 use crate::offset::{Offset, TopicPartition};
-use crate::plan::{Entry, History};
+use crate::plan::{Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
 use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, Start, TargetCounters};
 use crate::sink::{self, Part, RoutedBatch};
@@ -38,6 +38,8 @@ pub struct Settings {
     pub stop_after_consecutive: u64,
     /// Whether plans can come that this process has not read yet: else a sink that recorded one is not waited for.
     pub plans_can_come: bool,
+    /// Whether the source has several topics, so that the plan log names them.
+    pub topics: bool,
     /// A sink that fails for a reason that may pass is tried again so often per partition without any commit in
     /// between.
     pub max_attempts: u32,
@@ -360,6 +362,11 @@ impl Core {
         self.claim_next(&at);
     }
 
+    /// The partition as the plan log knows it.
+    fn of(&self, at: &TopicPartition) -> InputPartition {
+        if self.settings.topics { InputPartition::of(at) } else { InputPartition::file(at.partition) }
+    }
+
     fn claim_next(&mut self, at: &TopicPartition) {
         let track = &self.tracks[at];
         let assignment = &track.assignment;
@@ -370,7 +377,7 @@ impl Core {
             at: at.clone(),
             epoch: assignment.epoch,
             owner: self.settings.owner,
-            start: match self.history.started.contains_key(&at.partition) {
+            start: match self.history.started.contains_key(&self.of(at)) {
                 true => Start::MustExist,
                 false => assignment.start,
             },
@@ -413,10 +420,11 @@ impl Core {
 
     /// From here on a state that is missing in a sink was lost, so that is written down before any commit.
     fn all_claimed(&mut self, at: &TopicPartition) {
-        if !self.history.started.contains_key(&at.partition) {
+        let of = self.of(at);
+        if !self.history.started.contains_key(&of) {
             let sinks: Vec<_> = self.settings.sinks.iter().map(|name| name.to_string()).collect();
-            self.history.started.insert(at.partition, sinks.iter().cloned().collect());
-            self.actions.push_back(Action::Log(Entry::Started { partition: at.partition, sinks }));
+            self.history.started.insert(of.clone(), sinks.iter().cloned().collect());
+            self.actions.push_back(Action::Log(Entry::Started { of, sinks }));
         }
         if let Some(cut) = self.tracks[at].newest_cut().cloned() {
             self.log_cut(at, cut);
@@ -536,12 +544,13 @@ impl Core {
 
     /// Tells people of a cut, once.
     fn log_cut(&mut self, at: &TopicPartition, cut: Cut) {
-        if self.history.knows_cut(at.partition, &cut.plan) {
+        let of = self.of(at);
+        if self.history.knows_cut(&of, &cut.plan) {
             return;
         }
-        self.history.adopted.push((at.partition, cut.clone()));
+        self.history.adopted.push((of.clone(), cut.clone()));
         let runtime = env!("CARGO_PKG_VERSION").to_owned();
-        self.actions.push_back(Action::Log(Entry::Adopted { partition: at.partition, cut, runtime }));
+        self.actions.push_back(Action::Log(Entry::Adopted { of, cut, runtime }));
     }
 
     fn finish_if_through(&mut self, at: &TopicPartition) {
@@ -549,7 +558,8 @@ impl Core {
         if track.is_finished() {
             let End { offset: end, for_good } = track.end.expect("finished");
             if for_good {
-                self.actions.push_back(Action::Log(Entry::Done { partition: at.partition, end }));
+                let of = self.of(at);
+                self.actions.push_back(Action::Log(Entry::Done { of, end }));
             }
             self.leave(at, true);
         } else if !track.is_released() {

@@ -16,7 +16,7 @@ use crate::budget::Permit;
 use crate::commit::{Policy, Writer};
 use crate::description::{Description, Needs, Reason, Route, RouteContent};
 use crate::plan::memory::MemoryLog;
-use crate::plan::{Plan, PlanLimits};
+use crate::plan::{InputPartition, Plan, PlanLimits};
 use crate::route::{Bindings, DEAD_LETTERS, Failed, Output, Pieces, Reject, RouteRows, Why, route};
 use crate::seeds::{self, Random};
 use crate::sink::memory::{Fault, Faults, MemoryRow, MemorySink, MemoryStore, Step};
@@ -272,6 +272,7 @@ impl World {
             owner: Nonce::from_u128(u128::from(n) << 64 | 1),
             sinks: SINKS.iter().map(|name| (*name).into()).collect(),
             plans_can_come: true,
+            topics: true,
             stop_after_consecutive: u64::MAX,
             max_attempts: u32::MAX,
         };
@@ -328,7 +329,7 @@ impl World {
     }
 
     fn assign(&mut self, at: &TopicPartition, new_owner: usize) {
-        let started = self.history().started.contains_key(&at.partition);
+        let started = self.history().started.contains_key(&InputPartition::of(at));
         let assignment = Assignment {
             at: at.clone(),
             topic_id: "topic-id".into(),
