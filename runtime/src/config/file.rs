@@ -40,8 +40,9 @@ pub(super) struct Pipeline {
     /// The name under which sinks remember positions. 1 to 63 of a-z, 0-9, `-`. Another name is
     /// another pipeline, which begins at the start.
     pub(super) name: PipelineName,
-    /// The directory for what the pipeline remembers itself: the plan log, with the bytes of every component and
-    /// table that a plan names, and which file is which partition. Positions are the sinks'. Relative to this file.
+    /// The directory for what the pipeline remembers itself: compiled transforms and, where records come from files, the
+    /// plan log, with the bytes of every component and table that a plan names, and which file is which partition.
+    /// Positions are the sinks'. Relative to this file.
     #[schemars(length(min = 1))]
     pub(super) state: String,
 }
@@ -51,6 +52,44 @@ pub(super) struct Pipeline {
 #[schemars(deny_unknown_fields, extend("minProperties" = 1))]
 pub(super) struct Source {
     pub(super) files: Option<Files>,
+    pub(super) kafka: Option<Topics>,
+}
+
+/// Records from topics of a Kafka cluster. Every process that runs this file takes a share of their partitions, as a
+/// member of the consumer group `weir.<pipeline>`. The plan log and the bytes that plans name are in the topics
+/// `weir.<pipeline>.plans` and `weir.<pipeline>.store` of the same cluster.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Topics {
+    /// Where the cluster is: `host:port`, or several separated by commas. `${NAME}` is the environment variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) brokers: String,
+    /// The topics, which are there already.
+    pub(super) topics: Vec<TopicName>,
+    /// Where each partition begins when the pipeline first sees it: `"earliest"`, `"latest"`, a time (the first record that
+    /// is not older), or offsets, `{ customers-raw = [12, 40] }`, one for each partition. It is written down once and
+    /// never used again; partitions that are added to a topic later begin at their first record. Without it
+    /// `"earliest"`.
+    #[serde(default)]
+    #[schemars(with = "Start")]
+    pub(super) start: Option<Start>,
+    /// Instead of `start`: the checkpoint directory of a query of Spark Structured Streaming that read these topics. Each
+    /// partition begins where the last batch ended that the query completed. Relative to this file; `${NAME}` is the
+    /// environment variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) spark_checkpoint: Option<String>,
+    /// Settings of the client, in the words of librdkafka: `"security.protocol" = "SASL_SSL"`. Those that what is promised
+    /// rests on are refused, each with the reason. `${NAME}` is the environment variable NAME.
+    #[serde(default)]
+    pub(super) properties: BTreeMap<String, String>,
+}
+
+/// A place to begin, by name or time, or the offsets of each topic's partitions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Start {
+    Named(String),
+    Offsets(BTreeMap<String, Vec<i64>>),
 }
 
 /// Records from a file or from all files of a directory.

@@ -80,6 +80,9 @@ impl Resolver<'_> {
     }
 
     fn source(&mut self, source: file::Source) -> Option<SourceConfig> {
+        if let Some(topics) = source.kafka {
+            return Some(SourceConfig::Kafka(self.kafka_source(topics)));
+        }
         let files = source.files?;
         let path = &["source", "files", "path"];
         let expanded = self.expand(path, &files.path);

@@ -20,7 +20,7 @@ use crate::plan::{Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
 use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, Start, TargetCounters};
 use crate::sink::{self, Part, RoutedBatch};
-use crate::source::{Assignment, RunId, SourceEvent};
+use crate::source::{self, Assignment, RunId, SourceEvent};
 
 pub use track::Job;
 use track::{End, Phase, Track};
@@ -61,6 +61,11 @@ impl Stop {
     /// Stops for good, until somebody changes something.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), hint: None, outside: false }
+    }
+
+    /// Stops for something outside.
+    fn outside(text: String) -> Self {
+        Self { outside: true, ..Self::new(text) }
     }
 
     /// Adds what a person can do.
@@ -339,15 +344,28 @@ impl Core {
                 self.waiting.remove(&at);
                 self.drop_partition(&at);
             }
-            SourceEvent::Failed { at, error } => {
-                let hint = match &error {
-                    crate::source::Error::Input { hint, .. } => hint.clone(),
-                    crate::source::Error::Io { .. } => None,
-                };
-                let outside = matches!(error, crate::source::Error::Io { .. });
-                self.drain(&at, Some(Stop { text: error.to_string(), hint, outside }));
-            }
+            SourceEvent::Failed { at, error } => self.source_failed(&at, error, now),
             SourceEvent::Exhausted => self.exhausted = true,
+        }
+    }
+
+    /// What cannot be read as it is stops its partition; what does not answer is tried again.
+    fn source_failed(&mut self, at: &TopicPartition, error: source::Error, now: Duration) {
+        let text = error.to_string();
+        match error {
+            source::Error::Unreachable { hint, .. } => {
+                self.try_again(at, Stop { text, hint, outside: true }, now);
+            }
+            source::Error::Input { hint, .. } => self.stop_at(at, Stop { text, hint, outside: false }),
+            source::Error::Io { .. } => self.stop_at(at, Stop { text, hint: None, outside: true }),
+        }
+    }
+
+    /// Stops a partition, also one that was never begun.
+    fn stop_at(&mut self, at: &TopicPartition, stop: Stop) {
+        match self.tracks.contains_key(at) {
+            true => self.drain(at, Some(stop)),
+            false => self.actions.push_back(Action::Stopped { at: at.clone(), stop }),
         }
     }
 
@@ -651,8 +669,18 @@ impl Core {
     fn sink_failed(&mut self, sink: usize, at: &TopicPartition, error: sink::Error, now: Duration) {
         let name = self.settings.sinks[sink].clone();
         match error {
-            sink::Error::Conflict(sink::state::Refused::WentBack { .. }) | sink::Error::Transient(_) => {
-                self.try_again(&name, at, &error, now);
+            sink::Error::Conflict(refused @ sink::state::Refused::WentBack { .. }) => {
+                self.try_again(at, Stop::outside(format!("sink {name}: {at}: {refused}")), now);
+            }
+            sink::Error::Transient(problem) => {
+                let stop = Stop::outside(format!("sink {name}: {at}: {problem}"));
+                self.try_again(at, Stop { hint: problem.hint, ..stop }, now);
+            }
+            // The group will say who has it, or give it to us anew with a higher generation.
+            sink::Error::Conflict(refused) if self.settings.topics => {
+                self.tally.lost += 1;
+                tracing::warn!(sink = &*name, partition = %at, %refused, "another process has taken over");
+                self.leave(at, false);
             }
             sink::Error::Conflict(refused) => {
                 self.tally.lost += 1;
@@ -671,19 +699,25 @@ impl Core {
         }
     }
 
-    fn try_again(&mut self, sink: &str, at: &TopicPartition, error: &sink::Error, now: Duration) {
+    /// The partition begins again after a while, unless that was tried too often: then it stops.
+    fn try_again(&mut self, at: &TopicPartition, why: Stop, now: Duration) {
+        let Some(track) = self.tracks.get(at) else { return };
+        let assignment = track.assignment.clone();
+        let revoked = track.leaves_by.is_some();
         let attempts = self.attempts.entry(at.clone()).or_default();
         *attempts += 1;
         let n = *attempts;
-        let assignment = self.tracks[at].assignment.clone();
         self.leave(at, false);
-        let text = format!("sink {sink}: {at}: {error} (tried {n} times)");
-        let stop = Stop { text, hint: None, outside: true };
+        // Somebody else is to have it: they try again.
+        if revoked {
+            return;
+        }
+        let stop = Stop { text: format!("{} (tried {n} times)", why.text), ..why };
         if n > self.settings.max_attempts || self.stopping {
             self.actions.push_back(Action::Stopped { at: at.clone(), stop });
             return;
         }
-        tracing::warn!(sink, partition = %at, attempt = n, %error, "trying again");
+        tracing::warn!(partition = %at, attempt = n, hint = stop.hint, error = %stop, "trying again");
         self.tally.restarted += 1;
         self.waiting.insert(at.clone(), Waiting { until: now + backoff(n), assignment, stop });
     }

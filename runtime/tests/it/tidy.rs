@@ -19,6 +19,7 @@ const PORTS: Names = &["source", "sink", "plan"];
 const ADAPTERS: Names = &[
     "source::files",
     "source::format",
+    "source::kafka",
     "sink::files",
     "sink::json",
     "sink::memory",
@@ -41,6 +42,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (MODEL, &[MODEL], "the model knows no source, sink, sandbox or pipeline"),
     (&["source"], &[MODEL], "a port is what adapters implement: it knows none of them, and no other port"),
     (&["source::format"], &[MODEL], "cutting bytes into records knows nothing of where the bytes come from"),
+    (&["source::kafka"], &[MODEL, &["source", "kafka"]], "adapters do not know one another"),
     (&["source::files"], &[MODEL, &["source", "source::format"]], "adapters do not know one another"),
     (&["sink"], &[MODEL], "a port is what adapters implement: it knows none of them, and no other port"),
     (&["sink::json"], &[MODEL], "a row's form knows nothing of where it is written to"),
@@ -102,7 +104,11 @@ const RULE: &[(Names, &[Names], &str)] = &[
         "a component is judged whoever asks for it",
     ),
     (&["project"], &[MODEL, &["sandbox"]], "a transform is made and built without running a record"),
-    (&["app"], &[MODEL, PORTS, ADAPTERS, CENTRE, &["config"]], "what is wired does not know who asks for it"),
+    (
+        &["app"],
+        &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config"]],
+        "what is wired does not know who asks for it",
+    ),
     (
         &["cli"],
         &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config", "report", "validate", "project", "app"]],
@@ -151,7 +157,15 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     (
         "std::time::Instant",
-        &["pipeline::threads", "sandbox::instance", "source::files", "app", "cli", "validate"],
+        &[
+            "pipeline::threads",
+            "sandbox::instance",
+            "source::files",
+            "source::kafka",
+            "app",
+            "cli",
+            "validate",
+        ],
         "decisions take the time as an argument",
     ),
     (
@@ -189,21 +203,22 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
             "sink::files::local",
             "sink::files::storage",
             "sink::postgres::socket",
+            "kafka::wake",
             "sandbox::cache",
             "sandbox::child",
             "sandbox::instance",
             "app",
             "main",
         ],
-        "the operating system is asked where files are locked or renamed, how a connection behaves, how much a call \
-         took or may take of the machine, and to kill the program in tests",
+        "the operating system is asked where files are locked or renamed, how a connection behaves, when it \
+         has something to say, how much a call took or may take of the machine, and to kill the program in tests",
     ),
     ("sha2", &["digest", "source::files", "sandbox"], "how a digest is written is for `digest` to say"),
     ("hmac", &["sandbox::cache"], "only the cache signs what it wrote"),
     ("getrandom", &["sink::state", "sandbox::cache", "app"], "nothing else may differ from run to run"),
     (
         "jiff",
-        &["tables", "sink::json", "sink::files::directories", "cli", "validate"],
+        &["tables", "sink::json", "sink::files::directories", "config", "cli", "validate"],
         "times are numbers, but where people write or read them",
     ),
     ("crc32fast", &["sink::files"], "only the commit log guards its records so"),

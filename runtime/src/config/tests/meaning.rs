@@ -259,18 +259,18 @@ fn a_table_has_one_target_and_a_name_that_nobody_else_needs() {
     refused(
         parse(&text),
         expect![[r#"
-        error: unknown key `sqlite` in [source]
-         --> conf/customers.toml:5:9
-          |
-        5 | [source.sqlite]
-          |         ^^^^^^
-          = help: known here: `files`
+            error: unknown key `sqlite` in [source]
+             --> conf/customers.toml:5:9
+              |
+            5 | [source.sqlite]
+              |         ^^^^^^
+              = help: known here: `files`, `kafka`
 
-        error: `sqlite_x` is not a name for a table: what begins with `sqlite_` is taken
-          --> conf/customers.toml:21:1
-           |
-        21 | [sinks.lake.sqlite]
-           | ^^^^^^^^^^^^^^^^^^^"#]],
+            error: `sqlite_x` is not a name for a table: what begins with `sqlite_` is taken
+              --> conf/customers.toml:21:1
+               |
+            21 | [sinks.lake.sqlite]
+               | ^^^^^^^^^^^^^^^^^^^"#]],
     );
     check_tables(
         "targets.customers_usa = { table = \"weir_position\" }",
@@ -443,4 +443,60 @@ fn a_server_far_away_proves_who_it_is_and_one_on_this_machine_need_not() {
     assert_eq!(sink.server.password, Some(Secret("geheim".to_owned())));
     let sink = server("url = \"${URL}\"\ntls = \"verify-ca\"\nca_file = \"ca.pem\"");
     assert_eq!((sink.server.tls, sink.server.ca_file), (Tls::VerifyCa, Some("conf/ca.pem".into())));
+}
+
+/// The source of files of the sample file, and the same as topics of Kafka, with `more` behind it.
+fn topics(more: &str) -> (String, String) {
+    let files = "[source.files]\npath = \"customers.csv\"\ntopic = \"customers-raw\"".to_owned();
+    let kafka = format!("[source.kafka]\nbrokers = \"b:9092\"\ntopics = [\"customers-raw\"]\n{more}");
+    (files, kafka)
+}
+
+#[test]
+fn a_place_to_begin_is_one_that_there_is() {
+    let (files, kafka) = topics("start = \"the beginning\"");
+    check(
+        &files,
+        &kafka,
+        expect![[r#"
+        error: `start`: `the beginning` is no place to begin
+         --> conf/customers.toml:8:9
+          |
+        8 | start = "the beginning"
+          |         ^^^^^^^^^^^^^^^
+          = help: "earliest", "latest", a time such as "2026-11-01T00:00:00Z", or offsets such as { customers-raw = [12, 40] }"#]],
+    );
+    let (files, kafka) = topics("start = { customers-raw = [1, -2], others = [] }");
+    check(
+        &files,
+        &kafka,
+        expect![[r#"
+        error: `start`: an offset of `customers-raw` is less than 0
+         --> conf/customers.toml:8:9
+          |
+        8 | start = { customers-raw = [1, -2], others = [] }
+          |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+        error: `start` has offsets of `others`, which is not read
+         --> conf/customers.toml:8:9
+          |
+        8 | start = { customers-raw = [1, -2], others = [] }
+          |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^"#]],
+    );
+    let (files, kafka) = topics("start = \"latest\"\nspark_checkpoint = \"cp\"");
+    check(
+        &files,
+        &kafka,
+        expect![[r#"
+        error: both `start` and `spark_checkpoint` are given
+         --> conf/customers.toml:8:9
+          |
+        8 | start = "latest"
+          |         ^^^^^^^^
+          = help: `spark_checkpoint` says where it begins"#]],
+    );
+    let (files, kafka) = topics("start = \"2026-11-01T00:00:00Z\"");
+    let config = parse(&SMALL.replace(&files, &kafka)).unwrap();
+    let SourceConfig::Kafka(source) = config.source else { panic!("{:?}", config.source) };
+    assert_eq!(source.start, StartAt::Time(1_793_491_200_000));
 }
