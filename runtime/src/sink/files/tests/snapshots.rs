@@ -172,7 +172,7 @@ fn a_record_left_where_a_snapshot_covers_everything_is_never_rolled_forward() {
     let storage = LocalStorage::open(directory.root.path()).unwrap();
     let mut file = storage::Storage::create(&storage, staged).unwrap();
     std::io::Write::write_all(&mut file, b"{}\n").unwrap();
-    file.close().unwrap();
+    file.close().unwrap().wait().unwrap();
     let file = record::StoredFile {
         target: "a".into(),
         route: "to-a".into(),
