@@ -40,6 +40,9 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// How a person finds `path`.
     fn show(&self, path: &str) -> String;
+
+    /// It was tried out and is in order: what is not, from now on, may be waited for.
+    fn trust(&self) {}
 }
 
 /// A file that is being written. Dropped without being closed, it stays as it is and means nothing.
@@ -69,6 +72,11 @@ pub(super) fn failed(storage: &dyn Storage, what: &str, path: &str, error: io::E
         io::ErrorKind::PermissionDenied => Error::Transient(
             Problem::new(format!("E_SINK_DENIED: cannot {what} `{shown}`"))
                 .hint("give the user that runs the pipeline the right to read and write there")
+                .source(error),
+        ),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Transient(
+            Problem::new(format!("E_SINK_FULL: cannot {what} `{shown}`"))
+                .hint("make room there, or raise the quota")
                 .source(error),
         ),
         io::ErrorKind::InvalidFilename | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidData => {
