@@ -106,11 +106,11 @@ pub struct FilesConfig {
 }
 
 impl FilesConfig {
-    /// On the local disk: Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB, without directories, in at most 64 open
+    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB, without directories, in at most 64 open
     /// files per partition; a snapshot every 100 records.
-    pub fn new(root: impl Into<PathBuf>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
+    pub fn new(root: impl Into<Root>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
         Self {
-            root: Root::Disk(root.into()),
+            root: root.into(),
             pipeline: pipeline.into(),
             sink: sink.into(),
             format: Format::Parquet,
@@ -141,6 +141,12 @@ pub enum Root {
     Disk(PathBuf),
     /// In HDFS.
     Hdfs(HdfsConfig),
+}
+
+impl<T: Into<PathBuf>> From<T> for Root {
+    fn from(path: T) -> Self {
+        Self::Disk(path.into())
+    }
 }
 
 /// How rows are written.

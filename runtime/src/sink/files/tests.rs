@@ -38,12 +38,11 @@ impl Place {
 
     fn config(&self) -> FilesConfig {
         FilesConfig {
-            root: self.ground.root(),
             format: self.format,
             directories: self.directories.clone(),
             open_files: if self.directories.is_empty() { 64 } else { 2 },
             compact_after: self.compact_after,
-            ..FilesConfig::new("", "p", "lake")
+            ..FilesConfig::new(self.ground.root(), "p", "lake")
         }
     }
 
