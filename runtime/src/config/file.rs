@@ -298,10 +298,18 @@ pub(super) struct FileSink {
     /// variable NAME.
     #[schemars(length(min = 1))]
     pub(super) path: Option<String>,
-    /// The directory as `file:///absolute/path`. Either this or `path`. `${NAME}` is the environment
-    /// variable NAME.
+    /// The directory as `file:///absolute/path`, or in HDFS as `hdfs://namenode:8020/directory`. Either this or `path`.
+    /// `hdfs://service/directory` is what the `hdfs-site.xml` in `$HADOOP_CONF_DIR`, or in `$HADOOP_HOME/etc/hadoop`, knows
+    /// by that name, with all its NameNodes. The user is `$HADOOP_USER_NAME`, or who has the Kerberos ticket where
+    /// `hadoop.security.authentication` says `kerberos`. Files wait in `spool` below the pipeline's state until they are
+    /// in HDFS as a whole. `${NAME}` is the environment variable NAME.
     #[schemars(length(min = 1))]
     pub(super) url: Option<String>,
+    /// For HDFS, settings of Hadoop's clients such as `{ "dfs.replication" = 2 }`, which count before those in
+    /// `core-site.xml` and `hdfs-site.xml`. `dfs.replication` and `dfs.blocksize`, in bytes, count only if they stand here;
+    /// otherwise files are as the NameNode says.
+    #[serde(default)]
+    pub(super) properties: BTreeMap<String, Property>,
     /// `parquet` or `jsonl` (one JSON object per line).
     #[serde(default)]
     pub(super) format: FileFormat,
@@ -329,6 +337,15 @@ pub(super) struct FileSink {
     /// What differs for one target, by its name.
     #[serde(default)]
     pub(super) targets: BTreeMap<String, FileTarget>,
+}
+
+/// A setting of Hadoop's clients; its name stands in quotes, since it has points in it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Property {
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
 }
 
 impl FileSink {

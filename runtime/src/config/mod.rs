@@ -15,6 +15,7 @@ mod quantity;
 #[cfg(test)]
 mod reference;
 mod resolve;
+mod root;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use file::{
 pub use json_schema::json_schema;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
 pub use quantity::{ByteSize, Fraction, Period};
+pub use root::{HdfsRoot, Root};
 
 use document::Document;
 use resolve::Resolver;
@@ -134,7 +136,7 @@ pub enum SinkConfig {
 /// Rows into files below a directory, in one directory per target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesSink {
-    pub path: PathBuf,
+    pub root: Root,
     pub format: FileFormat,
     pub roll: Roll,
     pub provenance: bool,

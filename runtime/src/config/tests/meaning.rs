@@ -126,6 +126,88 @@ fn a_variable_stands_only_in_a_path_or_url_and_must_be_set() {
 }
 
 #[test]
+fn what_is_wrong_with_a_directory_in_hdfs_is_told_where_it_stands() {
+    check(
+        "path = \"out\"",
+        "url = \"s3://bucket/lake\"",
+        expect![[r#"
+        error: not a URL that a file sink knows
+          --> conf/customers.toml:22:7
+           |
+        22 | url = "s3://bucket/lake"
+           |       ^^^^^^^^^^^^^^^^^^
+           = help: such as "hdfs://namenode:8020/lake" or "file:///data/lake"; a directory relative to this file is a `path`"#]],
+    );
+    check(
+        "path = \"out\"",
+        "url = \"hdfs://namenode:8020/\"",
+        expect![[r#"
+        error: the HDFS URL names no directory below the root
+          --> conf/customers.toml:22:7
+           |
+        22 | url = "hdfs://namenode:8020/"
+           |       ^^^^^^^^^^^^^^^^^^^^^^^
+           = help: such as "hdfs://namenode:8020/lake" or "file:///data/lake"; a directory relative to this file is a `path`"#]],
+    );
+    check(
+        "path = \"out\"",
+        "url = \"hdfs://namenode:8020/lake\"\nproperties = { \"dfs.replicaton\" = 2, \"dfs.blocksize\" = \"128m\" }",
+        expect![[r#"
+            error: `dfs.replicaton` is no setting of Hadoop's clients that means something here
+              --> conf/customers.toml:23:16
+               |
+            23 | properties = { "dfs.replicaton" = 2, "dfs.blocksize" = "128m" }
+               |                ^^^^^^^^^^^^^^^^
+               = help: did you mean `dfs.replication`?
+
+            error: `dfs.blocksize` must be a whole number from 1024 to 1099511627776
+              --> conf/customers.toml:23:56
+               |
+            23 | properties = { "dfs.replicaton" = 2, "dfs.blocksize" = "128m" }
+               |                                                        ^^^^^^"#]],
+    );
+    check(
+        "path = \"out\"",
+        "url = \"hdfs://namenode:8020/lake\"\nproperties.dfs.replication = 2",
+        expect![[r#"
+            error: `dfs` in [sinks.lake.files.properties] must be a string or an integer or a boolean, not a table
+              --> conf/customers.toml:23:12
+               |
+            23 | properties.dfs.replication = 2
+               |            ^^^"#]],
+    );
+    check(
+        "path = \"out\"",
+        "path = \"out\"\nproperties = { \"dfs.replication\" = 2 }",
+        expect![[r#"
+        error: [sinks.lake.files] has `properties`, which are for HDFS alone
+          --> conf/customers.toml:23:14
+           |
+        23 | properties = { "dfs.replication" = 2 }
+           |              ^^^^^^^^^^^^^^^^^^^^^^^^^"#]],
+    );
+}
+
+#[test]
+fn a_directory_in_hdfs_has_the_properties_that_are_written_as_text() {
+    let text = SMALL.replace(
+        "path = \"out\"",
+        "url = \"hdfs://namenode:8020/lake\"\nproperties = { \"dfs.replication\" = 2, \"dfs.client.use.datanode.hostname\" = true }",
+    );
+    let config = parse(&text).expect("it is right");
+    let SinkConfig::Files(sink) = config.sinks.values().next().expect("there is a sink") else {
+        panic!("it is a sink of files")
+    };
+    let properties = [("dfs.client.use.datanode.hostname", "true"), ("dfs.replication", "2")];
+    let root = HdfsRoot {
+        cluster: "hdfs://namenode:8020".to_owned(),
+        directory: "/lake".to_owned(),
+        properties: properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+    };
+    assert_eq!(sink.root, Root::Hdfs(root));
+}
+
+#[test]
 fn the_value_of_a_variable_is_never_shown() {
     let text = SMALL.replace("path = \"out\"", "url = \"s3://${SECRET}\"");
     let result = PipelineConfig::parse(&text, Path::new("p.toml"), &|_| Some("hunter2".to_owned()));
