@@ -125,9 +125,10 @@ fn text(batch: &Batch) -> Vec<String> {
 #[test]
 fn a_record_arrives_with_all_that_it_has() {
     let topic = Topic::new(1);
-    let headers = OwnedHeaders::new()
-        .insert(Header { key: "trace", value: Some("1") })
-        .insert(Header::<&str> { key: "none", value: None });
+    let headers =
+        OwnedHeaders::new()
+            .insert(Header { key: "trace", value: Some("1") })
+            .insert(Header::<&str> { key: "none", value: None });
     let record = BaseRecord::<str, str>::to(&topic.name).key("k").payload("v").timestamp(77);
     topic.producer.send(record.headers(headers)).unwrap();
     topic.producer.send(BaseRecord::<str, str>::to(&topic.name).key("gone").timestamp(78)).unwrap();
