@@ -51,6 +51,18 @@ pub trait Sink: Send {
     /// `commit.range` covers exactly what was written since the last commit.
     fn commit(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Committed, Error>;
 
+    /// As [`Self::commit`], for several partitions, in one step where the sink can: each has an answer of its own, in
+    /// the order given. Here: one after the other.
+    fn commit_together(&mut self, commits: &[(TopicPartition, Commit)]) -> Vec<Result<Committed, Error>> {
+        commits.iter().map(|(at, commit)| self.commit(at, commit)).collect()
+    }
+
+    /// Whether a commit of many partitions costs hardly more than that of one: then all are committed that have
+    /// something staged as soon as one is due, and the limits are for what is staged over all of them.
+    fn prefers_together(&self) -> bool {
+        false
+    }
+
     /// Answers, after [`Committed::Unknown`], whether that commit happened. If it did not, what was staged still
     /// is, and the *same* commit may be tried again.
     fn resolve(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Resolved, Error>;
