@@ -131,9 +131,11 @@ pub struct Part {
     pub index: ScalarBuffer<i32>,
     /// Per row, the time of its record in milliseconds since 1970-01-01T00:00:00Z; -1 where it has none.
     pub timestamps: ScalarBuffer<i64>,
-    /// Per row, for sinks that have keys and headers; absent: those of the record.
+    /// Per row, for sinks that have keys: the one that the transform set, else that of the record. Absent: no row has
+    /// one.
     pub keys: Option<VarBytes>,
-    /// See `keys`.
+    /// Per row, for sinks that have headers: those that the transform set, else those of the record. Absent: no row
+    /// has any.
     pub headers: Option<Headers>,
     /// Which rows delete what has their key. Absent: none does.
     pub deletes: Option<BooleanBuffer>,
