@@ -3,6 +3,7 @@
 
 pub mod files;
 pub mod json;
+pub mod kafka;
 pub mod memory;
 pub mod postgres;
 pub mod sqlite;
