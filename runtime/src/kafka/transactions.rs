@@ -180,7 +180,8 @@ impl Transactions {
     pub fn is_fit(&mut self) -> bool {
         if let Some(producer) = &self.producer {
             producer.poll(Duration::ZERO);
-            if producer.context().shaken.load(Ordering::Relaxed) || producer.client().fatal_error().is_some() {
+            if producer.context().shaken.load(Ordering::Relaxed) || producer.client().fatal_error().is_some()
+            {
                 self.producer = None;
             }
         }
@@ -386,7 +387,12 @@ impl Transactions {
                 self.producer = None;
                 return Undone::Fenced(format!("sending records: {}", super::lower(&text)));
             }
-            complaint = producer.context().complaint.lock().expect("nobody panics with the complaint in hand").clone();
+            complaint = producer
+                .context()
+                .complaint
+                .lock()
+                .expect("nobody panics with the complaint in hand")
+                .clone();
         }
         self.abort();
         let code = |error: &KafkaError| error.rdkafka_error_code();
@@ -396,7 +402,8 @@ impl Transactions {
         if let Some((_, error)) = failed.iter().find(|(_, e)| code(e) == Some(Code::MessageSizeTooLarge)) {
             return Undone::TooLarge(super::lower(&error.to_string()));
         }
-        let dropped = |error: &KafkaError| matches!(code(error), Some(Code::PurgeQueue | Code::PurgeInflight));
+        let dropped =
+            |error: &KafkaError| matches!(code(error), Some(Code::PurgeQueue | Code::PurgeInflight));
         match failed.iter().find(|(_, error)| !innocent(error) && !guilty(error)) {
             Some((_, error)) if dropped(error) => Undone::Failed(Error::Refused {
                 what: "sending records".to_owned(),
@@ -492,6 +499,9 @@ mod tests {
     #[test]
     fn a_record_without_anything_takes_what_is_around_it() {
         assert_eq!(wire_bytes(None, None, std::iter::empty()), 61 + 1 + 6);
-        assert_eq!(wire_bytes(Some(b"k"), Some(b"vv"), [("h", None)].into_iter()), 61 + 1 + 3 + 2 + 3 + 1 + 3);
+        assert_eq!(
+            wire_bytes(Some(b"k"), Some(b"vv"), [("h", None)].into_iter()),
+            61 + 1 + 3 + 2 + 3 + 1 + 3
+        );
     }
 }
