@@ -129,6 +129,7 @@ impl Pipeline {
             rules: Arc::new(rules),
             workers: config.limits.workers.get() as usize,
             verify_fraction: config.sandbox.verify_fraction.get(),
+            desk: threads::handle().1,
         };
         Ok(Self { parts, plan: (newest.plan, plan), description, tallies, _state: state })
     }

@@ -7,6 +7,7 @@
 //!     └────────────────── resume at the least offset of all sinks ◀── claim, commit ─┘
 //! ```
 
+pub mod status;
 pub mod threads;
 mod track;
 
@@ -239,6 +240,17 @@ struct Waiting {
     stop: Stop,
 }
 
+/// What a sink refused for a partition since its last commit.
+#[derive(Debug)]
+struct Trouble {
+    /// How often.
+    times: u32,
+    since: Duration,
+    sink: Arc<str>,
+    /// The last time.
+    text: String,
+}
+
 /// The decisions of a pipeline.
 #[derive(Debug)]
 pub struct Core {
@@ -246,30 +258,41 @@ pub struct Core {
     history: History,
     newest: PlanRef,
     tracks: BTreeMap<TopicPartition, Track>,
-    /// Partitions that wait to be claimed again, and how often they were.
+    /// Partitions that wait to be claimed again.
     waiting: BTreeMap<TopicPartition, Waiting>,
-    attempts: BTreeMap<TopicPartition, u32>,
+    /// Also while they are claimed again, until a commit shows that it went well.
+    troubles: BTreeMap<TopicPartition, Trouble>,
+    /// Until they are assigned again, here or elsewhere.
+    stopped: BTreeMap<TopicPartition, Stop>,
     next_run: u64,
     exhausted: bool,
     stopping: bool,
     tally: Tally,
+    /// Partitions of which every sink has all.
+    finished: u64,
+    /// Per sink and target, the rows of commits.
+    rows: Vec<BTreeMap<Arc<str>, u64>>,
     actions: VecDeque<Action>,
 }
 
 impl Core {
     /// A pipeline that runs `newest` and knows what the plan log says.
     pub fn new(settings: Settings, history: History, newest: PlanRef) -> Self {
+        let rows = vec![BTreeMap::new(); settings.sinks.len()];
         Self {
             settings,
             history,
             newest,
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            attempts: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             next_run: 0,
             exhausted: false,
             stopping: false,
             tally: Tally::default(),
+            finished: 0,
+            rows,
             actions: VecDeque::new(),
         }
     }
@@ -314,7 +337,10 @@ impl Core {
                     self.advance(&at);
                 }
             }
-            SourceEvent::Lost(at) => self.drop_partition(&at),
+            SourceEvent::Lost(at) => {
+                self.stopped.remove(&at);
+                self.drop_partition(&at);
+            }
             SourceEvent::Failed { at, error } => {
                 let hint = match &error {
                     crate::source::Error::Input { hint, .. } => hint.clone(),
@@ -332,6 +358,7 @@ impl Core {
     fn assigned(&mut self, assignment: Assignment) {
         self.drop_partition(&assignment.at);
         self.waiting.remove(&assignment.at);
+        self.stopped.remove(&assignment.at);
         self.next_run += 1;
         let at = assignment.at.clone();
         self.tracks.insert(at.clone(), Track::new(RunId(self.next_run), assignment));
@@ -498,7 +525,10 @@ impl Core {
     }
 
     fn committed(&mut self, sink: usize, at: &TopicPartition, commit: &Commit) {
-        self.attempts.remove(at);
+        self.troubles.remove(at);
+        for (target, counted) in &commit.counters.targets {
+            *self.rows[sink].entry(target.clone()).or_default() += counted.rows;
+        }
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         track.committed(sink, commit.range.end);
         if !track.is_replay(commit.range.start) {
@@ -540,9 +570,14 @@ impl Core {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let Phase::Draining(stop) = &mut track.phase else { return };
         if let Some(stop) = stop.take() {
-            self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+            self.stopped(at, stop);
         }
         self.leave(at, false);
+    }
+
+    fn stopped(&mut self, at: &TopicPartition, stop: Stop) {
+        self.stopped.insert(at.clone(), stop.clone());
+        self.actions.push_back(Action::Stopped { at: at.clone(), stop });
     }
 
     fn flush(&mut self, at: &TopicPartition) {
@@ -559,7 +594,9 @@ impl Core {
             Phase::Draining(None) if stop.is_some() => track.phase = Phase::Draining(stop),
             Phase::Draining(_) => return,
             Phase::Claiming | Phase::NeedsPlan => {
-                self.actions.extend(stop.map(|stop| Action::Stopped { at: at.clone(), stop }));
+                if let Some(stop) = stop {
+                    self.stopped(at, stop);
+                }
                 self.leave(at, false);
                 return;
             }
@@ -571,6 +608,7 @@ impl Core {
     /// Forgets a partition everywhere.
     fn leave(&mut self, at: &TopicPartition, finished: bool) {
         let Some(track) = self.tracks.remove(at) else { return };
+        self.finished += u64::from(finished);
         let release = |sink| Action::Release { sink, run: track.run, at: at.clone() };
         self.actions.extend((0..self.settings.sinks.len()).map(release));
         self.actions.push_back(Action::Forget { at: at.clone(), finished });
@@ -595,31 +633,33 @@ impl Core {
                 let stop = Stop::new(format!("sink {name}: {at}: {refused}")).hint(
                     "another process runs this pipeline, or the state directory is older than the sinks",
                 );
-                self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+                self.stopped(at, stop);
                 self.leave(at, false);
             }
             sink::Error::Permanent(problem) => {
                 let stop =
                     Stop { text: format!("sink {name}: {problem}"), hint: problem.hint, outside: false };
-                self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+                self.stopped(at, stop);
                 self.leave(at, false);
             }
         }
     }
 
-    fn try_again(&mut self, sink: &str, at: &TopicPartition, error: &sink::Error, now: Duration) {
-        let attempts = self.attempts.entry(at.clone()).or_default();
-        *attempts += 1;
-        let n = *attempts;
+    fn try_again(&mut self, sink: &Arc<str>, at: &TopicPartition, error: &sink::Error, now: Duration) {
+        let fresh = || Trouble { times: 0, since: now, sink: sink.clone(), text: String::new() };
+        let trouble = self.troubles.entry(at.clone()).or_insert_with(fresh);
+        trouble.times += 1;
+        (trouble.sink, trouble.text) = (sink.clone(), error.to_string());
+        let n = trouble.times;
         let assignment = self.tracks[at].assignment.clone();
         self.leave(at, false);
         let text = format!("sink {sink}: {at}: {error} (tried {n} times)");
         let stop = Stop { text, hint: None, outside: true };
         if n > self.settings.max_attempts || self.stopping {
-            self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+            self.stopped(at, stop);
             return;
         }
-        tracing::warn!(sink, partition = %at, attempt = n, %error, "trying again");
+        tracing::warn!(%sink, partition = %at, attempt = n, %error, "trying again");
         self.tally.restarted += 1;
         self.waiting.insert(at.clone(), Waiting { until: now + backoff(n), assignment, stop });
     }
@@ -643,7 +683,7 @@ impl Core {
     fn stop(&mut self) {
         self.stopping = true;
         for (at, Waiting { stop, .. }) in std::mem::take(&mut self.waiting) {
-            self.actions.push_back(Action::Stopped { at, stop });
+            self.stopped(&at, stop);
         }
         let all: Vec<_> = self.tracks.keys().cloned().collect();
         all.iter().for_each(|at| self.drain(at, None));

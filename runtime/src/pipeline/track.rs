@@ -131,6 +131,21 @@ impl Track {
         self.states.len()
     }
 
+    /// Up to where the source was heard; `None` while sinks are being claimed.
+    pub(super) fn heard(&self) -> Option<Offset> {
+        self.position().map(|_| self.read)
+    }
+
+    /// Per sink, what it has for certain; `None` while sinks are being claimed.
+    pub(super) fn position(&self) -> Option<&[Offset]> {
+        (!self.committed.is_empty()).then_some(&self.committed)
+    }
+
+    /// The newest plan that made an offset of this partition, here or before.
+    pub(super) fn newest_plan(&self) -> Option<u64> {
+        (!self.recorded.is_empty() || self.next_job > 0).then_some(self.floor)
+    }
+
     /// Where the source is to begin: at the first offset that some sink does not have.
     pub(super) fn resume(&self) -> Offset {
         self.read
