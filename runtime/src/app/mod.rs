@@ -8,14 +8,16 @@ mod state_dir;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::Receiver;
 
+use crate::admin::{self, Server};
 use crate::budget::Budget;
 use crate::config::{self, FilesSource, PipelineConfig, SourceConfig};
 use crate::description::Description;
-use crate::pipeline::threads::{self, Outcome, Parts};
+use crate::pipeline::threads::{self, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
 use crate::plan::{Entry, History, Plan};
@@ -43,6 +45,8 @@ pub struct Options {
     pub cache_dir: Option<PathBuf>,
     /// The program that compiles them: see [`SandboxOptions::compiler`].
     pub compiler: Option<PathBuf>,
+    /// Whether others may look at it while it runs, as the file says.
+    pub admin: bool,
 }
 
 /// A pipeline that is ready to run: its state directory is held, its plan is chosen, its sinks are open.
@@ -51,6 +55,7 @@ pub struct Pipeline {
     plan: (u64, Plan),
     description: Arc<Description>,
     tallies: Tallies,
+    admin: Option<Server>,
     _state: StateDir,
 }
 
@@ -118,6 +123,7 @@ impl Pipeline {
             stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
             max_attempts: MAX_ATTEMPTS,
         };
+        let (handle, desk) = threads::handle();
         let parts = Parts {
             settings,
             history,
@@ -129,9 +135,15 @@ impl Pipeline {
             rules: Arc::new(rules),
             workers: config.limits.workers.get() as usize,
             verify_fraction: config.sandbox.verify_fraction.get(),
-            desk: threads::handle().1,
+            desk,
         };
-        Ok(Self { parts, plan: (newest.plan, plan), description, tallies, _state: state })
+        let admin = options.admin.then(|| serve(config, &plan, handle)).transpose()?;
+        Ok(Self { parts, plan: (newest.plan, plan), description, tallies, admin, _state: state })
+    }
+
+    /// Where others may look at it.
+    pub fn admin(&self) -> Option<&Server> {
+        self.admin.as_ref()
     }
 
     /// The plan that will run, and its number.
@@ -156,6 +168,27 @@ impl Pipeline {
             superseded: tables.iter().map(|tally| tally.superseded.get()).sum(),
         })
     }
+}
+
+fn serve(config: &PipelineConfig, plan: &Plan, handle: Handle) -> Result<Server, admin::Error> {
+    let settings = admin::Settings { listen: config.admin.listen, sockets: config.admin.socket.clone() };
+    let process = admin::Process {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_ms: now_ms(),
+        transform: format!("{} {}", plan.name, plan.version),
+        listen: None,
+    };
+    let server = Server::start(&settings, handle, process)?;
+    let address = server.address().map(|address| address.to_string());
+    tracing::info!(address, socket = %server.socket().display(), "others may look now");
+    Ok(server)
+}
+
+#[expect(clippy::disallowed_methods, reason = "told to people, and nothing is decided by it")]
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 type SharedLog = Arc<Mutex<(History, FileLog)>>;
