@@ -57,6 +57,13 @@ pub enum Report {
         /// Why.
         error: Error,
     },
+    /// The sink has forgotten the partition, and commits nothing more of this run.
+    Released {
+        /// The partition.
+        at: TopicPartition,
+        /// The run that was released.
+        run: RunId,
+    },
 }
 
 /// What a writer counted; the proof that a fault a test injected really happened.
@@ -199,11 +206,18 @@ impl Writer {
     }
 
     /// Forgets a partition; what was staged for it is gone.
-    pub fn release(&mut self, run: RunId, at: &TopicPartition) {
+    pub fn release(&mut self, run: RunId, at: &TopicPartition) -> Report {
         if self.open.get(at).is_some_and(|open| open.run == run) {
             self.open.remove(at);
             self.sink.release(at);
         }
+        Report::Released { at: at.clone(), run }
+    }
+
+    /// Whether something could still be committed for a partition.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, at: &TopicPartition) -> bool {
+        self.open.contains_key(at)
     }
 
     fn commit(&mut self, at: &TopicPartition) -> Option<Report> {

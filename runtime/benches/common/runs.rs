@@ -253,6 +253,7 @@ fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customer
             owner: Nonce::random(),
             sinks: vec!["lake".into(), "notes".into()],
             plans_can_come: false,
+            topics: false,
             stop_after_consecutive: 100,
             max_attempts: 1,
         },

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::SharedLog;
 use crate::config::SourceFormat;
-use crate::plan::{self, Entry, History, PlanLog};
+use crate::plan::{self, Entry, History, InputPartition, PlanLog};
 use crate::source;
 use crate::source::files::{Discover, FileEntry, Inputs, Known, reconcile};
 use crate::source::format::Format;
@@ -69,15 +69,18 @@ pub(super) fn discoverer(log: SharedLog, inputs: Inputs) -> Discover {
 
 /// The files whose partitions are not finished. Files that are a record each are never finished.
 pub(super) fn unfinished(history: &History) -> Vec<FileEntry> {
-    let open =
-        |entry: &&FileEntry| entry.format == Format::Raw || !history.done.contains_key(&entry.partition);
+    let open = |entry: &&FileEntry| entry.format == Format::Raw || !is_done(history, entry);
     history.inputs.iter().filter(open).cloned().collect()
+}
+
+fn is_done(history: &History, entry: &FileEntry) -> bool {
+    history.done.contains_key(&InputPartition::file(entry.partition))
 }
 
 fn known(history: &History) -> Vec<Known> {
     let known = |entry: &FileEntry| Known {
         entry: entry.clone(),
-        done: entry.format != Format::Raw && history.done.contains_key(&entry.partition),
+        done: entry.format != Format::Raw && is_done(history, entry),
     };
     history.inputs.iter().map(known).collect()
 }
@@ -111,14 +114,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("a.csv"), "id\n1\n").unwrap();
         let inputs = Inputs::new(root.path(), None);
-        let other = Entry::Started { partition: 7, sinks: Vec::new() };
+        let other = Entry::Started { of: InputPartition::file(7), sinks: Vec::new() };
         let mut log = Overtaken { log: MemoryLog::default(), other: Some(other) };
         let mut history = History::default();
         let new = take_in(&mut history, &mut log, &inputs).unwrap();
         let mut reread = History::default();
         reread.catch_up(&mut log).unwrap();
         assert_eq!((new.len(), &reread.inputs), (1, &new));
-        assert!(reread.started.contains_key(&7));
+        assert!(reread.started.contains_key(&InputPartition::file(7)));
         assert_eq!(take_in(&mut reread, &mut log, &inputs).unwrap(), []);
     }
 

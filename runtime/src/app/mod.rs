@@ -120,6 +120,7 @@ impl Pipeline {
             owner,
             sinks: names,
             plans_can_come: false,
+            topics: false,
             stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
             max_attempts: MAX_ATTEMPTS,
         };
@@ -250,7 +251,7 @@ fn file_source(
     };
     let (entries, started) = {
         let held = log.lock().expect("nobody panics with the log in hand");
-        (inputs::unfinished(&held.0), held.0.started.keys().copied().collect())
+        (inputs::unfinished(&held.0), held.0.started.keys().map(|of| of.partition).collect())
     };
     let discover = inputs::discoverer(log.clone(), inputs.clone());
     FileSource::new(settings, inputs, budget.clone(), entries, started, discover)

@@ -10,7 +10,7 @@ use super::Ended;
 use super::screen;
 use crate::app;
 use crate::config::PipelineConfig;
-use crate::plan::History;
+use crate::plan::{History, InputPartition};
 
 /// Show which plan made which offsets: plans and cuts, oldest first
 #[derive(Debug, Args)]
@@ -36,11 +36,11 @@ pub(super) fn history(args: &HistoryArgs) -> Result<Ended> {
 
 fn to_json(history: &History) -> serde_json::Value {
     let plans = history.plans.iter().map(|(number, plan)| json!({ "plan": number, "what": plan }));
-    let cuts = history.adopted.iter().map(|(partition, cut)| {
-        let input = input_of(history, *partition);
-        json!({ "partition": partition, "input": input, "from": cut.from, "plan": cut.plan.plan, "digest": cut.plan.digest })
+    let cuts = history.adopted.iter().map(|(of, cut)| {
+        let input = input_of(history, of);
+        json!({ "partition": of.partition, "input": input, "from": cut.from, "plan": cut.plan.plan, "digest": cut.plan.digest })
     });
-    let done = history.done.iter().map(|(partition, end)| json!({ "partition": partition, "records": end }));
+    let done = history.done.iter().map(|(of, end)| json!({ "partition": of.partition, "records": end }));
     json!({
         "plans": plans.collect::<Vec<_>>(),
         "cuts": cuts.collect::<Vec<_>>(),
@@ -48,8 +48,11 @@ fn to_json(history: &History) -> serde_json::Value {
     })
 }
 
-fn input_of(history: &History, partition: i32) -> Option<&str> {
-    history.inputs.iter().find(|entry| entry.partition == partition).map(|entry| &*entry.path)
+/// The file, or the topic, that a partition is of.
+fn input_of<'a>(history: &'a History, of: &'a InputPartition) -> Option<&'a str> {
+    let file =
+        || history.inputs.iter().find(|entry| entry.partition == of.partition).map(|entry| &*entry.path);
+    of.topic.as_deref().or_else(file)
 }
 
 fn print(history: &History) {
@@ -66,9 +69,9 @@ fn print(history: &History) {
     }
     println!("{plans}\n");
     let mut cuts = screen::table(&["partition", "input", "from offset", "plan"], &[0, 2, 3]);
-    for (partition, cut) in &history.adopted {
-        let input = input_of(history, *partition).unwrap_or_default().to_owned();
-        cuts.add_row(vec![partition.to_string(), input, cut.from.to_string(), cut.plan.plan.to_string()]);
+    for (of, cut) in &history.adopted {
+        let input = input_of(history, of).unwrap_or_default().to_owned();
+        cuts.add_row(vec![of.partition.to_string(), input, cut.from.to_string(), cut.plan.plan.to_string()]);
     }
     println!("{cuts}");
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::commit::Report;
 use crate::offset::{Offset, TopicPartition};
-use crate::plan::{Entry, History};
+use crate::plan::{Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
 use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, Start, TargetCounters};
 use crate::sink::{self, Part, RoutedBatch};
@@ -39,6 +39,8 @@ pub struct Settings {
     pub stop_after_consecutive: u64,
     /// Whether plans can come that this process has not read yet: else a sink that recorded one is not waited for.
     pub plans_can_come: bool,
+    /// Whether the source has several topics, so that the plan log names them.
+    pub topics: bool,
     /// A sink that fails for a reason that may pass is tried again so often per partition without any commit in
     /// between.
     pub max_attempts: u32,
@@ -121,7 +123,12 @@ pub enum Action {
         /// From here on.
         from: Offset,
     },
-    /// Read no more of a partition.
+    /// Read no more of a partition for now.
+    Hold {
+        /// The partition.
+        at: TopicPartition,
+    },
+    /// Let go of a partition: no sink commits anything for it any more.
     Forget {
         /// The partition.
         at: TopicPartition,
@@ -231,6 +238,16 @@ impl Tally {
     }
 }
 
+/// A partition that was left, and of which sinks may still be committing something.
+#[derive(Debug)]
+struct Leaving {
+    at: TopicPartition,
+    run: RunId,
+    finished: bool,
+    /// Sinks that have not said yet that they released it.
+    waits_for: usize,
+}
+
 /// A partition that begins again after a while.
 #[derive(Debug)]
 struct Waiting {
@@ -260,6 +277,7 @@ pub struct Core {
     tracks: BTreeMap<TopicPartition, Track>,
     /// Partitions that wait to be claimed again.
     waiting: BTreeMap<TopicPartition, Waiting>,
+    leaving: Vec<Leaving>,
     /// Also while they are claimed again, until a commit shows that it went well.
     troubles: BTreeMap<TopicPartition, Trouble>,
     /// Until they are assigned again, here or elsewhere.
@@ -285,6 +303,7 @@ impl Core {
             newest,
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            leaving: Vec::new(),
             troubles: BTreeMap::new(),
             stopped: BTreeMap::new(),
             next_run: 0,
@@ -304,19 +323,20 @@ impl Core {
 
     /// Whether there is nothing left to do: all partitions ended or stopped, and no other will come.
     pub fn is_done(&self) -> bool {
-        let idle = self.tracks.is_empty() && self.actions.is_empty();
+        let idle = self.tracks.is_empty() && self.leaving.is_empty() && self.actions.is_empty();
         idle && (self.stopping || self.exhausted && self.waiting.is_empty())
     }
 
     /// When [`Event::Tick`] has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
-        self.waiting.values().map(|waiting| waiting.until).min()
+        let waiting = self.waiting.values().map(|waiting| waiting.until);
+        waiting.chain(self.tracks.values().filter_map(|track| track.leaves_by)).min()
     }
 
     /// Decides what follows from an event. `now` is the time since the process began.
     pub fn handle(&mut self, event: Event, now: Duration) -> impl Iterator<Item = Action> + '_ {
         match event {
-            Event::Source(event) => self.source(event),
+            Event::Source(event) => self.source(event, now),
             Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result),
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan(plan) => self.plan(plan),
@@ -326,7 +346,7 @@ impl Core {
         self.actions.drain(..)
     }
 
-    fn source(&mut self, event: SourceEvent) {
+    fn source(&mut self, event: SourceEvent, now: Duration) {
         match event {
             SourceEvent::Assigned(assignment) if !self.stopping => self.assigned(assignment),
             SourceEvent::Assigned(_) => {}
@@ -337,7 +357,9 @@ impl Core {
                     self.advance(&at);
                 }
             }
+            SourceEvent::Revoked(at) => self.revoked(&at, now),
             SourceEvent::Lost(at) => {
+                self.waiting.remove(&at);
                 self.stopped.remove(&at);
                 self.drop_partition(&at);
             }
@@ -365,6 +387,11 @@ impl Core {
         self.claim_next(&at);
     }
 
+    /// The partition as the plan log knows it.
+    fn of(&self, at: &TopicPartition) -> InputPartition {
+        if self.settings.topics { InputPartition::of(at) } else { InputPartition::file(at.partition) }
+    }
+
     fn claim_next(&mut self, at: &TopicPartition) {
         let track = &self.tracks[at];
         let assignment = &track.assignment;
@@ -375,7 +402,7 @@ impl Core {
             at: at.clone(),
             epoch: assignment.epoch,
             owner: self.settings.owner,
-            start: match self.history.started.contains_key(&at.partition) {
+            start: match self.history.started.contains_key(&self.of(at)) {
                 true => Start::MustExist,
                 false => assignment.start,
             },
@@ -387,8 +414,12 @@ impl Core {
     fn sink(&mut self, sink: usize, report: Report, now: Duration) {
         let (Report::Claimed { at, run, .. }
         | Report::Committed { at, run, .. }
-        | Report::Broken { at, run, .. }) = &report;
+        | Report::Broken { at, run, .. }
+        | Report::Released { at, run }) = &report;
         let at = at.clone();
+        if matches!(report, Report::Released { .. }) {
+            return self.released(&at, *run);
+        }
         if self.tracks.get(&at).is_none_or(|track| track.run != *run) {
             return;
         }
@@ -398,6 +429,7 @@ impl Core {
                 self.sink_failed(sink, &at, error, now);
             }
             Report::Committed { commit, .. } => self.committed(sink, &at, &commit),
+            Report::Released { .. } => {}
         }
     }
 
@@ -413,10 +445,11 @@ impl Core {
 
     /// From here on a state that is missing in a sink was lost, so that is written down before any commit.
     fn all_claimed(&mut self, at: &TopicPartition) {
-        if !self.history.started.contains_key(&at.partition) {
+        let of = self.of(at);
+        if !self.history.started.contains_key(&of) {
             let sinks: Vec<_> = self.settings.sinks.iter().map(|name| name.to_string()).collect();
-            self.history.started.insert(at.partition, sinks.iter().cloned().collect());
-            self.actions.push_back(Action::Log(Entry::Started { partition: at.partition, sinks }));
+            self.history.started.insert(of.clone(), sinks.iter().cloned().collect());
+            self.actions.push_back(Action::Log(Entry::Started { of, sinks }));
         }
         if let Some(cut) = self.tracks[at].newest_cut().cloned() {
             self.log_cut(at, cut);
@@ -539,12 +572,13 @@ impl Core {
 
     /// Tells people of a cut, once.
     fn log_cut(&mut self, at: &TopicPartition, cut: Cut) {
-        if self.history.knows_cut(at.partition, &cut.plan) {
+        let of = self.of(at);
+        if self.history.knows_cut(&of, &cut.plan) {
             return;
         }
-        self.history.adopted.push((at.partition, cut.clone()));
+        self.history.adopted.push((of.clone(), cut.clone()));
         let runtime = env!("CARGO_PKG_VERSION").to_owned();
-        self.actions.push_back(Action::Log(Entry::Adopted { partition: at.partition, cut, runtime }));
+        self.actions.push_back(Action::Log(Entry::Adopted { of, cut, runtime }));
     }
 
     fn finish_if_through(&mut self, at: &TopicPartition) {
@@ -552,7 +586,8 @@ impl Core {
         if track.is_finished() {
             let End { offset: end, for_good } = track.end.expect("finished");
             if for_good {
-                self.actions.push_back(Action::Log(Entry::Done { partition: at.partition, end }));
+                let of = self.of(at);
+                self.actions.push_back(Action::Log(Entry::Done { of, end }));
             }
             self.leave(at, true);
         } else if !track.is_released() {
@@ -601,17 +636,45 @@ impl Core {
                 return;
             }
         }
-        self.actions.push_back(Action::Forget { at: at.clone(), finished: false });
+        self.actions.push_back(Action::Hold { at: at.clone() });
         self.finish_if_through(at);
     }
 
-    /// Forgets a partition everywhere.
+    /// Somebody else is to have a partition. What is under way is brought to its end first, unless that takes too long.
+    fn revoked(&mut self, at: &TopicPartition, now: Duration) {
+        self.waiting.remove(at);
+        self.stopped.remove(at);
+        if let Some(track) = self.tracks.get_mut(at) {
+            track.leaves_by = Some(now + REVOKE_PATIENCE);
+            self.drain(at, None);
+        } else if self.leaving.iter().all(|leaving| leaving.at != *at) {
+            self.actions.push_back(Action::Forget { at: at.clone(), finished: false });
+        }
+    }
+
+    /// Forgets a partition everywhere: first in the sinks, and only then in the source, which may give it away.
     fn leave(&mut self, at: &TopicPartition, finished: bool) {
         let Some(track) = self.tracks.remove(at) else { return };
         self.finished += u64::from(finished);
+        let waits_for = self.settings.sinks.len();
+        self.actions.push_back(Action::Hold { at: at.clone() });
         let release = |sink| Action::Release { sink, run: track.run, at: at.clone() };
-        self.actions.extend((0..self.settings.sinks.len()).map(release));
-        self.actions.push_back(Action::Forget { at: at.clone(), finished });
+        self.actions.extend((0..waits_for).map(release));
+        self.leaving.push(Leaving { at: at.clone(), run: track.run, finished, waits_for });
+    }
+
+    fn released(&mut self, at: &TopicPartition, run: RunId) {
+        let found = self.leaving.iter().position(|leaving| leaving.at == *at && leaving.run == run);
+        let Some(found) = found else { return };
+        self.leaving[found].waits_for -= 1;
+        if self.leaving[found].waits_for > 0 {
+            return;
+        }
+        let Leaving { at, finished, .. } = self.leaving.swap_remove(found);
+        // Else it became ours again meanwhile, and may have been left again.
+        if !self.tracks.contains_key(&at) && self.leaving.iter().all(|leaving| leaving.at != at) {
+            self.actions.push_back(Action::Forget { at, finished });
+        }
     }
 
     fn drop_partition(&mut self, at: &TopicPartition) {
@@ -668,6 +731,9 @@ impl Core {
         let due = self.waiting.values().filter(|waiting| waiting.until <= now);
         let due: Vec<_> = due.map(|waiting| waiting.assignment.clone()).collect();
         due.into_iter().for_each(|assignment| self.assigned(assignment));
+        let late = self.tracks.iter().filter(|(_, track)| track.leaves_by.is_some_and(|by| by <= now));
+        let late: Vec<_> = late.map(|(at, _)| at.clone()).collect();
+        late.iter().for_each(|at| self.leave(at, false));
     }
 
     fn plan(&mut self, plan: PlanRef) {
@@ -689,6 +755,10 @@ impl Core {
         all.iter().for_each(|at| self.drain(at, None));
     }
 }
+
+/// What is under way of a partition that somebody else is to have may take so long to be committed; then it is theirs to
+/// do again.
+const REVOKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// 100 ms, doubled with each attempt, at most 30 s.
 fn backoff(attempt: u32) -> Duration {

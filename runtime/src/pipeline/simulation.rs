@@ -5,7 +5,7 @@
 //!
 //! More seeds, or one of them again: [`crate::seeds`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::budget::Permit;
 use crate::commit::{Policy, Writer};
 use crate::description::{Description, Needs, Reason, Route, RouteContent};
 use crate::plan::memory::MemoryLog;
-use crate::plan::{Plan, PlanLimits};
+use crate::plan::{InputPartition, Plan, PlanLimits};
 use crate::route::{Bindings, DEAD_LETTERS, Failed, Output, Pieces, Reject, RouteRows, Why, route};
 use crate::seeds::{self, Random};
 use crate::sink::memory::{Fault, Faults, MemoryRow, MemorySink, MemoryStore, Step};
@@ -33,8 +33,15 @@ fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
     let mut seen = Seen::default();
     runs.into_iter().for_each(|counted| seen.add(counted));
     println!("{seen:?}");
-    let rare =
-        [seen.fenced, seen.skipped, seen.unknown_resolved, seen.replayed_older, seen.deaths, seen.moves];
+    let rare = [
+        seen.fenced,
+        seen.skipped,
+        seen.unknown_resolved,
+        seen.replayed_older,
+        seen.deaths,
+        seen.moves,
+        seen.handed_over,
+    ];
     assert!(!many || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
 }
 
@@ -47,6 +54,7 @@ struct Seen {
     replayed_older: u64,
     deaths: u64,
     moves: u64,
+    handed_over: u64,
     restarts: u64,
     plans: u64,
 }
@@ -59,6 +67,7 @@ impl Seen {
         self.replayed_older += other.replayed_older;
         self.deaths += other.deaths;
         self.moves += other.moves;
+        self.handed_over += other.handed_over;
         self.restarts += other.restarts;
         self.plans += other.plans;
     }
@@ -172,6 +181,8 @@ struct Process {
     jobs: Vec<Job>,
     results: Vec<Event>,
     reading: BTreeMap<TopicPartition, (RunId, Offset)>,
+    /// What it was asked to hand over and has not let go of yet.
+    asked: BTreeSet<TopicPartition>,
     source: VecDeque<Event>,
     /// Set from inside a sink: the process dies there.
     dead: Arc<AtomicBool>,
@@ -261,6 +272,7 @@ impl World {
             owner: Nonce::from_u128(u128::from(n) << 64 | 1),
             sinks: SINKS.iter().map(|name| (*name).into()).collect(),
             plans_can_come: true,
+            topics: true,
             stop_after_consecutive: u64::MAX,
             max_attempts: u32::MAX,
         };
@@ -275,6 +287,7 @@ impl World {
             jobs: Vec::new(),
             results: Vec::new(),
             reading: BTreeMap::new(),
+            asked: BTreeSet::new(),
             source: VecDeque::new(),
             dead,
         };
@@ -302,30 +315,57 @@ impl World {
     fn move_partitions(&mut self) {
         self.generation += 1;
         self.seen.moves += 1;
-        let started = self.history().started;
         for partition in 0..N_PARTITIONS {
             let at = TopicPartition::new(TOPIC, partition);
             let new_owner = self.random.below(self.processes.len());
-            let start =
-                if started.contains_key(&partition) { Start::MustExist } else { Start::Init(Offset::ZERO) };
-            let assignment = Assignment {
-                at: at.clone(),
-                topic_id: "topic-id".into(),
-                group: "group".into(),
-                epoch: Epoch::new(self.generation),
-                start,
-                input: None,
-            };
+            self.assign(&at, new_owner);
             for i in 0..self.processes.len() {
-                if i == new_owner {
-                    let event = SourceEvent::Assigned(assignment.clone());
-                    self.processes[i].source.push_back(Event::Source(event));
-                } else if self.random.chance(50) {
+                if i != new_owner && self.random.chance(50) {
                     self.processes[i].reading.remove(&at);
                     self.processes[i].source.push_back(Event::Source(SourceEvent::Lost(at.clone())));
                 }
             }
         }
+    }
+
+    fn assign(&mut self, at: &TopicPartition, new_owner: usize) {
+        let started = self.history().started.contains_key(&InputPartition::of(at));
+        let assignment = Assignment {
+            at: at.clone(),
+            topic_id: "topic-id".into(),
+            group: "group".into(),
+            epoch: Epoch::new(self.generation),
+            start: if started { Start::MustExist } else { Start::Init(Offset::ZERO) },
+            input: None,
+        };
+        let event = SourceEvent::Assigned(assignment);
+        self.processes[new_owner].source.push_back(Event::Source(event));
+    }
+
+    /// Asks a process to hand over a partition. Another one gets it once that has let go.
+    fn ask_for_a_partition(&mut self) {
+        let i = self.random.below(self.processes.len());
+        let at = TopicPartition::new(TOPIC, self.random.below(N_PARTITIONS as usize) as i32);
+        self.processes[i].asked.insert(at.clone());
+        self.processes[i].source.push_back(Event::Source(SourceEvent::Revoked(at)));
+    }
+
+    /// I6: who lets go of a partition commits nothing for it any more.
+    fn let_go(&mut self, i: usize, at: &TopicPartition) {
+        let process = &mut self.processes[i];
+        process.reading.remove(at);
+        if !process.asked.remove(at) {
+            return;
+        }
+        assert!(
+            process.writers.iter().all(|writer| !writer.holds(at)),
+            "I6: {at} is held, seed {}",
+            self.seed
+        );
+        self.seen.handed_over += 1;
+        self.generation += 1;
+        let new_owner = self.random.below(self.processes.len());
+        self.assign(at, new_owner);
     }
 
     fn trouble(&mut self) {
@@ -337,6 +377,7 @@ impl World {
             3..6 if self.processes.len() < 3 => self.start_process(),
             6..10 if !self.processes.is_empty() => self.move_partitions(),
             10..13 => self.new_plan(),
+            25..29 if !self.processes.is_empty() => self.ask_for_a_partition(),
             13..25 if !self.processes.is_empty() => {
                 let i = self.random.below(self.processes.len());
                 let newest = self.newest();
@@ -438,7 +479,7 @@ impl World {
             Action::Claim { run, claim, .. } => process.reports[sink].push_back(writer.claim(run, &claim)),
             Action::Write { run, batch, .. } => process.reports[sink].extend(writer.write(run, batch, now)),
             Action::Flush { run, at, .. } => process.reports[sink].extend(writer.flush(run, &at)),
-            Action::Release { run, at, .. } => writer.release(run, &at),
+            Action::Release { run, at, .. } => process.reports[sink].push_back(writer.release(run, &at)),
             other => unreachable!("{other:?} is no command to a sink"),
         }
         true
@@ -509,9 +550,10 @@ impl World {
             Action::Read { run, at, from } => {
                 process.reading.insert(at, (run, from));
             }
-            Action::Forget { at, .. } => {
+            Action::Hold { at } => {
                 process.reading.remove(&at);
             }
+            Action::Forget { at, .. } => self.let_go(i, &at),
             Action::Transform(job) => process.jobs.push(job),
             Action::Log(entry) => {
                 let mut history = self.history();
@@ -554,7 +596,6 @@ impl World {
                 check_rows(store, &at, sink, &plans).map_err(|e| format!("{at} in {name}: {e}"))?;
             }
         }
-        let _ = self.seed;
         Ok(())
     }
 

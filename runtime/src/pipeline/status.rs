@@ -388,6 +388,7 @@ mod tests {
             sinks: vec!["lake".into(), "base".into()],
             stop_after_consecutive: 1000,
             plans_can_come: false,
+            topics: false,
             max_attempts: 2,
         };
         Core::new(settings, History::default(), PlanRef { plan: 3, digest: "sha256:ab".into() })

@@ -196,7 +196,7 @@ impl Threads {
             }
             watch(self.core.tally());
         }
-        // The last actions release partitions and forget them; they are delivered when the threads end.
+        // The last actions let the source forget its partitions; they are delivered when the threads end.
         self.desk.put_up(self.status());
         Ok(())
     }
@@ -224,6 +224,7 @@ impl Threads {
             Action::Flush { sink, run, at } => self.sinks[sink].send(ToSink::Flush(run, at)),
             Action::Release { sink, run, at } => self.sinks[sink].send(ToSink::Release(run, at)),
             Action::Read { run, at, from } => self.source.outbox.send(ToSource::Read(run, at, from)),
+            Action::Hold { at } => self.source.outbox.send(ToSource::Hold(at)),
             Action::Forget { at, finished } => self.source.outbox.send(ToSource::Forget(at, finished)),
             Action::Transform(job) => self.workers.outbox.send(job),
             Action::Log(entry) => {
@@ -332,6 +333,7 @@ fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'stati
 
 enum ToSource {
     Read(RunId, TopicPartition, Offset),
+    Hold(TopicPartition),
     Forget(TopicPartition, bool),
 }
 
@@ -360,6 +362,7 @@ impl SourceThread {
 fn pump(source: &mut dyn Source, commands: &Receiver<ToSource>, events: &Sender<Event>) {
     let obey = |source: &mut dyn Source, command| match command {
         ToSource::Read(run, at, from) => source.read(run, &at, from),
+        ToSource::Hold(at) => source.hold(&at),
         ToSource::Forget(at, finished) => source.forget(&at, finished),
     };
     loop {
@@ -381,6 +384,7 @@ fn pump(source: &mut dyn Source, commands: &Receiver<ToSource>, events: &Sender<
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             },
+            Poll::Again => {}
             Poll::Closed => return,
         }
     }
@@ -626,9 +630,6 @@ fn obey(writer: &mut Writer, message: ToSink, now: Duration) -> Vec<Report> {
             reports
         }
         ToSink::Flush(run, at) => writer.flush(run, &at).into_iter().collect(),
-        ToSink::Release(run, at) => {
-            writer.release(run, &at);
-            Vec::new()
-        }
+        ToSink::Release(run, at) => vec![writer.release(run, &at)],
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Track {
     pub(super) halted: bool,
     /// The end of the partition, once the source said so.
     pub(super) end: Option<End>,
+    /// When it is left, whatever is under way: somebody else is to have it.
+    pub(super) leaves_by: Option<std::time::Duration>,
 }
 
 /// Where a partition ends.
@@ -106,6 +108,7 @@ impl Track {
             failed_in_row: 0,
             halted: false,
             end: None,
+            leaves_by: None,
         }
     }
 

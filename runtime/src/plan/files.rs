@@ -123,6 +123,7 @@ mod interleavings;
 mod tests {
     use super::*;
     use crate::offset::Offset;
+    use crate::plan::InputPartition;
     use crate::sink::state::{Cut, PlanRef};
 
     fn start(generation: u64) -> Entry {
@@ -150,9 +151,13 @@ mod tests {
             start(4),
             Entry::Plan(crate::plan::tests::plan(Some(0), "sha256:ab")),
             Entry::Inputs { files: Vec::new() },
-            Entry::Started { partition: 2, sinks: vec!["lake".into()] },
-            Entry::Adopted { partition: 2, cut: Cut { from: Offset::new(7), plan }, runtime: "0.1.0".into() },
-            Entry::Done { partition: 2, end: Offset::new(9) },
+            Entry::Started { of: InputPartition::file(2), sinks: vec!["lake".into()] },
+            Entry::Adopted {
+                of: InputPartition::file(2),
+                cut: Cut { from: Offset::new(7), plan },
+                runtime: "0.1.0".into(),
+            },
+            Entry::Done { of: InputPartition::file(2), end: Offset::new(9) },
         ];
         for (at, entry) in (0..).zip(&entries) {
             assert!(log.put(at, entry).unwrap());

@@ -7,11 +7,12 @@ pub mod memory;
 pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::offset::Offset;
+use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::{Cut, Nonce, PlanRef};
 use crate::source::files::FileEntry;
 
@@ -71,6 +72,40 @@ pub struct PlanLimits {
     pub fuel_per_record: u64,
 }
 
+/// A partition of the input as the log knows it.
+///
+/// A file source has one topic, and its partitions go by their numbers alone: that a pipeline's file calls the topic
+/// another name does not make its partitions new.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct InputPartition {
+    /// The topic, where the source has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<Arc<str>>,
+    /// The partition's number.
+    pub partition: i32,
+}
+
+impl InputPartition {
+    /// A file of a file source.
+    pub fn file(partition: i32) -> Self {
+        Self { topic: None, partition }
+    }
+
+    /// A partition of a topic.
+    pub fn of(at: &TopicPartition) -> Self {
+        Self { topic: Some(at.topic.clone()), partition: at.partition }
+    }
+}
+
+impl fmt::Display for InputPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.topic {
+            Some(topic) => write!(f, "{topic}/{}", self.partition),
+            None => self.partition.fmt(f),
+        }
+    }
+}
+
 /// One line of the plan log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -96,10 +131,21 @@ pub enum Entry {
         /// Partition numbers and files.
         files: Vec<FileEntry>,
     },
-    /// Every sink has its state of these partitions; from now on a missing one was lost.
+    /// Where partitions of a topic begin, for good: the first that says so of a partition counts, so that every sink
+    /// begins there whatever happens meanwhile.
+    Init {
+        /// The topic.
+        topic: Arc<str>,
+        /// Which topic of that name.
+        id: Arc<str>,
+        /// Partitions, and the first offset of each.
+        starts: BTreeMap<i32, Offset>,
+    },
+    /// Every sink has its state of this partition; from now on a missing one was lost.
     Started {
         /// The partition.
-        partition: i32,
+        #[serde(flatten)]
+        of: InputPartition,
         /// The sinks, by name.
         sinks: Vec<String>,
     },
@@ -107,17 +153,19 @@ pub enum Entry {
     /// counts stands in the sinks' states.
     Adopted {
         /// The partition.
-        partition: i32,
+        #[serde(flatten)]
+        of: InputPartition,
         /// From where on, and which plan.
         #[serde(flatten)]
         cut: Cut,
         /// The runtime's version.
         runtime: String,
     },
-    /// Every sink has the end of these partitions; they are not claimed again.
+    /// Every sink has the end of this partition; it is not claimed again.
     Done {
         /// The partition.
-        partition: i32,
+        #[serde(flatten)]
+        of: InputPartition,
         /// Records in it.
         end: Offset,
     },
@@ -184,11 +232,13 @@ pub struct History {
     /// The files of a file source.
     pub inputs: Vec<FileEntry>,
     /// Partitions of which every sink has a state, and which sinks those are.
-    pub started: BTreeMap<i32, BTreeSet<String>>,
+    pub started: BTreeMap<InputPartition, BTreeSet<String>>,
+    /// Where partitions of topics begin.
+    pub starts: BTreeMap<InputPartition, Offset>,
     /// Partitions that are finished, and how many records they had.
-    pub done: BTreeMap<i32, Offset>,
+    pub done: BTreeMap<InputPartition, Offset>,
     /// Cuts as they were reported, in the order of the log.
-    pub adopted: Vec<(i32, Cut)>,
+    pub adopted: Vec<(InputPartition, Cut)>,
 }
 
 impl History {
@@ -232,12 +282,18 @@ impl History {
                 }
             },
             Entry::Inputs { files } => self.add_inputs(files),
-            Entry::Started { partition, sinks } => {
-                self.started.insert(partition, sinks.into_iter().collect());
+            Entry::Init { topic, starts, .. } => {
+                for (partition, start) in starts {
+                    let of = InputPartition { topic: Some(topic.clone()), partition };
+                    self.starts.entry(of).or_insert(start);
+                }
             }
-            Entry::Adopted { partition, cut, .. } => self.adopted.push((partition, cut)),
-            Entry::Done { partition, end } => {
-                self.done.insert(partition, end);
+            Entry::Started { of, sinks } => {
+                self.started.insert(of, sinks.into_iter().collect());
+            }
+            Entry::Adopted { of, cut, .. } => self.adopted.push((of, cut)),
+            Entry::Done { of, end } => {
+                self.done.insert(of, end);
             }
         }
     }
@@ -263,8 +319,8 @@ impl History {
     }
 
     /// Whether the log already tells of this cut.
-    pub fn knows_cut(&self, partition: i32, plan: &PlanRef) -> bool {
-        self.adopted.iter().rev().any(|(p, cut)| *p == partition && cut.plan.plan == plan.plan)
+    pub fn knows_cut(&self, of: &InputPartition, plan: &PlanRef) -> bool {
+        self.adopted.iter().rev().any(|(held, cut)| held == of && cut.plan.plan == plan.plan)
     }
 }
 
@@ -313,6 +369,31 @@ pub(crate) mod tests {
         assert_eq!(ours.newest().unwrap().1.replaces, Some(0));
         let nothing = ours.append(&mut log, |h| h.plans.is_empty().then(|| next_plan(h, "c")));
         assert_eq!(nothing.unwrap(), None);
+    }
+
+    #[test]
+    fn a_partition_begins_where_it_was_said_first_and_apart_from_those_of_other_topics() {
+        let init = |topic: &str, starts: &[(i32, i64)]| Entry::Init {
+            topic: topic.into(),
+            id: "id".into(),
+            starts: starts.iter().map(|(partition, start)| (*partition, Offset::new(*start))).collect(),
+        };
+        let mut history = History::default();
+        history.apply(0, init("a", &[(0, 5)]));
+        history.apply(1, init("a", &[(0, 7), (1, 8)]));
+        history.apply(2, init("b", &[(0, 9)]));
+        let start = |topic, partition| {
+            history.starts[&InputPartition::of(&TopicPartition::new(topic, partition))].get()
+        };
+        assert_eq!([start("a", 0), start("a", 1), start("b", 0)], [5, 8, 9]);
+    }
+
+    #[test]
+    fn what_was_written_of_files_before_there_were_topics_is_read() {
+        let old = r#"{"kind":"done","partition":2,"end":9}"#;
+        let done = Entry::Done { of: InputPartition::file(2), end: Offset::new(9) };
+        assert_eq!(serde_json::from_str::<Entry>(old).unwrap(), done);
+        assert_eq!(serde_json::to_string(&done).unwrap(), old);
     }
 
     #[test]

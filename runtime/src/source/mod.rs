@@ -34,6 +34,9 @@ pub enum SourceEvent {
         /// Nothing will ever be added; else not by this process.
         for_good: bool,
     },
+    /// The partition is wanted elsewhere. It is ours until [`Source::forget`]: what is under way may be brought to its
+    /// end first.
+    Revoked(TopicPartition),
     /// The partition is not ours any more; nothing more of it is delivered.
     Lost(TopicPartition),
     /// The partition cannot be read on.
@@ -77,6 +80,8 @@ pub enum Poll {
     Event(SourceEvent),
     /// Nothing, until it is told to read or forget a partition, or time has passed.
     Idle,
+    /// Nothing at the moment; it has waited already, and is to be asked again.
+    Again,
     /// Nothing any more: the byte budget was closed.
     Closed,
 }
@@ -89,7 +94,11 @@ pub trait Source: Send {
     /// Delivers the partition from `from` on, as run `run`; what was delivered before under another run ends.
     fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset);
 
-    /// Delivers nothing more of the partition. `finished` says that every sink has all of it.
+    /// Delivers nothing more of the partition until it is told to be read again. It stays ours.
+    fn hold(&mut self, at: &TopicPartition);
+
+    /// Lets go of the partition: nothing of it is under way in this process any more, and none of its sinks will commit
+    /// anything for it before it is claimed again. `finished` says that every sink has all of it.
     fn forget(&mut self, at: &TopicPartition, finished: bool);
 }
 

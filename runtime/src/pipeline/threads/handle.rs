@@ -94,6 +94,7 @@ mod tests {
             sinks: vec!["one".into()],
             stop_after_consecutive: 1,
             plans_can_come: false,
+            topics: false,
             max_attempts: 1,
         };
         Core::new(settings, History::default(), PlanRef { plan: 0, digest: "d".into() })

@@ -337,6 +337,10 @@ impl Source for FileSource {
         self.assigned.insert(at.clone(), held);
     }
 
+    fn hold(&mut self, at: &TopicPartition) {
+        self.forget(at, false);
+    }
+
     fn forget(&mut self, at: &TopicPartition, finished: bool) {
         let held = self.assigned.remove(at).or_else(|| self.parked.remove(at));
         if let Some(held) = held.filter(|_| !finished) {

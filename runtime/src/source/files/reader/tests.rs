@@ -51,7 +51,7 @@ impl Setup {
     fn event(&mut self) -> Option<SourceEvent> {
         match self.source.poll() {
             Poll::Event(event) => Some(event),
-            Poll::Idle | Poll::Closed => None,
+            Poll::Idle | Poll::Again | Poll::Closed => None,
         }
     }
 
