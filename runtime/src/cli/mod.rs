@@ -14,6 +14,7 @@ mod produce;
 mod run;
 mod schema;
 mod screen;
+mod status;
 mod validate;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ enum Command {
     Build(build::BuildArgs),
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
+    Status(status::StatusArgs),
     History(history::HistoryArgs),
     Produce(produce::ProduceArgs),
     Peek(peek::PeekArgs),
@@ -95,6 +97,7 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Build(args) => build::build(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::status(&args),
         Command::History(args) => history::history(&args),
         Command::Produce(args) => produce::produce(&args),
         Command::Peek(args) => peek::peek(&args),

@@ -191,7 +191,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     // Addresses, of servers: a driver makes the connections.
     (
         "std::net",
-        &["config", "sink::postgres::socket", "admin"],
+        &["config", "sink::postgres::socket", "admin", "cli"],
         "only sinks speak to a network, and who answers those who look",
     ),
     ("std::os::unix::net", &["admin"], "only who answers those who look has a socket of its own"),
