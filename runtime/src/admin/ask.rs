@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{Answer, socket};
+use super::{Answer, Followed, socket};
+use crate::offset::TopicPartition;
+use crate::pipeline::What;
 
 /// Who does not answer within this is taken for one that will not.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,6 +126,21 @@ pub fn processes(directory: &Path, pipeline: &str) -> Result<Vec<(Place, Answer)
 /// See [`Error`].
 pub fn status(place: &Place) -> Result<Answer, Error> {
     ask(place, "GET", "/status", "")
+}
+
+/// Gives an order for all partitions of a process, or for one.
+///
+/// # Errors
+/// See [`Error`]; [`Error::Refused`] where it is not followed.
+pub fn order(place: &Place, what: What, of: Option<&TopicPartition>) -> Result<Followed, Error> {
+    let path = match what {
+        What::Pause => "/pause",
+        What::Resume => "/resume",
+    };
+    let body = of.map_or_else(String::new, |at| {
+        serde_json::json!({ "topic": at.topic, "partition": at.partition }).to_string()
+    });
+    ask(place, "POST", path, &body)
 }
 
 /// Asks anything that is answered in JSON.

@@ -37,6 +37,13 @@ impl<L> Guarded<L> {
     }
 }
 
+impl<T> Connection<T> {
+    /// What lies below.
+    pub(super) fn io(&self) -> &T {
+        &self.io
+    }
+}
+
 impl<L: Listener> Listener for Guarded<L> {
     type Io = Connection<L::Io>;
     type Addr = L::Addr;

@@ -67,6 +67,15 @@ const METRICS: &[Metric] = &[
         "How long ago the thread that decides turned last. It turns many times a second; a minute means that it is stuck.",
         |view, to| to.add(&[], view.silent.as_secs_f64()),
     ),
+    metric(
+        "weir_paused",
+        Gauge,
+        &[],
+        "1 if somebody wants nothing to be read at all, else 0.",
+        |view, to| {
+            to.count(&[], u64::from(view.status.paused.is_some()));
+        },
+    ),
     metric("weir_plan", Gauge, &[], "The number of the plan that makes new offsets.", |view, to| {
         to.count(&[], view.status.plan.plan);
     }),
@@ -165,8 +174,8 @@ const METRICS: &[Metric] = &[
         "weir_partitions",
         Gauge,
         &["state"],
-        "Partitions of this process by what they do: `claiming`, `needs-plan`, `running`, `waiting`, `draining` or \
-         `stopped`.",
+        "Partitions of this process by what they do: `claiming`, `needs-plan`, `running`, `waiting`, `pausing`, \
+         `paused`, `draining` or `stopped`.",
         |view, to| {
             for state in State::ALL {
                 let n = view.status.partitions.iter().filter(|partition| partition.state == state).count();

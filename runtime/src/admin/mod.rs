@@ -1,14 +1,16 @@
 //! Lets people and programs look at a pipeline while it runs: over HTTP, at an address where everybody may look, and
-//! at a socket for whoever runs it. It reads what the pipeline shows of itself, and never makes it wait.
+//! at a socket for whoever runs it, who may give orders there. It reads what the pipeline shows of itself, and never makes
+//! it wait.
 //!
 //! ```text
-//!  deciding thread ──Status, now and then──▶ Handle ◀──looks── pages ◀── guard ◀── 127.0.0.1:9640    /healthz /readyz
-//!                                                                            ◀── <state>/admin/PID.sock  /metrics /status
+//!  deciding thread ──Status, now and then──▶ Handle ◀── pages ◀── guard ◀── 127.0.0.1:9640           who looks
+//!                  ◀────────────orders───────────── ◀── orders ◀─ guard ◀── <state>/admin/PID.sock   whoever runs it
 //! ```
 
 pub mod ask;
 mod guard;
 pub mod metrics;
+mod orders;
 mod pages;
 mod socket;
 
@@ -17,9 +19,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,6 +31,7 @@ use tokio::task::JoinSet;
 use crate::pipeline::status::Status;
 use crate::pipeline::threads::Handle;
 use guard::Guarded;
+use orders::Peer;
 use socket::Socket;
 
 /// So many ports behind the one that is asked for are tried where that is taken.
@@ -62,6 +67,17 @@ pub struct Process {
 /// What `/status` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
+    /// Who answers.
+    pub process: Process,
+    /// How its pipeline stands.
+    pub status: Status,
+}
+
+/// What is answered to an order that is followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// Whether anything is different now.
+    pub changed: bool,
     /// Who answers.
     pub process: Process,
     /// How its pipeline stands.
@@ -176,6 +192,13 @@ impl Drop for Server {
     }
 }
 
+/// In milliseconds since 1970-01-01T00:00:00Z.
+#[expect(clippy::disallowed_methods, reason = "told to people, and nothing is decided by it")]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
 /// The first free port from the one that is asked for on.
 fn listen(asked: SocketAddr) -> Result<(SocketAddr, tokio::net::TcpListener), Error> {
     let mut address = asked;
@@ -202,9 +225,11 @@ async fn serve<L>(listener: Guarded<L>, pages: Router, mut stopped: watch::Recei
 where
     L: axum::serve::Listener,
     L::Addr: std::fmt::Debug,
+    Peer: for<'a> Connected<IncomingStream<'a, Guarded<L>>>,
 {
     // It changes when the sender is gone.
     let stop = async move { drop(stopped.changed().await) };
+    let pages = pages.into_make_service_with_connect_info::<Peer>();
     let served = axum::serve(listener, pages).with_graceful_shutdown(stop).await;
     served.unwrap_or_else(|error| tracing::error!(%error, "no more requests are answered"));
 }

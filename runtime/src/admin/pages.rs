@@ -3,25 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use axum::{Router, middleware};
 use serde_json::json;
 
-use super::{Answer, Shown, metrics};
+use super::{Answer, Shown, metrics, orders};
 use crate::pipeline::status::Status;
 
 /// The deciding thread turns many times a second, but for when it writes to the plan log: a disk or a cluster may take
 /// its time. If it is silent for longer than this, nothing will come of it.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// What an order may be long, in bytes.
+const MOST: usize = 4 << 10;
+
 const OVERVIEW: &str = "\
 /healthz   200 as long as the process decides anything at all
 /readyz    200 if its pipeline does what it is there for; otherwise 503 with what it waits for
 /metrics   numbers, as Prometheus reads them
 /status    everything, as JSON
+
+At the socket, for whoever runs it, also:
+
+POST /pause    read nothing more for now; with {\"topic\": \"T\", \"partition\": N}, of that partition
+POST /resume   go on
 ";
 
 /// Where everybody may look.
@@ -32,7 +40,8 @@ pub(super) fn for_all(shown: &Arc<Shown>) -> Router {
 
 /// Where whoever runs it may change something, too.
 pub(super) fn for_owner(shown: &Arc<Shown>) -> Router {
-    finish(reading(), shown)
+    let router = reading().route("/pause", post(orders::pause)).route("/resume", post(orders::resume));
+    finish(router.layer(DefaultBodyLimit::max(MOST)), shown)
 }
 
 fn reading() -> Router<Arc<Shown>> {
@@ -114,7 +123,8 @@ async fn only_at_the_socket() -> Response {
 }
 
 async fn only_to_read() -> Response {
-    refuse(StatusCode::METHOD_NOT_ALLOWED, "this page is only for GET", None)
+    let hint = "/pause and /resume are for POST, at the socket; the others are for GET";
+    refuse(StatusCode::METHOD_NOT_ALLOWED, "this page is not for that method", Some(hint))
 }
 
 async fn unknown(uri: Uri) -> Response {
@@ -122,6 +132,6 @@ async fn unknown(uri: Uri) -> Response {
     refuse(StatusCode::NOT_FOUND, &error, Some("there is /healthz, /readyz, /metrics and /status"))
 }
 
-fn refuse(code: StatusCode, error: &str, hint: Option<&str>) -> Response {
+pub(super) fn refuse(code: StatusCode, error: &str, hint: Option<&str>) -> Response {
     (code, Json(json!({ "error": error, "hint": hint }))).into_response()
 }

@@ -40,6 +40,8 @@ pub(super) fn answer() -> Answer {
         plan: PlanRef { plan: 1, digest: "sha256:ab".into() },
         running_ms: 1000,
         ending: false,
+        paused: None,
+        paused_partitions: Vec::new(),
         finished: 2,
         partitions: vec![partition],
         records,

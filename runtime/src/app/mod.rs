@@ -8,7 +8,6 @@ mod state_dir;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::Receiver;
@@ -20,7 +19,7 @@ use crate::description::Description;
 use crate::pipeline::threads::{self, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
-use crate::plan::{Entry, History, Plan};
+use crate::plan::{By, Entry, History, Plan};
 use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::state::{Epoch, Nonce};
 use crate::source::files::{FileSettings, FileSource, Inputs};
@@ -142,6 +141,11 @@ impl Pipeline {
         Ok(Self { parts, plan: (newest.plan, plan), description, tallies, admin, _state: state })
     }
 
+    /// Who wants nothing to be read, if somebody does.
+    pub fn paused(&self) -> Option<&By> {
+        self.parts.history.paused.as_ref()
+    }
+
     /// Where others may look at it.
     pub fn admin(&self) -> Option<&Server> {
         self.admin.as_ref()
@@ -176,7 +180,7 @@ fn serve(config: &PipelineConfig, plan: &Plan, handle: Handle) -> Result<Server,
     let process = admin::Process {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_ms: now_ms(),
+        started_ms: admin::now_ms(),
         transform: format!("{} {}", plan.name, plan.version),
         listen: None,
     };
@@ -184,12 +188,6 @@ fn serve(config: &PipelineConfig, plan: &Plan, handle: Handle) -> Result<Server,
     let address = server.address().map(|address| address.to_string());
     tracing::info!(address, socket = %server.socket().display(), "others may look now");
     Ok(server)
-}
-
-#[expect(clippy::disallowed_methods, reason = "told to people, and nothing is decided by it")]
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 type SharedLog = Arc<Mutex<(History, FileLog)>>;

@@ -9,6 +9,7 @@ mod history;
 mod kafka;
 mod new;
 mod object;
+mod pause;
 mod peek;
 mod produce;
 mod run;
@@ -43,6 +44,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
     History(history::HistoryArgs),
     Produce(produce::ProduceArgs),
     Peek(peek::PeekArgs),
@@ -98,6 +101,8 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Validate(args) => validate::validate(&args),
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::status(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::History(args) => history::history(&args),
         Command::Produce(args) => produce::produce(&args),
         Command::Peek(args) => peek::peek(&args),

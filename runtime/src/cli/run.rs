@@ -82,6 +82,10 @@ pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result
     if let Some(server) = pipeline.admin().filter(|server| server.moved() || !options.once) {
         say_where(server, &config.file);
     }
+    if let Some(by) = pipeline.paused() {
+        let (since, file) = (screen::time(by.at_ms), config.file.display());
+        eprintln!("paused by {} since {since}: nothing is read until `weir resume {file}`", by.who);
+    }
     let progress = Progress::start();
     let ran = pipeline.run(&stop, &mut |tally| progress.show(tally));
     progress.end();

@@ -39,6 +39,12 @@ pub(super) fn count(n: u64) -> String {
     HumanCount(n).to_string()
 }
 
+/// A moment in milliseconds since 1970, as people read it, in UTC.
+pub(super) fn time(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| "an unknown time".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
 /// Tells a person on standard error what went wrong and what to do, and says how to end.
 pub(super) fn explain(error: &anyhow::Error) -> Ended {
     if let Some(refused) = find::<config::Error>(error) {

@@ -17,8 +17,8 @@ use crate::admin::Answer;
 use crate::admin::ask::{self, Place};
 use crate::app;
 use crate::config::PipelineConfig;
-use crate::pipeline::status::{Partition, Records, State};
-use crate::plan::History;
+use crate::pipeline::status::{Partition, Records, State, Status};
+use crate::plan::{By, History};
 use crate::sandbox::escape;
 
 /// Show how a running pipeline stands: its partitions, its sinks, and what became of the records
@@ -69,6 +69,7 @@ fn tell(answers: &[Answer], in_json: bool) -> Ended {
 fn print(answers: &[Answer]) {
     for answer in answers {
         println!("{}", headline(answer));
+        print_paused(&answer.status);
     }
     print_partitions(answers);
     print_sinks(answers);
@@ -86,6 +87,16 @@ fn headline(answer: &Answer) -> String {
     let transform = escape(&process.transform);
     let (name, pid, plan) = (&status.pipeline, process.pid, status.plan.plan);
     format!("{name}: process {pid} for {since}{ends}, plan {plan} ({transform}){at}")
+}
+
+fn print_paused(status: &Status) {
+    let told = |what: String, by: &By| println!("  {what} by {} since {}", by.who, screen::time(by.at_ms));
+    if let Some(by) = &status.paused {
+        told("paused".to_owned(), by);
+    }
+    for partition in &status.paused_partitions {
+        told(format!("partition {} paused", partition.of), &partition.by);
+    }
 }
 
 fn print_partitions(answers: &[Answer]) {
@@ -194,6 +205,9 @@ fn tell_nothing_runs(config: &PipelineConfig, in_json: bool) -> Ended {
 fn print_history(history: &History) {
     if let Some((number, plan)) = history.newest() {
         println!("newest plan: {number}: {} {} ({})", escape(&plan.name), escape(&plan.version), plan.digest);
+    }
+    if let Some(by) = &history.paused {
+        println!("paused by {} since {}", by.who, screen::time(by.at_ms));
     }
     let (begun, done) = (history.started.len() as u64, history.done.len() as u64);
     println!("in the plan log: {} begun, {} of them done", partitions_of(begun), count(done));

@@ -7,6 +7,7 @@
 //!     └────────────────── resume at the least offset of all sinks ◀── claim, commit ─┘
 //! ```
 
+mod orders;
 pub mod status;
 pub mod threads;
 mod track;
@@ -23,6 +24,7 @@ use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, Start, Ta
 use crate::sink::{self, Part, RoutedBatch};
 use crate::source::{Assignment, RunId, SourceEvent};
 
+pub use orders::{Order, Refusal, What};
 pub use track::Job;
 use track::{End, Phase, Track};
 
@@ -95,6 +97,13 @@ pub enum Event {
     },
     /// This plan is the newest in the plan log now.
     Plan(PlanRef),
+    /// Somebody wants something.
+    Order {
+        /// Under which the answer is asked for.
+        ticket: u64,
+        /// What.
+        order: Order,
+    },
     /// Time has passed.
     Tick,
     /// Come to an end: finish what is under way, commit it, take in nothing more.
@@ -168,6 +177,13 @@ pub enum Action {
     },
     /// Append to the plan log, durably, before any later action.
     Log(Entry),
+    /// Answer whoever gave an order.
+    Answer {
+        /// Which.
+        ticket: u64,
+        /// Whether anything is different now, or why nothing is done.
+        answer: Result<bool, Refusal>,
+    },
     /// A partition stopped; for the person who runs this.
     Stopped {
         /// The partition.
@@ -340,6 +356,7 @@ impl Core {
             Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result),
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan(plan) => self.plan(plan),
+            Event::Order { ticket, order } => self.order(ticket, order),
             Event::Tick => self.tick(now),
             Event::Stop => self.stop(),
         }
@@ -352,7 +369,7 @@ impl Core {
             SourceEvent::Assigned(_) => {}
             SourceEvent::Batch { run, batch } => self.batch(run, batch),
             SourceEvent::End { run, at, end, for_good } => {
-                if let Some(track) = self.tracks.get_mut(&at).filter(|track| track.run == run) {
+                if let Some(track) = self.tracks.get_mut(&at).filter(|track| track.reading == run) {
                     track.end = Some(End { offset: end, for_good });
                     self.advance(&at);
                 }
@@ -384,7 +401,11 @@ impl Core {
         self.next_run += 1;
         let at = assignment.at.clone();
         self.tracks.insert(at.clone(), Track::new(RunId(self.next_run), assignment));
-        self.claim_next(&at);
+        if self.history.paused.is_some() {
+            self.tracks.get_mut(&at).expect("just put there").phase = Phase::Unclaimed;
+        } else {
+            self.claim_next(&at);
+        }
     }
 
     /// The partition as the plan log knows it.
@@ -476,15 +497,20 @@ impl Core {
             return;
         }
         track.phase = Phase::Running;
-        let (run, from) = (track.run, track.resume());
-        self.actions.push_back(Action::Read { run, at: at.clone(), from });
+        if self.is_paused(at) {
+            self.tracks.get_mut(at).expect("checked by the caller").held = true;
+        } else {
+            self.read(at);
+        }
         if self.stopping {
             self.drain(at, None);
         }
     }
 
     fn batch(&mut self, run: RunId, batch: crate::batch::Batch) {
-        let Some(track) = self.tracks.get_mut(batch.at()).filter(|track| track.run == run) else { return };
+        let Some(track) = self.tracks.get_mut(batch.at()).filter(|track| track.reading == run) else {
+            return;
+        };
         if !matches!(track.phase, Phase::Running) {
             return;
         }
@@ -592,7 +618,7 @@ impl Core {
             self.leave(at, true);
         } else if !track.is_released() {
             // Something is still being transformed.
-        } else if track.end.is_some() || matches!(track.phase, Phase::Draining(_)) {
+        } else if track.end.is_some() || track.held || matches!(track.phase, Phase::Draining(_)) {
             if track.is_committed() {
                 self.drained(at);
             } else {
@@ -628,7 +654,7 @@ impl Core {
             Phase::Running => track.phase = Phase::Draining(stop),
             Phase::Draining(None) if stop.is_some() => track.phase = Phase::Draining(stop),
             Phase::Draining(_) => return,
-            Phase::Claiming | Phase::NeedsPlan => {
+            Phase::Unclaimed | Phase::Claiming | Phase::NeedsPlan => {
                 if let Some(stop) = stop {
                     self.stopped(at, stop);
                 }
@@ -830,5 +856,7 @@ fn slice(part: &crate::route::RoutePart, target: &Arc<str>, first: usize, n: usi
     }
 }
 
+#[cfg(test)]
+mod rig;
 #[cfg(test)]
 mod simulation;

@@ -11,6 +11,7 @@ use super::track::{Phase, Track};
 use super::{Core, Stop, Tally, Trouble};
 use crate::commit::WriterStats;
 use crate::offset::{Offset, TopicPartition};
+use crate::plan::{By, InputPartition};
 use crate::sink::state::PlanRef;
 
 /// See the module.
@@ -24,6 +25,10 @@ pub struct Status {
     pub running_ms: u64,
     /// It was told to stop, and finishes what is under way.
     pub ending: bool,
+    /// Who wants nothing to be read at all, if somebody does.
+    pub paused: Option<By>,
+    /// Of which partitions nothing is to be read besides, and who wants that.
+    pub paused_partitions: Vec<PausedPartition>,
     /// Partitions of which every sink has all, since the process began.
     pub finished: u64,
     /// The partitions that this process has, and those that stopped, in their order.
@@ -59,6 +64,15 @@ pub struct Partition {
     pub plan: Option<u64>,
 }
 
+/// A partition of which nothing is to be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedPartition {
+    /// The partition, as the plan log knows it.
+    pub of: InputPartition,
+    /// Who wants that, and since when.
+    pub by: By,
+}
+
 /// What a partition does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,6 +85,10 @@ pub enum State {
     Running,
     /// A sink did not do what it was asked; it is asked again after a while.
     Waiting,
+    /// Somebody wants nothing more to be read of it; what is under way is being finished and committed.
+    Pausing,
+    /// Somebody wants nothing more to be read of it, and nothing is under way.
+    Paused,
     /// What is under way is finished and committed; no more is taken in.
     Draining,
     /// It goes on only when somebody changed something and started it again.
@@ -79,8 +97,16 @@ pub enum State {
 
 impl State {
     /// Every one there is, in this order.
-    pub const ALL: [Self; 6] =
-        [Self::Claiming, Self::NeedsPlan, Self::Running, Self::Waiting, Self::Draining, Self::Stopped];
+    pub const ALL: [Self; 8] = [
+        Self::Claiming,
+        Self::NeedsPlan,
+        Self::Running,
+        Self::Waiting,
+        Self::Pausing,
+        Self::Paused,
+        Self::Draining,
+        Self::Stopped,
+    ];
 
     /// As it is called wherever it is shown.
     pub fn word(self) -> &'static str {
@@ -89,6 +115,8 @@ impl State {
             Self::NeedsPlan => "needs-plan",
             Self::Running => "running",
             Self::Waiting => "waiting",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
         }
@@ -175,6 +203,7 @@ impl Status {
         if self.ending {
             found.push("it was told to stop".to_owned());
         }
+        found.extend(self.paused.iter().map(|by| format!("it was paused by {}", by.who)));
         found.extend(self.partitions.iter().filter_map(Partition::complaint));
         for sink in &self.sinks {
             if let Some(ms) = sink.calling_ms.filter(|ms| *ms >= LONG_CALL_MS) {
@@ -226,9 +255,12 @@ impl Partition {
     fn complaint(&self) -> Option<String> {
         match self.state {
             State::Running | State::Draining => None,
-            State::Claiming | State::NeedsPlan | State::Waiting | State::Stopped => {
-                Some(format!("{}: {}", self.at(), self.told()))
-            }
+            State::Pausing
+            | State::Paused
+            | State::Claiming
+            | State::NeedsPlan
+            | State::Waiting
+            | State::Stopped => Some(format!("{}: {}", self.at(), self.told())),
         }
     }
 }
@@ -246,6 +278,8 @@ impl Core {
             plan: self.newest.clone(),
             running_ms: milliseconds(now),
             ending: self.stopping,
+            paused: self.history.paused.clone(),
+            paused_partitions: self.history.paused_partitions.iter().map(PausedPartition::of).collect(),
             finished: self.finished,
             partitions: partitions.into_values().collect(),
             records: Records::of(&self.tally),
@@ -256,9 +290,12 @@ impl Core {
 
     fn flowing(&self, at: &TopicPartition, track: &Track, now: Duration) -> Partition {
         let state = match track.phase {
+            Phase::Unclaimed => State::Paused,
             Phase::Claiming => State::Claiming,
             Phase::NeedsPlan => State::NeedsPlan,
-            Phase::Running => State::Running,
+            Phase::Running if !track.held => State::Running,
+            Phase::Running if track.is_released() && track.is_committed() => State::Paused,
+            Phase::Running => State::Pausing,
             Phase::Draining(_) => State::Draining,
         };
         let told = self.troubles.get(at).map(|trouble| trouble.status(now));
@@ -315,6 +352,12 @@ impl TroubleStatus {
     }
 }
 
+impl PausedPartition {
+    fn of((of, by): (&InputPartition, &By)) -> Self {
+        Self { of: of.clone(), by: by.clone() }
+    }
+}
+
 impl Records {
     fn of(tally: &Tally) -> Self {
         Self {
@@ -368,113 +411,64 @@ fn milliseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{BatchBuilder, RecordRef};
-    use crate::budget::Permit;
     use crate::commit::Report;
-    use crate::pipeline::{Action, Event, Settings};
-    use crate::plan::History;
-    use crate::sink::state::{
-        Claim, Commit, Counters, Epoch, Input, Nonce, SinkState, Start, TargetCounters,
-    };
+    use crate::pipeline::Event;
+    use crate::pipeline::rig::{Rig, at};
+    use crate::sink::state::{Commit, Counters, Nonce, TargetCounters};
     use crate::sink::{Error, Problem};
-    use crate::source::{Assignment, RunId, SourceEvent};
+    use crate::source::{RunId, SourceEvent};
 
     const NOW: Duration = Duration::from_secs(100);
 
-    fn core() -> Core {
-        let settings = Settings {
-            pipeline: "p".into(),
-            owner: Nonce::from_u128(1),
-            sinks: vec!["lake".into(), "base".into()],
-            stop_after_consecutive: 1000,
-            plans_can_come: false,
-            topics: false,
-            max_attempts: 2,
-        };
-        Core::new(settings, History::default(), PlanRef { plan: 3, digest: "sha256:ab".into() })
-    }
-
-    fn at() -> TopicPartition {
-        TopicPartition::new("t", 7)
-    }
-
-    /// The claims that follow from an event.
-    fn decide(core: &mut Core, event: Event, now: Duration) -> Vec<(usize, RunId, Claim)> {
-        let claims = core.handle(event, now).filter_map(|action| match action {
-            Action::Claim { sink, run, claim } => Some((sink, run, claim)),
-            _ => None,
-        });
-        claims.collect()
-    }
-
-    fn assign(core: &mut Core) -> Vec<(usize, RunId, Claim)> {
-        let input = Input { path: "a.csv".into(), length: 9, digest: "sha256:cd".into() };
-        let assignment = Assignment {
-            at: at(),
-            topic_id: "id".into(),
-            group: "p".into(),
-            epoch: Epoch::new(1),
-            start: Start::Init(Offset::ZERO),
-            input: Some(input),
-        };
-        decide(core, Event::Source(SourceEvent::Assigned(assignment)), NOW)
-    }
-
-    /// Answers the claims of both sinks; the run.
-    fn claim(core: &mut Core, mut claims: Vec<(usize, RunId, Claim)>) -> RunId {
-        let mut last = RunId(0);
-        while let Some((sink, run, claim)) = claims.pop() {
-            let state = Ok(SinkState::init(&claim, Offset::ZERO));
-            claims =
-                decide(core, Event::Sink { sink, report: Report::Claimed { at: at(), run, state } }, NOW);
-            last = run;
-        }
-        last
-    }
-
-    fn fail(core: &mut Core, sink: usize, run: RunId, now: Duration) {
+    fn fail(rig: &mut Rig, sink: usize, run: RunId) {
         let error = Error::Transient(Problem::new("the disk is full"));
-        decide(core, Event::Sink { sink, report: Report::Broken { at: at(), run, error } }, now);
+        rig.decide(Event::Sink { sink, report: Report::Broken { at: at(), run, error } });
     }
 
-    fn only(core: &Core, now: Duration) -> Partition {
-        let [partition] = &core.status(now).partitions[..] else { panic!("one partition") };
+    fn only(rig: &Rig) -> Partition {
+        let [partition] = &rig.core.status(rig.now).partitions[..] else { panic!("one partition") };
         partition.clone()
+    }
+
+    fn rig() -> Rig {
+        let mut rig = Rig::new();
+        rig.now = NOW;
+        rig
     }
 
     #[test]
     fn a_partition_tells_what_it_does_and_where_each_sink_stands() {
-        let mut core = core();
-        let claims = assign(&mut core);
-        let claiming = only(&core, NOW);
+        let mut rig = rig();
+        let claims = rig.assign();
+        let claiming = only(&rig);
         assert_eq!((claiming.state, claiming.read, claiming.committed.len()), (State::Claiming, None, 0));
         assert_eq!(claiming.input.as_deref(), Some("a.csv"));
-        let run = claim(&mut core, claims);
-        let mut batch = BatchBuilder::new(at(), Offset::ZERO);
-        batch.push(Offset::ZERO, RecordRef { value: Some(b"1"), ..RecordRef::default() });
-        let batch = batch.finish(Offset::new(5), Permit::free()).unwrap();
-        decide(&mut core, Event::Source(SourceEvent::Batch { run, batch }), NOW);
-        let running = only(&core, NOW);
+        let run = rig.claim(claims);
+        rig.batch(run, 0, 5);
+        let running = only(&rig);
         assert_eq!((running.state, running.told().as_str()), (State::Running, "running"));
         assert_eq!((running.read, running.plan, running.lag()), (Some(Offset::new(5)), Some(3), None));
         let expected = BTreeMap::from([("lake".into(), Offset::ZERO), ("base".into(), Offset::ZERO)]);
         assert_eq!(running.committed, expected);
-        assert!(core.status(NOW).complaints().is_empty());
+        assert!(rig.core.status(NOW).complaints().is_empty());
     }
 
     #[test]
     fn a_sink_that_fails_is_named_with_why_and_since_when_until_a_commit_goes_well() {
-        let mut core = core();
-        let claims = assign(&mut core);
-        let run = claim(&mut core, claims);
-        fail(&mut core, 1, run, NOW);
-        let waiting = only(&core, NOW + Duration::from_secs(2));
+        let mut rig = rig();
+        let claims = rig.assign();
+        let run = rig.claim(claims);
+        fail(&mut rig, 1, run);
+        rig.now += Duration::from_secs(2);
+        let waiting = only(&rig);
         assert_eq!(waiting.told(), "waiting for sink base for 2 s: the disk is full");
         assert_eq!(waiting.trouble.as_ref().and_then(|trouble| trouble.again_in_ms), Some(0));
-        assert_eq!(core.status(NOW).complaints(), ["t/7: waiting for sink base for 0 s: the disk is full"]);
-        let claims = decide(&mut core, Event::Tick, NOW + Duration::from_secs(3));
-        let run = claim(&mut core, claims);
-        let again = only(&core, NOW + Duration::from_secs(3));
+        let complaints = rig.core.status(NOW).complaints();
+        assert_eq!(complaints, ["t/7: waiting for sink base for 0 s: the disk is full"]);
+        rig.now += Duration::from_secs(1);
+        let claims = rig.decide(Event::Tick);
+        let run = rig.claim(claims);
+        let again = only(&rig);
         assert_eq!((again.state, again.trouble.map(|trouble| trouble.for_ms)), (State::Running, Some(3000)));
         let targets = BTreeMap::from([("ta".into(), TargetCounters { rows: 4, sum: 0 })]);
         let commit = Commit {
@@ -483,34 +477,34 @@ mod tests {
             plan: PlanRef { plan: 3, digest: "sha256:ab".into() },
             counters: Counters { targets, ..Counters::default() },
         };
-        decide(&mut core, Event::Sink { sink: 1, report: Report::Committed { at: at(), run, commit } }, NOW);
-        assert_eq!(only(&core, NOW).trouble, None);
-        let status = core.status(NOW);
+        rig.decide(Event::Sink { sink: 1, report: Report::Committed { at: at(), run, commit } });
+        assert_eq!(only(&rig).trouble, None);
+        let status = rig.core.status(NOW);
         assert_eq!(status.partitions[0].committed["base"], Offset::new(5));
         assert_eq!((&status.sinks[0].rows, status.sinks[1].rows["ta"]), (&BTreeMap::new(), 4));
     }
 
     #[test]
     fn a_partition_that_stopped_is_told_until_it_is_somebody_elses() {
-        let mut core = core();
-        let claims = assign(&mut core);
-        let run = claim(&mut core, claims);
+        let mut rig = rig();
+        let claims = rig.assign();
+        let run = rig.claim(claims);
         let error = Error::Permanent(Problem::new("E_SINK_SCHEMA: no column").hint("add it"));
-        decide(&mut core, Event::Sink { sink: 0, report: Report::Broken { at: at(), run, error } }, NOW);
-        let stopped = only(&core, NOW);
+        rig.decide(Event::Sink { sink: 0, report: Report::Broken { at: at(), run, error } });
+        let stopped = only(&rig);
         assert_eq!(stopped.told(), "stopped: sink lake: E_SINK_SCHEMA: no column");
         assert_eq!(stopped.trouble.and_then(|trouble| trouble.hint).as_deref(), Some("add it"));
-        decide(&mut core, Event::Source(SourceEvent::Lost(at())), NOW);
-        assert_eq!(core.status(NOW).partitions, []);
+        rig.decide(Event::Source(SourceEvent::Lost(at())));
+        assert_eq!(rig.core.status(NOW).partitions, []);
     }
 
     #[test]
     fn a_status_reads_as_it_was_written() {
-        let mut core = core();
-        let claims = assign(&mut core);
-        let run = claim(&mut core, claims);
-        fail(&mut core, 0, run, NOW);
-        let status = core.status(NOW);
+        let mut rig = rig();
+        let claims = rig.assign();
+        let run = rig.claim(claims);
+        fail(&mut rig, 0, run);
+        let status = rig.core.status(NOW);
         let text = serde_json::to_string(&status).unwrap();
         assert!(text.contains(r#""state":"waiting""#), "{text}");
         assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
@@ -521,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_call_that_takes_long_is_worth_a_complaint() {
-        let mut status = core().status(NOW);
+        let mut status = rig().core.status(NOW);
         status.sinks[1].calling_ms = Some(29_999);
         assert!(status.complaints().is_empty());
         status.sinks[1].calling_ms = Some(31_000);

@@ -29,7 +29,7 @@ use crate::sink::state::{Claim, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
 
-pub use handle::{Desk, Handle, handle};
+pub use handle::{Desk, Handle, Reply, handle};
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
 const QUEUE: usize = 16;
@@ -191,6 +191,9 @@ impl Threads {
             while let Ok(event) = inbox.try_recv() {
                 self.decide(event, append)?;
             }
+            while let Some((ticket, order)) = self.desk.take_order() {
+                self.decide(Event::Order { ticket, order }, append)?;
+            }
             if self.core.deadline().is_some_and(|at| at <= self.clock.now()) {
                 self.decide(Event::Tick, append)?;
             }
@@ -232,6 +235,12 @@ impl Threads {
                 append(entry)?;
                 fail::fail_point!("plan.after_log");
             }
+            Action::Answer { ticket, answer } => {
+                let status = self.status();
+                // Whoever looks sees what was answered.
+                self.desk.put_up(status.clone());
+                self.desk.answer(ticket, answer.map(|changed| (changed, status)));
+            }
             Action::Stopped { at, stop } => {
                 tracing::error!(partition = %at, hint = stop.hint, "{stop}");
                 self.outcome.stopped.push((at, stop));
@@ -251,6 +260,7 @@ impl Threads {
         let due = self.core.deadline().map(|at| at.saturating_sub(self.clock.now()));
         let mut select = Select::new();
         select.recv(inbox);
+        select.recv(self.desk.orders());
         if let Some(stop) = stop {
             select.recv(stop);
         }

@@ -104,7 +104,16 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (&["project"], &[MODEL, &["sandbox"]], "a transform is made and built without running a record"),
     (
         &["admin"],
-        &[MODEL, &["pipeline::status", "pipeline::threads::Handle"]],
+        &[
+            MODEL,
+            &[
+                "pipeline::status",
+                "pipeline::threads::Handle",
+                "pipeline::Order",
+                "pipeline::What",
+                "plan::By",
+            ],
+        ],
         "who looks at a pipeline knows what it shows of itself, and nothing that it does",
     ),
     (

@@ -1,15 +1,23 @@
-//! How everyone else looks at a pipeline while it runs. Whoever looks never waits for the pipeline, and the pipeline
-//! never for them.
+//! How everyone else looks at a pipeline while it runs, and tells it something. Whoever looks never waits for the
+//! pipeline, and the pipeline never for them.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
 use super::Clock;
 use crate::pipeline::status::Status;
+use crate::pipeline::{Order, Refusal};
 
 /// A status is made at most so often: making one is work for the thread that decides.
 const FRESH: Duration = Duration::from_millis(100);
+
+/// So many orders may wait; people give few.
+const ORDERS: usize = 8;
 
 const NEVER: u64 = u64::MAX;
 
@@ -17,13 +25,40 @@ const NEVER: u64 = u64::MAX;
 #[derive(Clone, Debug)]
 pub struct Handle {
     board: Arc<Board>,
+    orders: Sender<Given>,
 }
 
 /// The inner end, which the pipeline runs on.
-#[derive(Debug)]
 pub struct Desk {
     board: Arc<Board>,
     next: Duration,
+    orders: Receiver<Given>,
+    /// Else there would be an end of orders to wait for, once nobody can give any.
+    _open: Sender<Given>,
+    /// Who waits for an answer.
+    tickets: BTreeMap<u64, Reply>,
+    next_ticket: u64,
+}
+
+/// What is called with the answer to an order: whether anything is different, and how the pipeline stands. If the
+/// pipeline ends first, it is dropped.
+pub type Reply = Box<dyn FnOnce(Result<(bool, Status), Refusal>) + Send>;
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("board", &self.board).finish_non_exhaustive()
+    }
+}
+
+struct Given {
+    order: Order,
+    reply: Reply,
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given").field("order", &self.order).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -38,7 +73,16 @@ struct Board {
 pub fn handle() -> (Handle, Desk) {
     let board =
         Arc::new(Board { clock: Clock::start(), turned: AtomicU64::new(NEVER), status: Mutex::default() });
-    (Handle { board: board.clone() }, Desk { board, next: Duration::ZERO })
+    let (give, orders) = bounded(ORDERS);
+    let desk = Desk {
+        board: board.clone(),
+        next: Duration::ZERO,
+        orders,
+        _open: give.clone(),
+        tickets: BTreeMap::new(),
+        next_ticket: 0,
+    };
+    (Handle { board, orders: give }, desk)
 }
 
 impl Handle {
@@ -57,7 +101,36 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Gives an order; `reply` is called once it was followed or refused. `false` if too many wait, or it has ended.
+    pub fn give(&self, order: Order, reply: Reply) -> bool {
+        match self.orders.try_send(Given { order, reply }) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
 impl Desk {
+    /// Where to wait for orders.
+    pub(super) fn orders(&self) -> &Receiver<impl Sized> {
+        &self.orders
+    }
+
+    /// The next order, if there is one, with the ticket for its answer.
+    pub(super) fn take_order(&mut self) -> Option<(u64, Order)> {
+        let Given { order, reply } = self.orders.try_recv().ok()?;
+        self.next_ticket += 1;
+        self.tickets.insert(self.next_ticket, reply);
+        Some((self.next_ticket, order))
+    }
+
+    /// Answers an order.
+    pub(super) fn answer(&mut self, ticket: u64, answer: Result<(bool, Status), Refusal>) {
+        let reply = self.tickets.remove(&ticket).expect("an order is answered once");
+        reply(answer);
+    }
+
     /// To be called at each turn; puts up a new status if the last one is not fresh any more.
     pub(super) fn turn(&mut self, status: impl FnOnce() -> Status) {
         let now = self.board.clock.now();
