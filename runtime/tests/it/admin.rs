@@ -194,3 +194,90 @@ fn who_asks_where_nobody_runs_is_told_so() {
     );
     assert!(!pipeline.path("state").exists(), "who looks makes nothing");
 }
+
+/// Tells the pipeline something; the exit code, and what is answered.
+fn tell(pipeline: &Pipeline, command: &str, args: &[&str]) -> (Option<i32>, Value) {
+    let output = pipeline.weir(command, &[&["--json"], args].concat()).output().expect("the program starts");
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
+}
+
+#[test]
+fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() {
+    const N: usize = 40_000;
+    let pipeline = pipeline(&vec!["one"; N], "listen = \"127.0.0.1:0\"");
+    let mut running = Running::start(&pipeline);
+    let address = address(&pipeline);
+    wait_for(&mut running, address, "/metrics", |_, body| {
+        !body.contains("weir_records_total{pipeline=\"it\"} 0\n")
+    });
+    let (code, said) = tell(&pipeline, "pause", &[]);
+    assert_eq!((code, &said["processes"][0]["changed"]), (Some(0), &true.into()), "{said}");
+    let status = &said["processes"][0]["status"];
+    let partition = &status["partitions"][0];
+    assert_eq!(
+        (&partition["state"], &partition["read"]),
+        (&"paused".into(), &partition["committed"]["out"]),
+        "{status}"
+    );
+    let read = partition["read"].as_i64().expect("a number");
+    assert!(0 < read && read < N as i64, "paused at {read}");
+    assert_eq!(pipeline.offsets("ok"), (0..read).collect::<Vec<_>>(), "all that was read is there");
+    let (code, body) = get(address, "/readyz");
+    assert!(code == 503 && body.contains("it was paused by uid"), "{body}");
+    assert!(get(address, "/metrics").1.contains("weir_paused{pipeline=\"it\"} 1\n"));
+    assert_eq!(tell(&pipeline, "pause", &[]).1["processes"][0]["changed"], false);
+    assert_eq!(running.end(), Some(0));
+
+    let mut again = pipeline.weir("run", &[]);
+    let mut running =
+        Running(again.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts"));
+    let held = || self::status(&pipeline).1["processes"][0]["status"]["partitions"][0]["state"] == "paused";
+    while !held() {
+        running.assert_alive();
+    }
+    assert_eq!(pipeline.offsets("ok").len() as i64, read, "nothing was read");
+    let (code, said) = tell(&pipeline, "resume", &[]);
+    assert_eq!((code, &said["processes"][0]["changed"]), (Some(0), &true.into()), "{said}");
+    wait_for(&mut running, self::address(&pipeline), "/metrics", |_, body| {
+        body.contains("weir_partitions_finished_total{pipeline=\"it\"} 1\n")
+    });
+    running.signal(Signal::TERM);
+    let mut told = String::new();
+    running.0.stderr.take().expect("piped").read_to_string(&mut told).expect("text");
+    assert!(told.contains("paused by uid") && told.contains("until `weir resume"), "{told}");
+    assert_eq!(pipeline.offsets("ok"), (0..N as i64).collect::<Vec<_>>());
+}
+
+#[test]
+fn one_partition_is_paused_and_the_others_go_on() {
+    let pipeline = pipeline(&vec!["one"; 200_000], "listen = \"127.0.0.1:0\"");
+    let mut running = Running::start(&pipeline);
+    let address = address(&pipeline);
+    wait_for(&mut running, address, "/metrics", |_, body| {
+        body.contains("weir_partitions{pipeline=\"it\",state=\"running\"} 1\n")
+    });
+    assert_eq!(tell(&pipeline, "pause", &["--partition", "records:0"]).0, Some(0));
+    std::fs::write(pipeline.path("input/b.jsonl"), "two\n").expect("writable");
+    wait_for(&mut running, address, "/metrics", |_, body| {
+        body.contains("weir_partitions_finished_total{pipeline=\"it\"} 1\n")
+    });
+    let (_, said) = status(&pipeline);
+    let partitions = said["processes"][0]["status"]["partitions"].as_array().expect("a list");
+    assert_eq!(
+        (partitions.len(), &partitions[0]["input"], &partitions[0]["state"]),
+        (1, &"a.jsonl".into(), &"paused".into())
+    );
+    let refused = pipeline.weir("pause", &["--partition", "records:7"]).output().expect("the program starts");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("does not have partition records/7"), "{}", stderr(&refused));
+    assert_eq!(tell(&pipeline, "resume", &["--partition", "records/0"]).0, Some(0));
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn nothing_can_be_paused_where_nothing_runs() {
+    let pipeline = pipeline(&["one"], "listen = \"none\"");
+    for command in ["pause", "resume"] {
+        assert_eq!(tell(&pipeline, command, &[]), (Some(3), serde_json::json!({ "processes": [] })));
+    }
+}
