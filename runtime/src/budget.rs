@@ -36,6 +36,15 @@ struct Held {
     shared: Arc<Shared>,
 }
 
+/// Why there is no share of the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Not so many bytes are free now.
+    Full,
+    /// The pipeline stops.
+    Closed,
+}
+
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
@@ -55,6 +64,23 @@ impl Budget {
         }
         state.used += bytes;
         Some(Permit { _held: Some(Arc::new(Held { bytes, shared: self.shared.clone() })) })
+    }
+
+    /// Takes `bytes` as [`Self::acquire`] does, if they are free now.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn try_acquire(&self, bytes: usize) -> Result<Permit, Denied> {
+        let bytes = bytes.min(self.shared.limit);
+        let mut state = self.shared.lock();
+        if state.closed {
+            return Err(Denied::Closed);
+        }
+        if state.used + bytes > self.shared.limit {
+            return Err(Denied::Full);
+        }
+        state.used += bytes;
+        Ok(Permit { _held: Some(Arc::new(Held { bytes, shared: self.shared.clone() })) })
     }
 
     /// Bytes that may be held at once.
@@ -107,6 +133,17 @@ mod tests {
         assert_eq!(budget.used(), 8);
         drop(other);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn who_does_not_wait_is_told_why_it_gets_nothing() {
+        let budget = Budget::new(10);
+        let permit = budget.try_acquire(1000).unwrap();
+        assert_eq!(budget.try_acquire(1).unwrap_err(), Denied::Full);
+        drop(permit);
+        assert!(budget.try_acquire(10).is_ok());
+        budget.close();
+        assert_eq!(budget.try_acquire(1).unwrap_err(), Denied::Closed);
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Which files a file source has, and that they are written down before they are read.
 
-use anyhow::Result;
+use std::sync::Arc;
 
-use super::SharedLog;
-use crate::config::SourceFormat;
+use anyhow::{Context, Result};
+
+use super::Options;
+use super::logs::{Inner, SharedLog};
+use crate::budget::Budget;
+use crate::config::{FilesSource, PipelineConfig, SourceFormat};
 use crate::plan::{self, Entry, History, InputPartition, PlanLog};
+use crate::sink::state::{Epoch, Nonce};
 use crate::source;
-use crate::source::files::{Discover, FileEntry, Inputs, Known, reconcile};
+use crate::source::files::{Discover, FileEntry, FileSettings, FileSource, Inputs, Known, reconcile};
 use crate::source::format::Format;
 
 /// The source's word for a format of the pipeline file.
-pub(super) fn format_of(format: SourceFormat) -> Format {
+fn format_of(format: SourceFormat) -> Format {
     match format {
         SourceFormat::Csv => Format::Csv,
         SourceFormat::Jsonl => Format::JsonLines,
@@ -18,14 +23,58 @@ pub(super) fn format_of(format: SourceFormat) -> Format {
     }
 }
 
+/// The source, with its files written down and an epoch that no process had before.
+pub(super) fn file_source(
+    config: &PipelineConfig,
+    source: &FilesSource,
+    options: &Options,
+    log: &SharedLog,
+    budget: &Budget,
+    owner: Nonce,
+) -> Result<FileSource> {
+    let inputs = Inputs::new(&source.path, source.format.map(format_of));
+    discover(log, &inputs).context("looking for input files")?;
+    let (generation, topic_id) = begin(log, owner)?;
+    let settings = FileSettings {
+        topic: source.topic.as_str().into(),
+        topic_id,
+        group: config.name.as_str().into(),
+        epoch: Epoch::new(generation),
+        batch_records: config.limits.batch_records.get() as usize,
+        batch_bytes: config.limits.batch_bytes.bytes() as usize,
+        once: options.once,
+    };
+    let (entries, started) = {
+        let history = &log.lock().history;
+        (unfinished(history), history.started.keys().map(|of| of.partition).collect())
+    };
+    let discover = discoverer(log.clone(), inputs.clone());
+    Ok(FileSource::new(settings, inputs, budget.clone(), entries, started, discover))
+}
+
+/// Writes down that this process begins: every claim of it carries the number it gets.
+fn begin(log: &SharedLog, owner: Nonce) -> Result<(u64, Arc<str>)> {
+    let mut inner = log.lock();
+    let Inner { history, log } = &mut *inner;
+    history.append(log.as_mut(), |history| {
+        history.topic_id.is_none().then(|| Entry::Topic { id: Nonce::random().to_string().into() })
+    })?;
+    history.append(log.as_mut(), |history| {
+        let runtime = env!("CARGO_PKG_VERSION").to_owned();
+        Some(Entry::Start { generation: history.generation + 1, owner, runtime })
+    })?;
+    let topic_id = history.topic_id.clone().expect("just written");
+    Ok((history.generation, topic_id))
+}
+
 /// Looks for files, checks those that are known, gives numbers to those that are not, and writes them down.
 /// Returns the new ones.
-pub(super) fn discover(log: &SharedLog, inputs: &Inputs) -> Result<Vec<FileEntry>, source::Error> {
-    let mut held = log.lock().expect("nobody panics with the log in hand");
-    let (history, log) = &mut *held;
-    // Another thread writes to the plan log, through a view of its own; this one has to catch up with it.
-    history.catch_up(log).map_err(of_log)?;
-    take_in(history, log, inputs)
+fn discover(log: &SharedLog, inputs: &Inputs) -> Result<Vec<FileEntry>, source::Error> {
+    let mut inner = log.lock();
+    let Inner { history, log } = &mut *inner;
+    // The deciding thread writes to the plan log as well, without this history.
+    history.catch_up(log.as_mut()).map_err(of_log)?;
+    take_in(history, log.as_mut(), inputs)
 }
 
 fn take_in(
@@ -63,12 +112,12 @@ fn of_log(error: plan::Error) -> source::Error {
 }
 
 /// The same, for a source to call now and then.
-pub(super) fn discoverer(log: SharedLog, inputs: Inputs) -> Discover {
+fn discoverer(log: SharedLog, inputs: Inputs) -> Discover {
     Box::new(move || discover(&log, &inputs))
 }
 
 /// The files whose partitions are not finished. Files that are a record each are never finished.
-pub(super) fn unfinished(history: &History) -> Vec<FileEntry> {
+fn unfinished(history: &History) -> Vec<FileEntry> {
     let open = |entry: &&FileEntry| entry.format == Format::Raw || !is_done(history, entry);
     history.inputs.iter().filter(open).cloned().collect()
 }

@@ -2,32 +2,37 @@
 //! while records flow.
 
 mod inputs;
+mod logs;
 mod plans;
 mod sinks;
 mod state_dir;
+mod topics;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use crossbeam_channel::Receiver;
 
 use crate::admin::{self, Server};
 use crate::budget::Budget;
-use crate::config::{self, FilesSource, PipelineConfig, SourceConfig};
+use crate::config::{self, FilesSource, KafkaSource, PipelineConfig, SourceConfig};
 use crate::description::Description;
+use crate::kafka::Cluster;
 use crate::pipeline::threads::{self, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
-use crate::plan::{By, Entry, History, Plan};
+use crate::plan::store::Store;
+use crate::plan::{By, History, Plan};
 use crate::sandbox::{Imports, Sandbox, SandboxOptions};
-use crate::sink::state::{Epoch, Nonce};
-use crate::source::files::{FileSettings, FileSource, Inputs};
+use crate::sink::state::Nonce;
+use crate::source::Source;
 
+use logs::{Cached, SharedLog};
 pub use plans::{Changed, Difference};
 pub use sinks::NewSink;
 use sinks::{Tallies, open_sinks, sinks_of};
-pub use state_dir::{Held, StateDir};
+pub use state_dir::{Held, Sharing, StateDir};
 
 /// A sink that fails for a reason that may pass is tried again so often before its partition stops: with waits
 /// that double from 100 ms to 30 s, some two minutes.
@@ -84,52 +89,46 @@ impl Pipeline {
     /// # Errors
     /// [`Held`], [`config::Error`], [`Changed`] and what the sandbox, the sources and the sinks say.
     pub fn open(config: &PipelineConfig, options: &Options) -> Result<Self> {
-        let state = StateDir::open(&config.state)?;
-        let mut log = FileLog::open(state.plans())?;
-        let mut history = History::default();
-        history.catch_up(&mut log)?;
+        let origin = Origin::of(config)?;
+        let state = StateDir::open(&config.state, origin.sharing())?;
+        let (log, store) = origin.log(config, &state)?;
 
-        let sandbox = sandbox(config, options, &history)?;
-        let store = state.store()?;
+        let mut inner = log.lock();
+        let sandbox = sandbox(config, options, &inner.history)?;
         let candidate = plans::Candidate::load(config, &sandbox)?;
-        let sinks = sinks_of(config, &history)?;
-        let chosen = candidate.choose(&mut history, &mut log, &store, options.adopt)?;
+        let sinks = sinks_of(config, &inner.history)?;
+        let logs::Inner { history, log: plan_log } = &mut *inner;
+        let chosen = candidate.choose(history, plan_log.as_mut(), store.as_ref(), options.adopt)?;
         let names = sinks.iter().map(|(name, _)| name.as_str().into()).collect::<Vec<Arc<str>>>();
         let log_bytes = config.limits.log_bytes_per_second.bytes();
         let (newest, description) = (chosen.plan().clone(), chosen.description().clone());
         let plans = history.plans.clone();
+        drop(inner);
         let rules = plans::PlanRules::new(sandbox, store, plans, names.clone(), log_bytes, chosen);
 
-        let SourceConfig::Files(source_config) = &config.source;
-        let inputs = Inputs::new(&source_config.path, source_config.format.map(inputs::format_of));
-        let log = Arc::new(Mutex::new((history, log)));
-        inputs::discover(&log, &inputs).context("looking for input files")?;
         let owner = Nonce::random();
-        let (generation, topic_id) = begin(&log, owner)?;
-
-        let (sinks, tallies) = open_sinks(config, &description, &sinks)?;
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
-        let source = file_source(config, source_config, options, inputs, &log, &budget, generation, topic_id);
-        let (history, plan) = {
-            let held = log.lock().expect("nobody panics with the log in hand");
-            (held.0.clone(), held.0.plans[&newest.plan].clone())
-        };
+        let source = origin.source(config, options, &log, &budget, owner)?;
+        let (sinks, tallies) = open_sinks(config, &description, &sinks)?;
+        let history = log.lock().history.clone();
+        let plan = history.plans[&newest.plan].clone();
         let settings = Settings {
             pipeline: config.name.as_str().into(),
             owner,
             sinks: names,
             plans_can_come: false,
-            topics: false,
+            topics: matches!(origin, Origin::Kafka(..)),
             stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
-            max_attempts: MAX_ATTEMPTS,
+            // One that goes on waits for whatever may come back.
+            max_attempts: if options.once { MAX_ATTEMPTS } else { u32::MAX },
         };
         let (handle, desk) = threads::handle();
         let parts = Parts {
             settings,
             history,
             newest: newest.clone(),
-            log: Box::new(FileLog::open(state.plans())?),
-            source: Box::new(source),
+            log: Box::new(log),
+            source,
             budget,
             sinks,
             rules: Arc::new(rules),
@@ -190,7 +189,54 @@ fn serve(config: &PipelineConfig, plan: &Plan, handle: Handle) -> Result<Server,
     Ok(server)
 }
 
-type SharedLog = Arc<Mutex<(History, FileLog)>>;
+/// Where the records of a pipeline come from, and so where it writes down its decisions.
+enum Origin<'a> {
+    Files(&'a FilesSource),
+    Kafka(&'a KafkaSource, Cluster),
+}
+
+impl<'a> Origin<'a> {
+    fn of(config: &'a PipelineConfig) -> Result<Self> {
+        Ok(match &config.source {
+            SourceConfig::Files(files) => Self::Files(files),
+            SourceConfig::Kafka(kafka) => Self::Kafka(kafka, topics::cluster(kafka)?),
+        })
+    }
+
+    fn sharing(&self) -> Sharing {
+        match self {
+            Self::Files(_) => Sharing::Alone,
+            Self::Kafka(..) => Sharing::WithOthers,
+        }
+    }
+
+    fn log(&self, config: &PipelineConfig, state: &StateDir) -> Result<(SharedLog, Arc<dyn Store>)> {
+        Ok(match self {
+            Self::Files(_) => (SharedLog::in_files(state)?, Arc::new(state.store()?)),
+            Self::Kafka(_, cluster) => {
+                let name = config.name.as_str();
+                let store = Cached::new(cluster, name, state.store()?);
+                (SharedLog::in_kafka(cluster, name)?, Arc::new(store))
+            }
+        })
+    }
+
+    fn source(
+        &self,
+        config: &PipelineConfig,
+        options: &Options,
+        log: &SharedLog,
+        budget: &Budget,
+        owner: Nonce,
+    ) -> Result<Box<dyn Source>> {
+        Ok(match self {
+            Self::Files(files) => Box::new(inputs::file_source(config, files, options, log, budget, owner)?),
+            Self::Kafka(kafka, cluster) => {
+                Box::new(topics::kafka_source(config, kafka, cluster, options, log, budget)?)
+            }
+        })
+    }
+}
 
 fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Result<Sandbox> {
     let past = history.plans.values().map(|plan| plan.limits.memory_bytes);
@@ -212,61 +258,25 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
     })?)
 }
 
-/// Writes down that this process begins: every claim of it carries the number it gets.
-fn begin(log: &SharedLog, owner: Nonce) -> Result<(u64, Arc<str>)> {
-    let mut held = log.lock().expect("nobody panics with the log in hand");
-    let (history, log) = &mut *held;
-    history.append(log, |history| {
-        history.topic_id.is_none().then(|| Entry::Topic { id: Nonce::random().to_string().into() })
-    })?;
-    history.append(log, |history| {
-        let runtime = env!("CARGO_PKG_VERSION").to_owned();
-        Some(Entry::Start { generation: history.generation + 1, owner, runtime })
-    })?;
-    let topic_id = history.topic_id.clone().expect("just written");
-    Ok((history.generation, topic_id))
-}
-
-#[expect(clippy::too_many_arguments, reason = "it only passes on what was opened")]
-fn file_source(
-    config: &PipelineConfig,
-    source: &FilesSource,
-    options: &Options,
-    inputs: Inputs,
-    log: &SharedLog,
-    budget: &Budget,
-    generation: u64,
-    topic_id: Arc<str>,
-) -> FileSource {
-    let settings = FileSettings {
-        topic: source.topic.as_str().into(),
-        topic_id,
-        group: config.name.as_str().into(),
-        epoch: Epoch::new(generation),
-        batch_records: config.limits.batch_records.get() as usize,
-        batch_bytes: config.limits.batch_bytes.bytes() as usize,
-        once: options.once,
-    };
-    let (entries, started) = {
-        let held = log.lock().expect("nobody panics with the log in hand");
-        (inputs::unfinished(&held.0), held.0.started.keys().map(|of| of.partition).collect())
-    };
-    let discover = inputs::discoverer(log.clone(), inputs.clone());
-    FileSource::new(settings, inputs, budget.clone(), entries, started, discover)
-}
-
 /// The plan log of a pipeline, read without running it.
 ///
 /// # Errors
 /// If there is none, or it cannot be read.
 pub fn history(config: &PipelineConfig) -> Result<History> {
-    let plans = config.state.join("plans");
-    anyhow::ensure!(
-        plans.is_dir(),
-        "no pipeline has run with the state directory {}",
-        config.state.display()
-    );
-    let mut history = History::default();
-    history.catch_up(&mut FileLog::open(plans)?)?;
+    let log = match Origin::of(config)? {
+        Origin::Files(_) => {
+            let plans = config.state.join("plans");
+            anyhow::ensure!(
+                plans.is_dir(),
+                "no pipeline has run with the state directory {}",
+                config.state.display()
+            );
+            let mut history = History::default();
+            history.catch_up(&mut FileLog::open(plans)?)?;
+            return Ok(history);
+        }
+        Origin::Kafka(_, cluster) => SharedLog::in_kafka(&cluster, config.name.as_str())?,
+    };
+    let history = log.lock().history.clone();
     Ok(history)
 }

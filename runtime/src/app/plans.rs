@@ -138,7 +138,7 @@ impl Candidate {
         self,
         history: &mut History,
         log: &mut dyn PlanLog,
-        store: &Store,
+        store: &dyn Store,
         adopt: bool,
     ) -> Result<Chosen> {
         let plan = self.adopt(history, log, store, adopt)?;
@@ -150,7 +150,7 @@ impl Candidate {
         &self,
         history: &mut History,
         log: &mut dyn PlanLog,
-        store: &Store,
+        store: &dyn Store,
         adopt: bool,
     ) -> Result<PlanRef> {
         let newest = history.newest().map(|(n, plan)| (n, plan.clone()));
@@ -349,7 +349,7 @@ fn short(digest: &str) -> String {
 /// Loads what the plans of a log run, each once.
 pub(super) struct PlanRules {
     sandbox: Sandbox,
-    store: Store,
+    store: Arc<dyn Store>,
     plans: BTreeMap<u64, Plan>,
     sinks: Vec<Arc<str>>,
     log_bytes_per_second: u64,
@@ -360,7 +360,7 @@ impl PlanRules {
     /// For `plans`, of which the `chosen` one is loaded.
     pub(super) fn new(
         sandbox: Sandbox,
-        store: Store,
+        store: Arc<dyn Store>,
         plans: BTreeMap<u64, Plan>,
         sinks: Vec<Arc<str>>,
         log_bytes_per_second: u64,

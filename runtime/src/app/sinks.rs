@@ -12,7 +12,7 @@ use crate::description::Description;
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::Sink;
-use crate::sink::files::{self, FilesConfig, FilesSink};
+use crate::sink::files::{self, FilesConfig, FilesSink, HdfsConfig};
 use crate::sink::postgres::{self, PostgresConfig, PostgresSink};
 use crate::sink::sqlite::{SqliteConfig, SqliteSink};
 use crate::sink::table::{Mode, TableConfig, TableSink, Tally};
@@ -80,7 +80,7 @@ fn files_config(config: &PipelineConfig, name: &SinkName, files: &config::FilesS
         directories: files.directories.iter().filter_map(directory_of).collect(),
         provenance: files.provenance,
         compact_after: files.compact_after.get(),
-        ..FilesConfig::new(&files.path, config.name.as_str(), name.as_str())
+        ..FilesConfig::new(root_of(config, &files.root), config.name.as_str(), name.as_str())
     };
     for (target, own) in files.targets() {
         let target: Arc<str> = target.as_str().into();
@@ -89,6 +89,18 @@ fn files_config(config: &PipelineConfig, name: &SinkName, files: &config::FilesS
         settings.directories_of.extend(own.map(|own| (target, own)));
     }
     settings
+}
+
+fn root_of(config: &PipelineConfig, root: &config::Root) -> files::Root {
+    match root {
+        config::Root::Disk(path) => files::Root::Disk(path.clone()),
+        config::Root::Hdfs(hdfs) => files::Root::Hdfs(HdfsConfig {
+            cluster: hdfs.cluster.clone(),
+            directory: hdfs.directory.clone(),
+            properties: hdfs.properties.clone(),
+            spool: config.state.join("spool"),
+        }),
+    }
 }
 
 /// The sink's word for a level of directories. One that goes by nothing is refused before.

@@ -7,13 +7,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::plan::store::Store;
+use crate::plan::store::FileStore;
 
 /// A state directory that this process holds until it is dropped, or ends however it ends.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
+}
+
+/// Whether several processes may work with a state directory at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// One process holds it.
+    Alone,
+    /// What is in it are copies of what all processes share elsewhere.
+    WithOthers,
 }
 
 /// Another process holds the state directory.
@@ -27,13 +36,16 @@ pub struct Held {
 }
 
 impl StateDir {
-    /// Makes the directory if it is not there, and takes hold of it.
+    /// Makes the directory if it is not there, and takes hold of it, unless it is shared.
     ///
     /// # Errors
     /// [`Held`], or what the file system says.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, sharing: Sharing) -> Result<Self> {
         let what = || format!("opening the state directory {}", path.display());
         fs::create_dir_all(path).with_context(what)?;
+        if sharing == Sharing::WithOthers {
+            return Ok(Self { path: path.to_owned(), _lock: None });
+        }
         let lock = path.join("lock");
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock);
         let mut lock = options.with_context(what)?;
@@ -44,7 +56,7 @@ impl StateDir {
         }
         lock.set_len(0).and_then(|()| lock.rewind()).with_context(what)?;
         writeln!(lock, "{}", std::process::id()).with_context(what)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: Some(lock) })
     }
 
     /// Where the plan log is.
@@ -53,8 +65,8 @@ impl StateDir {
     }
 
     /// The bytes that plans name.
-    pub fn store(&self) -> Result<Store> {
-        Ok(Store::open(self.path.join("store"))?)
+    pub fn store(&self) -> Result<FileStore> {
+        Ok(FileStore::open(self.path.join("store"))?)
     }
 }
 
@@ -65,10 +77,10 @@ mod tests {
     #[test]
     fn a_second_process_is_refused_with_the_pid_of_the_first() {
         let dir = tempfile::tempdir().unwrap();
-        let held = StateDir::open(dir.path()).unwrap();
-        let refused = StateDir::open(dir.path()).unwrap_err().downcast::<Held>().unwrap();
+        let held = StateDir::open(dir.path(), Sharing::Alone).unwrap();
+        let refused = StateDir::open(dir.path(), Sharing::Alone).unwrap_err().downcast::<Held>().unwrap();
         assert_eq!(refused.pid, std::process::id().to_string());
         drop(held);
-        StateDir::open(dir.path()).unwrap();
+        StateDir::open(dir.path(), Sharing::Alone).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Ended;
 use super::run::run_pipeline;
-use crate::app::{Options, StateDir};
+use crate::app::{Options, Sharing, StateDir};
 use crate::config::PipelineConfig;
 
 /// Run the customers pipeline on the sample data that comes with the program
@@ -75,7 +75,7 @@ fn remove(dir: &Path) -> Result<()> {
         return Ok(());
     }
     ensure!(dir.join(MARK).exists(), "no demo made {}; nothing was removed", dir.display());
-    let _held = StateDir::open(&dir.join("state"))?;
+    let _held = StateDir::open(&dir.join("state"), Sharing::Alone)?;
     for made in MADE {
         let path = dir.join(made);
         if path.exists() {

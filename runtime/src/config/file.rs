@@ -43,8 +43,9 @@ pub(super) struct Pipeline {
     /// The name under which sinks remember positions. 1 to 63 of a-z, 0-9, `-`. Another name is
     /// another pipeline, which begins at the start.
     pub(super) name: PipelineName,
-    /// The directory for what the pipeline remembers itself: the plan log, with the bytes of every component and
-    /// table that a plan names, and which file is which partition. Positions are the sinks'. Relative to this file.
+    /// The directory for what the pipeline remembers itself: compiled transforms and, where records come from files, the
+    /// plan log, with the bytes of every component and table that a plan names, and which file is which partition.
+    /// Positions are the sinks'. Relative to this file.
     #[schemars(length(min = 1))]
     pub(super) state: String,
 }
@@ -54,6 +55,44 @@ pub(super) struct Pipeline {
 #[schemars(deny_unknown_fields, extend("minProperties" = 1))]
 pub(super) struct Source {
     pub(super) files: Option<Files>,
+    pub(super) kafka: Option<Topics>,
+}
+
+/// Records from topics of a Kafka cluster. Every process that runs this file takes a share of their partitions, as a
+/// member of the consumer group `weir.<pipeline>`. The plan log and the bytes that plans name are in the topics
+/// `weir.<pipeline>.plans` and `weir.<pipeline>.store` of the same cluster.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Topics {
+    /// Where the cluster is: `host:port`, or several separated by commas. `${NAME}` is the environment variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) brokers: String,
+    /// The topics, which are there already.
+    pub(super) topics: Vec<TopicName>,
+    /// Where each partition begins when the pipeline first sees it: `"earliest"`, `"latest"`, a time (the first record that
+    /// is not older), or offsets, `{ customers-raw = [12, 40] }`, one for each partition. It is written down once and
+    /// never used again; partitions that are added to a topic later begin at their first record. Without it
+    /// `"earliest"`.
+    #[serde(default)]
+    #[schemars(with = "Start")]
+    pub(super) start: Option<Start>,
+    /// Instead of `start`: the checkpoint directory of a query of Spark Structured Streaming that read these topics. Each
+    /// partition begins where the last batch ended that the query completed. Relative to this file; `${NAME}` is the
+    /// environment variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) spark_checkpoint: Option<String>,
+    /// Settings of the client, in the words of librdkafka: `"security.protocol" = "SASL_SSL"`. Those that what is promised
+    /// rests on are refused, each with the reason. `${NAME}` is the environment variable NAME.
+    #[serde(default)]
+    pub(super) properties: BTreeMap<String, String>,
+}
+
+/// A place to begin, by name or time, or the offsets of each topic's partitions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Start {
+    Named(String),
+    Offsets(BTreeMap<String, Vec<i64>>),
 }
 
 /// Records from a file or from all files of a directory.
@@ -262,10 +301,18 @@ pub(super) struct FileSink {
     /// variable NAME.
     #[schemars(length(min = 1))]
     pub(super) path: Option<String>,
-    /// The directory as `file:///absolute/path`. Either this or `path`. `${NAME}` is the environment
-    /// variable NAME.
+    /// The directory as `file:///absolute/path`, or in HDFS as `hdfs://namenode:8020/directory`. Either this or `path`.
+    /// `hdfs://service/directory` is what the `hdfs-site.xml` in `$HADOOP_CONF_DIR`, or in `$HADOOP_HOME/etc/hadoop`, knows
+    /// by that name, with all its NameNodes. The user is `$HADOOP_USER_NAME`, or who has the Kerberos ticket where
+    /// `hadoop.security.authentication` says `kerberos`. Files wait in `spool` below the pipeline's state until they are
+    /// in HDFS as a whole. `${NAME}` is the environment variable NAME.
     #[schemars(length(min = 1))]
     pub(super) url: Option<String>,
+    /// For HDFS, settings of Hadoop's clients such as `{ "dfs.replication" = 2 }`, which count before those in
+    /// `core-site.xml` and `hdfs-site.xml`. `dfs.replication` and `dfs.blocksize`, in bytes, count only if they stand here;
+    /// otherwise files are as the NameNode says.
+    #[serde(default)]
+    pub(super) properties: BTreeMap<String, Property>,
     /// `parquet` or `jsonl` (one JSON object per line).
     #[serde(default)]
     pub(super) format: FileFormat,
@@ -293,6 +340,15 @@ pub(super) struct FileSink {
     /// What differs for one target, by its name.
     #[serde(default)]
     pub(super) targets: BTreeMap<String, FileTarget>,
+}
+
+/// A setting of Hadoop's clients; its name stands in quotes, since it has points in it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Property {
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
 }
 
 impl FileSink {

@@ -8,6 +8,7 @@ mod diagnostic;
 mod document;
 mod file;
 mod json_schema;
+mod kafka;
 mod listen;
 mod names;
 pub(crate) mod nearest;
@@ -15,6 +16,7 @@ mod quantity;
 #[cfg(test)]
 mod reference;
 mod resolve;
+mod root;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ pub use json_schema::json_schema;
 pub use listen::Listen;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
 pub use quantity::{ByteSize, Fraction, Period};
+pub use root::{HdfsRoot, Root};
 
 use document::Document;
 use resolve::Resolver;
@@ -71,6 +74,31 @@ pub struct PipelineConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceConfig {
     Files(FilesSource),
+    Kafka(KafkaSource),
+}
+
+/// Records from topics of a Kafka cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaSource {
+    pub brokers: String,
+    /// At least one, no two the same.
+    pub topics: Vec<TopicName>,
+    pub start: StartAt,
+    /// Of the client, in its words.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// Where partitions begin that were never read before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartAt {
+    Earliest,
+    Latest,
+    /// At the first record that is not older, in milliseconds since 1970-01-01T00:00:00Z.
+    Time(i64),
+    /// Of each partition, in order.
+    Offsets(BTreeMap<TopicName, Vec<i64>>),
+    /// Where a query of Spark stands, by its checkpoint directory.
+    Spark(PathBuf),
 }
 
 /// Records from a file or from all files of a directory.
@@ -112,7 +140,7 @@ pub enum SinkConfig {
 /// Rows into files below a directory, in one directory per target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesSink {
-    pub path: PathBuf,
+    pub root: Root,
     pub format: FileFormat,
     pub roll: Roll,
     pub provenance: bool,

@@ -1,10 +1,7 @@
 //! From what a file says to what it means: paths, variables, sinks. Never reports what the
 //! schema has already found.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     AdminConfig, ByteSize, Complaint, Directory, FilesSink, FilesSource, FilesTarget, Limits, PipelineConfig,
@@ -82,6 +79,9 @@ impl Resolver<'_> {
     }
 
     fn source(&mut self, source: file::Source) -> Option<SourceConfig> {
+        if let Some(topics) = source.kafka {
+            return Some(SourceConfig::Kafka(self.kafka_source(topics)));
+        }
         let files = source.files?;
         let path = &["source", "files", "path"];
         let expanded = self.expand(path, &files.path);
@@ -213,8 +213,8 @@ impl Resolver<'_> {
         TargetTable { table: name, key }
     }
 
-    fn file_sink(&mut self, name: &str, sink: file::FileSink) -> Option<FilesSink> {
-        let path = self.directory(name, sink.path, sink.url);
+    fn file_sink(&mut self, name: &str, mut sink: file::FileSink) -> Option<FilesSink> {
+        let root = self.root(name, &mut sink);
         self.directories(&["sinks", name, "files", "directories"], &sink.directories);
         let mut targets = BTreeMap::new();
         for (target, file::FileTarget { format, directories }) in sink.targets {
@@ -226,7 +226,7 @@ impl Resolver<'_> {
             }
         }
         Some(FilesSink {
-            path: path?,
+            root: root?,
             format: sink.format,
             roll: sink.roll,
             provenance: sink.provenance,
@@ -251,26 +251,6 @@ impl Resolver<'_> {
                 self.report(&place, format!("two directories are called `{name}=...`"), None);
             }
             names.push(name.to_owned());
-        }
-    }
-
-    fn directory(&mut self, name: &str, path: Option<String>, url: Option<String>) -> Option<PathBuf> {
-        let table = ["sinks", name, "files"];
-        match (path, url) {
-            (Some(path), None) => Some(self.base.join(self.expand(&["sinks", name, "files", "path"], &path))),
-            (None, Some(url)) => {
-                let place = ["sinks", name, "files", "url"];
-                let url = self.expand(&place, &url);
-                local_path(&url).map_err(|complaint| self.complain(&place, complaint)).ok()
-            }
-            (both, _) => {
-                let has = if both.is_some() { "both `path` and `url`" } else { "neither `path` nor `url`" };
-                let help = Some(
-                    "`path` is a directory relative to this file, `url` is file:///absolute/path".to_owned(),
-                );
-                self.report(&table, format!("[sinks.{name}.files] has {has}"), help);
-                None
-            }
         }
     }
 
@@ -313,7 +293,7 @@ fn text(setting: Setting) -> String {
 
 /// Two sinks may share a database, where each has its own positions, but not a directory.
 fn same_directory(one: &SinkConfig, other: &SinkConfig) -> bool {
-    matches!((one, other), (SinkConfig::Files(one), SinkConfig::Files(other)) if one.path == other.path)
+    matches!((one, other), (SinkConfig::Files(one), SinkConfig::Files(other)) if one.root.is_same(&other.root))
 }
 
 /// What is wrong with the name of a table, if anything is. SQLite ignores case in names.
@@ -330,20 +310,4 @@ pub(super) fn table_name(name: &str) -> Option<Complaint> {
 pub(super) fn control_characters(name: &str) -> Option<Complaint> {
     let message = "a name in a database has no control characters".to_owned();
     name.chars().any(char::is_control).then_some(Complaint { message, help: None })
-}
-
-/// The URL may hold the value of a variable, so no complaint shows more of it than its scheme.
-fn local_path(url: &str) -> Result<PathBuf, Complaint> {
-    let example = "such as \"file:///data/lake\"; a directory relative to this file is a `path`";
-    match url.split_once("://") {
-        Some(("file", path)) if path.contains(['%', '?', '#']) => {
-            Err(Complaint::new("the file URL has characters with a second meaning (%, ?, #)", "use `path`"))
-        }
-        Some(("file", path)) if path.starts_with('/') => Ok(PathBuf::from(path)),
-        Some(("file", _)) => Err(Complaint::new("the file URL is not absolute", example)),
-        Some(("hdfs", _)) => {
-            Err(Complaint { message: "this build has no hdfs sink yet".to_owned(), help: None })
-        }
-        _ => Err(Complaint::new("not a URL that a file sink knows", example)),
-    }
 }

@@ -2,9 +2,13 @@
 //! a pipeline is not known here.
 
 pub mod log;
+pub mod member;
 pub mod peek;
 pub mod produce;
+mod queue;
+mod topic_id;
 pub mod topics;
+mod wake;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -130,8 +134,16 @@ impl Cluster {
 
     /// What every client of it begins with.
     fn config(&self) -> ClientConfig {
+        self.config_with(&[])
+    }
+
+    /// The same, with other defaults than the client's where nobody set anything.
+    fn config_with(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("client.id", "weir");
+        for (name, value) in defaults {
+            config.set(*name, *value);
+        }
         for (name, value) in &self.properties {
             config.set(name, value);
         }

@@ -8,21 +8,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::{Offset as Place, TopicPartitionList};
 
+pub use super::topics::From;
 use super::{Cluster, Error, PATIENCE};
 use crate::offset::Offset;
-
-/// Where to begin in each partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// At the first record that there is.
-    Start,
-    /// At this offset, or the first behind it that there is.
-    At(Offset),
-    /// At the first record that is not older, in milliseconds since 1970-01-01T00:00:00Z.
-    Time(i64),
-    /// So that this many offsets are left in each partition.
-    Last(u64),
-}
 
 /// A record as it stands in its topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +105,7 @@ impl Reader<'_> {
         let mut places = TopicPartitionList::new();
         for partition in wanted {
             let (low, high) = self.cluster.bounds(&self.consumer, self.topic, partition)?;
-            let start = self.start(partition, from, low, high)?;
+            let start = self.cluster.place(&self.consumer, self.topic, partition, from, (low, high))?;
             if start < high {
                 ends.insert(partition, high);
                 let placed = places.add_partition_offset(self.topic, partition, Place::Offset(start.get()));
@@ -126,24 +114,6 @@ impl Reader<'_> {
         }
         self.consumer.assign(&places).map_err(|error| self.cluster.failed(self.what(), &error))?;
         Ok(ends)
-    }
-
-    fn start(&self, partition: i32, from: From, low: Offset, high: Offset) -> Result<Offset, Error> {
-        Ok(match from {
-            From::Start => low,
-            From::At(at) => at.max(low),
-            From::Last(n) => high.back(n).max(low),
-            From::Time(ms) => {
-                let mut asked = TopicPartitionList::new();
-                let failed = |error| self.cluster.failed(self.what(), &error);
-                asked.add_partition_offset(self.topic, partition, Place::Offset(ms)).map_err(failed)?;
-                let found = self.consumer.offsets_for_times(asked, PATIENCE).map_err(failed)?;
-                match found.elements().first().map(|found| found.offset()) {
-                    Some(Place::Offset(at)) => Offset::new(at).max(low),
-                    _ => high,
-                }
-            }
-        })
     }
 
     fn what(&self) -> String {

@@ -1,9 +1,12 @@
 //! What topics a cluster has, and making one.
 
+use std::collections::BTreeMap;
+
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset as Place, TopicPartitionList};
 
 use super::{Cluster, Error, PATIENCE};
 use crate::offset::Offset;
@@ -15,6 +18,19 @@ pub struct Shape {
     pub partitions: Option<u16>,
     /// Copies of each record; absent: what the cluster makes by default.
     pub replication: Option<u16>,
+}
+
+/// Where to begin in each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first record that there is.
+    Start,
+    /// At this offset, or the first behind it that there is.
+    At(Offset),
+    /// At the first record that is not older, in milliseconds since 1970-01-01T00:00:00Z.
+    Time(i64),
+    /// So that this many offsets are left in each partition.
+    Last(u64),
 }
 
 impl Cluster {
@@ -48,9 +64,9 @@ impl Cluster {
     }
 
     /// From the first record of a partition that there is to behind the last one that is committed.
-    pub(super) fn bounds(
+    pub(super) fn bounds<C: ConsumerContext>(
         &self,
-        asker: &BaseConsumer,
+        asker: &BaseConsumer<C>,
         topic: &str,
         partition: i32,
     ) -> Result<(Offset, Offset), Error> {
@@ -59,6 +75,50 @@ impl Cluster {
             self.failed(format!("asking for the offsets of {topic} [{partition}]"), &error)
         })?;
         Ok((Offset::new(low), Offset::new(high)))
+    }
+
+    /// Where partitions of a topic begin, for who wants them from `from` on.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn places(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        from: From,
+    ) -> Result<BTreeMap<i32, Offset>, Error> {
+        let asker = self.asker()?;
+        let place = |partition: &i32| {
+            let bounds = self.bounds(&asker, topic, *partition)?;
+            Ok((*partition, self.place(&asker, topic, *partition, from, bounds)?))
+        };
+        partitions.iter().map(place).collect()
+    }
+
+    pub(super) fn place<C: ConsumerContext>(
+        &self,
+        asker: &BaseConsumer<C>,
+        topic: &str,
+        partition: i32,
+        from: From,
+        (low, high): (Offset, Offset),
+    ) -> Result<Offset, Error> {
+        Ok(match from {
+            From::Start => low,
+            From::At(at) => at.max(low),
+            From::Last(n) => high.back(n).max(low),
+            From::Time(ms) => {
+                let mut asked = TopicPartitionList::new();
+                let failed =
+                    |error| self.failed(format!("looking for a time in {topic} [{partition}]"), &error);
+                asked.add_partition_offset(topic, partition, Place::Offset(ms)).map_err(failed)?;
+                let found = asker.offsets_for_times(asked, PATIENCE).map_err(failed)?;
+                match found.elements().first().map(|found| found.offset()) {
+                    Some(Place::Offset(at)) => Offset::new(at).max(low),
+                    _ => high,
+                }
+            }
+        })
     }
 
     /// Makes a topic. Returns whether it was not there before.

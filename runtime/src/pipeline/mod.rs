@@ -22,7 +22,7 @@ use crate::plan::{Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
 use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, Start, TargetCounters};
 use crate::sink::{self, Part, RoutedBatch};
-use crate::source::{Assignment, RunId, SourceEvent};
+use crate::source::{self, Assignment, RunId, SourceEvent};
 
 pub use orders::{Order, Refusal, What};
 pub use track::Job;
@@ -273,15 +273,23 @@ struct Waiting {
     stop: Stop,
 }
 
-/// What a sink refused for a partition since its last commit.
+/// What went wrong with a partition since its last commit.
 #[derive(Debug)]
 struct Trouble {
     /// How often.
     times: u32,
     since: Duration,
-    sink: Arc<str>,
     /// The last time.
+    why: Why,
+}
+
+/// Why a partition begins again after a while.
+#[derive(Clone, Debug)]
+struct Why {
+    /// The sink that did not do what it was asked; the source if absent.
+    sink: Option<Arc<str>>,
     text: String,
+    hint: Option<String>,
 }
 
 /// The decisions of a pipeline.
@@ -380,15 +388,28 @@ impl Core {
                 self.stopped.remove(&at);
                 self.drop_partition(&at);
             }
-            SourceEvent::Failed { at, error } => {
-                let hint = match &error {
-                    crate::source::Error::Input { hint, .. } => hint.clone(),
-                    crate::source::Error::Io { .. } => None,
-                };
-                let outside = matches!(error, crate::source::Error::Io { .. });
-                self.drain(&at, Some(Stop { text: error.to_string(), hint, outside }));
-            }
+            SourceEvent::Failed { at, error } => self.source_failed(&at, error, now),
             SourceEvent::Exhausted => self.exhausted = true,
+        }
+    }
+
+    /// What cannot be read as it is stops its partition; what does not answer is tried again.
+    fn source_failed(&mut self, at: &TopicPartition, error: source::Error, now: Duration) {
+        let text = error.to_string();
+        match error {
+            source::Error::Unreachable { hint, .. } => {
+                self.try_again(at, Why { sink: None, text, hint }, now);
+            }
+            source::Error::Input { hint, .. } => self.stop_at(at, Stop { text, hint, outside: false }),
+            source::Error::Io { .. } => self.stop_at(at, Stop { text, hint: None, outside: true }),
+        }
+    }
+
+    /// Stops a partition, also one that was never begun.
+    fn stop_at(&mut self, at: &TopicPartition, stop: Stop) {
+        match self.tracks.contains_key(at) {
+            true => self.drain(at, Some(stop)),
+            false => self.stopped(at, stop),
         }
     }
 
@@ -714,8 +735,19 @@ impl Core {
     fn sink_failed(&mut self, sink: usize, at: &TopicPartition, error: sink::Error, now: Duration) {
         let name = self.settings.sinks[sink].clone();
         match error {
-            sink::Error::Conflict(sink::state::Refused::WentBack { .. }) | sink::Error::Transient(_) => {
-                self.try_again(&name, at, &error, now);
+            sink::Error::Conflict(refused @ sink::state::Refused::WentBack { .. }) => {
+                let why = Why { sink: Some(name), text: refused.to_string(), hint: None };
+                self.try_again(at, why, now);
+            }
+            sink::Error::Transient(problem) => {
+                let why = Why { sink: Some(name), text: problem.to_string(), hint: problem.hint };
+                self.try_again(at, why, now);
+            }
+            // The group will say who has it, or give it to us anew with a higher generation.
+            sink::Error::Conflict(refused) if self.settings.topics => {
+                self.tally.lost += 1;
+                tracing::warn!(sink = &*name, partition = %at, %refused, "another process has taken over");
+                self.leave(at, false);
             }
             sink::Error::Conflict(refused) => {
                 self.tally.lost += 1;
@@ -734,21 +766,29 @@ impl Core {
         }
     }
 
-    fn try_again(&mut self, sink: &Arc<str>, at: &TopicPartition, error: &sink::Error, now: Duration) {
-        let fresh = || Trouble { times: 0, since: now, sink: sink.clone(), text: String::new() };
+    /// The partition begins again after a while, unless that was tried too often: then it stops.
+    fn try_again(&mut self, at: &TopicPartition, why: Why, now: Duration) {
+        let Some(track) = self.tracks.get(at) else { return };
+        let assignment = track.assignment.clone();
+        let revoked = track.leaves_by.is_some();
+        let fresh = || Trouble { times: 0, since: now, why: why.clone() };
         let trouble = self.troubles.entry(at.clone()).or_insert_with(fresh);
         trouble.times += 1;
-        (trouble.sink, trouble.text) = (sink.clone(), error.to_string());
+        trouble.why = why.clone();
         let n = trouble.times;
-        let assignment = self.tracks[at].assignment.clone();
         self.leave(at, false);
-        let text = format!("sink {sink}: {at}: {error} (tried {n} times)");
-        let stop = Stop { text, hint: None, outside: true };
+        // Somebody else is to have it: they try again.
+        if revoked {
+            return;
+        }
+        let what = why.sink.map_or_else(String::new, |sink| format!("sink {sink}: {at}: "));
+        let text = format!("{what}{} (tried {n} times)", why.text);
+        let stop = Stop { text, hint: why.hint, outside: true };
         if n > self.settings.max_attempts || self.stopping {
             self.stopped(at, stop);
             return;
         }
-        tracing::warn!(%sink, partition = %at, attempt = n, %error, "trying again");
+        tracing::warn!(partition = %at, attempt = n, hint = stop.hint, error = %stop, "trying again");
         self.tally.restarted += 1;
         self.waiting.insert(at.clone(), Waiting { until: now + backoff(n), assignment, stop });
     }

@@ -83,7 +83,7 @@ pub enum State {
     NeedsPlan,
     /// Records flow.
     Running,
-    /// A sink did not do what it was asked; it is asked again after a while.
+    /// A sink or the source did not do what it was asked; it is asked again after a while.
     Waiting,
     /// Somebody wants nothing more to be read of it; what is under way is being finished and committed.
     Pausing,
@@ -130,7 +130,7 @@ pub struct TroubleStatus {
     pub text: String,
     /// What a person can do.
     pub hint: Option<String>,
-    /// The sink, where it was one that is asked again.
+    /// The sink, if it is one that is asked again.
     pub sink: Option<Arc<str>>,
     /// How often it was tried without a commit in between.
     pub times: u32,
@@ -244,8 +244,10 @@ impl Partition {
     pub fn told(&self) -> String {
         let word = self.state.word();
         match (self.state, &self.trouble) {
-            (State::Waiting, Some(TroubleStatus { sink: Some(sink), text, for_ms, .. })) => {
-                format!("waiting for sink {sink} for {} s: {text}", for_ms / 1000)
+            (State::Waiting, Some(TroubleStatus { sink, text, for_ms, .. })) => {
+                let whom =
+                    sink.as_ref().map_or_else(|| "the source".to_owned(), |sink| format!("sink {sink}"));
+                format!("waiting for {whom} for {} s: {text}", for_ms / 1000)
             }
             (_, Some(trouble)) => format!("{word}: {}", trouble.text),
             (_, None) => word.to_owned(),
@@ -335,9 +337,9 @@ fn stopped(at: &TopicPartition, stop: &Stop) -> Partition {
 impl Trouble {
     fn status(&self, now: Duration) -> TroubleStatus {
         TroubleStatus {
-            text: self.text.clone(),
-            hint: None,
-            sink: Some(self.sink.clone()),
+            text: self.why.text.clone(),
+            hint: self.why.hint.clone(),
+            sink: self.why.sink.clone(),
             times: self.times,
             for_ms: milliseconds(now.saturating_sub(self.since)),
             again_in_ms: None,

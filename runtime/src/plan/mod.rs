@@ -106,6 +106,15 @@ impl fmt::Display for InputPartition {
     }
 }
 
+/// Where a partition of a topic begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartitionStart {
+    /// The partition.
+    pub partition: i32,
+    /// Its first offset.
+    pub offset: Offset,
+}
+
 /// One line of the plan log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -139,7 +148,7 @@ pub enum Entry {
         /// Which topic of that name.
         id: Arc<str>,
         /// Partitions, and the first offset of each.
-        starts: BTreeMap<i32, Offset>,
+        starts: Vec<PartitionStart>,
     },
     /// Every sink has its state of this partition; from now on a missing one was lost.
     Started {
@@ -314,9 +323,9 @@ impl History {
             },
             Entry::Inputs { files } => self.add_inputs(files),
             Entry::Init { topic, starts, .. } => {
-                for (partition, start) in starts {
+                for PartitionStart { partition, offset } in starts {
                     let of = InputPartition { topic: Some(topic.clone()), partition };
-                    self.starts.entry(of).or_insert(start);
+                    self.starts.entry(of).or_insert(offset);
                 }
             }
             Entry::Started { of, sinks } => {
@@ -433,7 +442,13 @@ pub(crate) mod tests {
         let init = |topic: &str, starts: &[(i32, i64)]| Entry::Init {
             topic: topic.into(),
             id: "id".into(),
-            starts: starts.iter().map(|(partition, start)| (*partition, Offset::new(*start))).collect(),
+            starts: starts
+                .iter()
+                .map(|(partition, start)| PartitionStart {
+                    partition: *partition,
+                    offset: Offset::new(*start),
+                })
+                .collect(),
         };
         let mut history = History::default();
         history.apply(0, init("a", &[(0, 5)]));
@@ -460,6 +475,18 @@ pub(crate) mod tests {
         history.apply(4, Entry::Paused { of: Some(other.clone()), by: by("e") });
         history.apply(5, Entry::Resumed { of: None, by: by("f") });
         assert_eq!((history.is_paused(&one), history.is_paused(&other)), (false, false));
+    }
+
+    #[test]
+    fn an_entry_that_is_written_can_be_read() {
+        let starts = vec![PartitionStart { partition: 3, offset: Offset::new(7) }];
+        let init = Entry::Init { topic: "t".into(), id: "id".into(), starts };
+        let of = InputPartition::of(&TopicPartition::new("t", 3));
+        let started = Entry::Started { of, sinks: vec!["lake".into()] };
+        for entry in [init, started] {
+            let written = serde_json::to_string(&entry).unwrap();
+            assert_eq!(serde_json::from_str::<Entry>(&written).unwrap(), entry);
+        }
     }
 
     #[test]

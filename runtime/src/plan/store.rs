@@ -9,13 +9,29 @@ use super::Error;
 use super::files::{sync_dir, write_synced};
 use crate::sink::state::Nonce;
 
+/// Keeps bytes by their digest. Every process of a pipeline that is told a digest by the plan log finds its bytes.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Keeps `bytes` durably and returns their digest. Keeping the same bytes again changes nothing. After a crash half-way
+    /// they are not there, and may be kept again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn put(&self, bytes: &[u8]) -> Result<Arc<str>, Error>;
+
+    /// The bytes of `digest`, checked.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if they are not there or are others; [`Error::Io`].
+    fn get(&self, digest: &str) -> Result<Vec<u8>, Error>;
+}
+
 /// A directory of files named by the SHA-256 of their bytes.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct FileStore {
     dir: PathBuf,
 }
 
-impl Store {
+impl FileStore {
     /// Opens the store in `dir`, which is made if it is not there.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, Error> {
         let dir = dir.into();
@@ -23,8 +39,13 @@ impl Store {
         Ok(Self { dir })
     }
 
-    /// Keeps `bytes` durably and returns their digest. Keeping the same bytes again changes nothing.
-    pub fn put(&self, bytes: &[u8]) -> Result<Arc<str>, Error> {
+    fn path(&self, digest: &str) -> PathBuf {
+        self.dir.join(digest.replace([':', '/', '.'], "-"))
+    }
+}
+
+impl Store for FileStore {
+    fn put(&self, bytes: &[u8]) -> Result<Arc<str>, Error> {
         let digest: Arc<str> = crate::digest::of(bytes).into();
         let path = self.path(&digest);
         if path.exists() {
@@ -42,8 +63,7 @@ impl Store {
         Ok(digest)
     }
 
-    /// The bytes of `digest`, checked.
-    pub fn get(&self, digest: &str) -> Result<Vec<u8>, Error> {
+    fn get(&self, digest: &str) -> Result<Vec<u8>, Error> {
         let path = self.path(digest);
         let bytes = fs::read(&path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {
@@ -58,10 +78,6 @@ impl Store {
         }
         Ok(bytes)
     }
-
-    fn path(&self, digest: &str) -> PathBuf {
-        self.dir.join(digest.replace([':', '/', '.'], "-"))
-    }
 }
 
 fn io_error(path: &str, source: io::Error) -> Error {
@@ -75,7 +91,7 @@ mod tests {
     #[test]
     fn bytes_are_found_by_their_digest_and_changed_bytes_are_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = FileStore::open(dir.path()).unwrap();
         let digest = store.put(b"abc").unwrap();
         assert_eq!(&*digest, "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(store.put(b"abc").unwrap(), digest);

@@ -3,6 +3,7 @@
 
 pub mod files;
 pub mod format;
+pub mod kafka;
 
 use std::sync::Arc;
 
@@ -109,6 +110,14 @@ pub enum Error {
     #[error("{text}")]
     Input {
         /// With the code, what was found where.
+        text: String,
+        /// What a person can do.
+        hint: Option<String>,
+    },
+    /// What records come from does not answer or does not give them, which may pass by itself.
+    #[error("{text}")]
+    Unreachable {
+        /// What was tried on what, and what came of it.
         text: String,
         /// What a person can do.
         hint: Option<String>,

@@ -126,6 +126,88 @@ fn a_variable_stands_only_in_a_path_or_url_and_must_be_set() {
 }
 
 #[test]
+fn what_is_wrong_with_a_directory_in_hdfs_is_told_where_it_stands() {
+    check(
+        "path = \"out\"",
+        "url = \"s3://bucket/lake\"",
+        expect![[r#"
+        error: not a URL that a file sink knows
+          --> conf/customers.toml:22:7
+           |
+        22 | url = "s3://bucket/lake"
+           |       ^^^^^^^^^^^^^^^^^^
+           = help: such as "hdfs://namenode:8020/lake" or "file:///data/lake"; a directory relative to this file is a `path`"#]],
+    );
+    check(
+        "path = \"out\"",
+        "url = \"hdfs://namenode:8020/\"",
+        expect![[r#"
+        error: the HDFS URL names no directory below the root
+          --> conf/customers.toml:22:7
+           |
+        22 | url = "hdfs://namenode:8020/"
+           |       ^^^^^^^^^^^^^^^^^^^^^^^
+           = help: such as "hdfs://namenode:8020/lake" or "file:///data/lake"; a directory relative to this file is a `path`"#]],
+    );
+    check(
+        "path = \"out\"",
+        "url = \"hdfs://namenode:8020/lake\"\nproperties = { \"dfs.replicaton\" = 2, \"dfs.blocksize\" = \"128m\" }",
+        expect![[r#"
+            error: `dfs.replicaton` is no setting of Hadoop's clients that means something here
+              --> conf/customers.toml:23:16
+               |
+            23 | properties = { "dfs.replicaton" = 2, "dfs.blocksize" = "128m" }
+               |                ^^^^^^^^^^^^^^^^
+               = help: did you mean `dfs.replication`?
+
+            error: `dfs.blocksize` must be a whole number from 1024 to 1099511627776
+              --> conf/customers.toml:23:56
+               |
+            23 | properties = { "dfs.replicaton" = 2, "dfs.blocksize" = "128m" }
+               |                                                        ^^^^^^"#]],
+    );
+    check(
+        "path = \"out\"",
+        "url = \"hdfs://namenode:8020/lake\"\nproperties.dfs.replication = 2",
+        expect![[r#"
+            error: `dfs` in [sinks.lake.files.properties] must be a string or an integer or a boolean, not a table
+              --> conf/customers.toml:23:12
+               |
+            23 | properties.dfs.replication = 2
+               |            ^^^"#]],
+    );
+    check(
+        "path = \"out\"",
+        "path = \"out\"\nproperties = { \"dfs.replication\" = 2 }",
+        expect![[r#"
+        error: [sinks.lake.files] has `properties`, which are for HDFS alone
+          --> conf/customers.toml:23:14
+           |
+        23 | properties = { "dfs.replication" = 2 }
+           |              ^^^^^^^^^^^^^^^^^^^^^^^^^"#]],
+    );
+}
+
+#[test]
+fn a_directory_in_hdfs_has_the_properties_that_are_written_as_text() {
+    let text = SMALL.replace(
+        "path = \"out\"",
+        "url = \"hdfs://namenode:8020/lake\"\nproperties = { \"dfs.replication\" = 2, \"dfs.client.use.datanode.hostname\" = true }",
+    );
+    let config = parse(&text).expect("it is right");
+    let SinkConfig::Files(sink) = config.sinks.values().next().expect("there is a sink") else {
+        panic!("it is a sink of files")
+    };
+    let properties = [("dfs.client.use.datanode.hostname", "true"), ("dfs.replication", "2")];
+    let root = HdfsRoot {
+        cluster: "hdfs://namenode:8020".to_owned(),
+        directory: "/lake".to_owned(),
+        properties: properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+    };
+    assert_eq!(sink.root, Root::Hdfs(root));
+}
+
+#[test]
 fn the_value_of_a_variable_is_never_shown() {
     let text = SMALL.replace("path = \"out\"", "url = \"s3://${SECRET}\"");
     let result = PipelineConfig::parse(&text, Path::new("p.toml"), &|_| Some("hunter2".to_owned()));
@@ -259,18 +341,18 @@ fn a_table_has_one_target_and_a_name_that_nobody_else_needs() {
     refused(
         parse(&text),
         expect![[r#"
-        error: unknown key `sqlite` in [source]
-         --> conf/customers.toml:5:9
-          |
-        5 | [source.sqlite]
-          |         ^^^^^^
-          = help: known here: `files`
+            error: unknown key `sqlite` in [source]
+             --> conf/customers.toml:5:9
+              |
+            5 | [source.sqlite]
+              |         ^^^^^^
+              = help: known here: `files`, `kafka`
 
-        error: `sqlite_x` is not a name for a table: what begins with `sqlite_` is taken
-          --> conf/customers.toml:21:1
-           |
-        21 | [sinks.lake.sqlite]
-           | ^^^^^^^^^^^^^^^^^^^"#]],
+            error: `sqlite_x` is not a name for a table: what begins with `sqlite_` is taken
+              --> conf/customers.toml:21:1
+               |
+            21 | [sinks.lake.sqlite]
+               | ^^^^^^^^^^^^^^^^^^^"#]],
     );
     check_tables(
         "targets.customers_usa = { table = \"weir_position\" }",
@@ -443,4 +525,60 @@ fn a_server_far_away_proves_who_it_is_and_one_on_this_machine_need_not() {
     assert_eq!(sink.server.password, Some(Secret("geheim".to_owned())));
     let sink = server("url = \"${URL}\"\ntls = \"verify-ca\"\nca_file = \"ca.pem\"");
     assert_eq!((sink.server.tls, sink.server.ca_file), (Tls::VerifyCa, Some("conf/ca.pem".into())));
+}
+
+/// The source of files of the sample file, and the same as topics of Kafka, with `more` behind it.
+fn topics(more: &str) -> (String, String) {
+    let files = "[source.files]\npath = \"customers.csv\"\ntopic = \"customers-raw\"".to_owned();
+    let kafka = format!("[source.kafka]\nbrokers = \"b:9092\"\ntopics = [\"customers-raw\"]\n{more}");
+    (files, kafka)
+}
+
+#[test]
+fn a_place_to_begin_is_one_that_there_is() {
+    let (files, kafka) = topics("start = \"the beginning\"");
+    check(
+        &files,
+        &kafka,
+        expect![[r#"
+        error: `start`: `the beginning` is no place to begin
+         --> conf/customers.toml:8:9
+          |
+        8 | start = "the beginning"
+          |         ^^^^^^^^^^^^^^^
+          = help: "earliest", "latest", a time such as "2026-11-01T00:00:00Z", or offsets such as { customers-raw = [12, 40] }"#]],
+    );
+    let (files, kafka) = topics("start = { customers-raw = [1, -2], others = [] }");
+    check(
+        &files,
+        &kafka,
+        expect![[r#"
+        error: `start`: an offset of `customers-raw` is less than 0
+         --> conf/customers.toml:8:9
+          |
+        8 | start = { customers-raw = [1, -2], others = [] }
+          |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+        error: `start` has offsets of `others`, which is not read
+         --> conf/customers.toml:8:9
+          |
+        8 | start = { customers-raw = [1, -2], others = [] }
+          |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^"#]],
+    );
+    let (files, kafka) = topics("start = \"latest\"\nspark_checkpoint = \"cp\"");
+    check(
+        &files,
+        &kafka,
+        expect![[r#"
+        error: both `start` and `spark_checkpoint` are given
+         --> conf/customers.toml:8:9
+          |
+        8 | start = "latest"
+          |         ^^^^^^^^
+          = help: `spark_checkpoint` says where it begins"#]],
+    );
+    let (files, kafka) = topics("start = \"2026-11-01T00:00:00Z\"");
+    let config = parse(&SMALL.replace(&files, &kafka)).unwrap();
+    let SourceConfig::Kafka(source) = config.source else { panic!("{:?}", config.source) };
+    assert_eq!(source.start, StartAt::Time(1_793_491_200_000));
 }

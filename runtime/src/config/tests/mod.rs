@@ -221,7 +221,9 @@ fn a_full_file_says_what_it_says() {
                 ),
                 "copy": Files(
                     FilesSink {
-                        path: "/srv/copy/lake",
+                        root: Disk(
+                            "/srv/copy/lake",
+                        ),
                         format: Jsonl,
                         roll: Roll {
                             bytes: 128 MiB,
@@ -237,7 +239,9 @@ fn a_full_file_says_what_it_says() {
                 ),
                 "lake": Files(
                     FilesSink {
-                        path: "conf/out",
+                        root: Disk(
+                            "conf/out",
+                        ),
                         format: Parquet,
                         roll: Roll {
                             bytes: 64 MiB,

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 
 use super::json::JsonLines;
 use super::parquet::ParquetFile;
-use super::storage::StagedFile;
+use super::storage::{Closing, StagedFile};
 use super::{FilesConfig, Format};
 use crate::offset::TopicPartition;
 use crate::sink::state::PlanRef;
@@ -23,7 +23,7 @@ pub(super) enum Encoder {
     JsonLines(JsonLines),
 }
 
-/// A complete file.
+/// What a complete file holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sealed {
     pub(super) length: u64,
@@ -68,16 +68,14 @@ impl Encoder {
         }
     }
 
-    /// Writes what is missing and makes all of it durable.
-    pub(super) fn seal(self) -> io::Result<Sealed> {
+    /// Writes what is missing and closes the file.
+    pub(super) fn seal(self) -> io::Result<(Sealed, Box<dyn Closing>)> {
         let file = match self {
             Self::Parquet(file) => file.finish()?,
             Self::JsonLines(file) => file.finish(),
         };
         fail::fail_point!("file.before_close");
-        let sealed = file.close()?;
-        fail::fail_point!("file.after_close");
-        Ok(sealed)
+        file.close()
     }
 }
 
@@ -97,10 +95,10 @@ impl Counted {
         self.length
     }
 
-    fn close(self) -> io::Result<Sealed> {
+    fn close(self) -> io::Result<(Sealed, Box<dyn Closing>)> {
         let sealed = Sealed { length: self.length, crc32: self.crc.finalize() };
-        self.file.into_inner().map_err(io::IntoInnerError::into_error)?.close()?;
-        Ok(sealed)
+        let closing = self.file.into_inner().map_err(io::IntoInnerError::into_error)?.close()?;
+        Ok((sealed, closing))
     }
 }
 

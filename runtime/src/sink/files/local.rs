@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::storage::{StagedFile, Storage};
+use super::storage::{Closing, StagedFile, Storage};
 
 /// The files below one directory.
 #[derive(Debug)]
@@ -104,8 +104,9 @@ impl Write for LocalFile {
 }
 
 impl StagedFile for LocalFile {
-    fn close(self: Box<Self>) -> io::Result<()> {
-        self.file.sync_all()
+    fn close(self: Box<Self>) -> io::Result<Box<dyn Closing>> {
+        self.file.sync_all()?;
+        Ok(Box::new(()))
     }
 }
 

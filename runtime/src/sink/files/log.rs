@@ -179,7 +179,7 @@ impl Log {
         let write = || {
             let mut file = self.storage.create(&path)?;
             file.write_all(&record::to_text(record, nonce))?;
-            file.close()
+            file.close()?.wait()
         };
         write().map_err(|e| failed(&*self.storage, "write", &path, e))?;
         Ok(StagedRecord { path, nonce })

@@ -1,4 +1,4 @@
-//! Rows as files on a local disk, exactly once, by a commit log beside them. The log is the only memory: nothing is
+//! Rows as files on a local disk or in HDFS, exactly once, by a commit log beside them. The log is the only memory: nothing is
 //! ever concluded from which files are visible, or from a clock.
 //!
 //! ```text
@@ -19,6 +19,7 @@ mod directories;
 mod encode;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod hdfs;
 mod json;
 mod local;
 mod log;
@@ -35,6 +36,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 pub use directories::{Directory, NOTHING, Span};
+use hdfs::Hdfs;
+pub use hdfs::HdfsConfig;
 pub use local::LocalStorage;
 use partition::Partition;
 use storage::Storage;
@@ -75,7 +78,7 @@ pub const FAILPOINTS: [&str; 20] = [
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FilesConfig {
     /// Everything is below this directory.
-    pub root: PathBuf,
+    pub root: Root,
     /// The pipeline's name.
     pub pipeline: Arc<str>,
     /// The sink's name in the pipeline.
@@ -105,7 +108,7 @@ pub struct FilesConfig {
 impl FilesConfig {
     /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB, without directories, in at most 64 open
     /// files per partition; a snapshot every 100 records.
-    pub fn new(root: impl Into<PathBuf>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
+    pub fn new(root: impl Into<Root>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
         Self {
             root: root.into(),
             pipeline: pipeline.into(),
@@ -128,6 +131,21 @@ impl FilesConfig {
 
     fn directories_of(&self, target: &str) -> &[Directory] {
         self.directories_of.get(target).unwrap_or(&self.directories)
+    }
+}
+
+/// A directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Root {
+    /// On the local disk.
+    Disk(PathBuf),
+    /// In HDFS.
+    Hdfs(HdfsConfig),
+}
+
+impl<T: Into<PathBuf>> From<T> for Root {
+    fn from(path: T) -> Self {
+        Self::Disk(path.into())
     }
 }
 
@@ -199,16 +217,20 @@ impl fmt::Debug for FilesSink {
 }
 
 impl FilesSink {
-    /// Opens a sink on the local disk, makes its root, and tries out what its guarantee stands on.
+    /// Opens a sink, makes its root, and tries out what its guarantee stands on.
     ///
     /// # Errors
     /// [`Error::Permanent`] where the file system has no hard links or overwrites by renaming;
-    /// [`Error::Transient`] where the root cannot be made or written to now.
+    /// [`Error::Transient`] where the root cannot be reached, made or written to now.
     pub fn open(config: FilesConfig) -> Result<Self, Error> {
-        let storage = LocalStorage::open(&config.root).map_err(|e| {
-            Error::Transient(Problem::new(format!("cannot make `{}`", config.root.display())).source(e))
-        })?;
-        Self::with_storage(config, Arc::new(storage))
+        let storage: Arc<dyn Storage> = match &config.root {
+            Root::Disk(root) => {
+                let failed = |e| Problem::new(format!("cannot make `{}`", root.display())).source(e);
+                Arc::new(LocalStorage::open(root).map_err(|e| Error::Transient(failed(e)))?)
+            }
+            Root::Hdfs(hdfs) => Arc::new(Hdfs::open(hdfs)?),
+        };
+        Self::with_storage(config, storage)
     }
 
     /// Opens a sink on any storage whose root is `config.root`.
@@ -217,6 +239,7 @@ impl FilesSink {
     /// As [`Self::open`].
     pub fn with_storage(config: FilesConfig, storage: Arc<dyn Storage>) -> Result<Self, Error> {
         storage::self_test(&*storage)?;
+        storage.trust();
         let context = Context { config, storage, tally: Arc::default(), without_siblings: Mutex::default() };
         Ok(Self { context: Arc::new(context), owned: BTreeMap::new() })
     }

@@ -14,7 +14,7 @@ use super::directories::{self, Sorted};
 use super::encode::{Encoder, Origin, Sealed, with_provenance};
 use super::names;
 use super::record::StoredFile;
-use super::storage::{Storage, failed};
+use super::storage::{Closing, Storage, failed};
 use super::{FilesConfig, Format, REJECTS};
 use crate::description::JSON_MARK;
 use crate::offset::{OffsetRange, TopicPartition};
@@ -32,8 +32,8 @@ pub(super) struct Staging {
     directory: String,
     range: Option<OffsetRange>,
     open: BTreeMap<Kind, OpenFile>,
-    /// Files that were completed before the commit, since too many were open.
-    complete: Vec<(Kind, CompleteFile)>,
+    /// Files that were closed before the commit, since too many were open.
+    closed: Vec<(Kind, ClosedFile)>,
     sealed: Option<(Nonce, Vec<StoredFile>)>,
     /// The path of every file that was begun, whatever became of it.
     created: Vec<String>,
@@ -51,11 +51,12 @@ struct Kind {
     directory: String,
 }
 
-/// A file that only lacks its visible name, which the commit gives it.
-struct CompleteFile {
+/// A file that gets no more rows; complete once it is waited for.
+struct ClosedFile {
     staged: String,
     format: Format,
     sealed: Sealed,
+    closing: Box<dyn Closing>,
     rows: u64,
 }
 
@@ -73,7 +74,7 @@ impl Staging {
             directory,
             range: None,
             open: BTreeMap::new(),
-            complete: Vec::new(),
+            closed: Vec::new(),
             sealed: None,
             created: Vec::new(),
             broken: false,
@@ -162,14 +163,14 @@ impl Staging {
         Ok(())
     }
 
-    /// Completes the longest file while there are `limit`.
+    /// Closes the longest file while there are `limit`.
     fn make_room(&mut self, limit: usize) -> Result<(), Error> {
         while self.open.len() >= limit.max(1) {
             let longest = self.open.iter().max_by_key(|(_, file)| file.encoder.bytes());
             let kind = longest.map(|(kind, _)| kind.clone()).expect("there is at least one");
             let file = self.open.remove(&kind).expect("it was just found");
             let file = self.close(file)?;
-            self.complete.push((kind, file));
+            self.closed.push((kind, file));
         }
         Ok(())
     }
@@ -194,8 +195,8 @@ impl Staging {
 
     fn staged(&self) -> Staged {
         let open = self.open.values().map(|file| file.encoder.bytes());
-        let complete = self.complete.iter().map(|(_, file)| file.sealed.length);
-        Staged { rows: self.rows, bytes: open.chain(complete).sum(), full: !self.complete.is_empty() }
+        let closed = self.closed.iter().map(|(_, file)| file.sealed.length);
+        Staged { rows: self.rows, bytes: open.chain(closed).sum(), full: !self.closed.is_empty() }
     }
 
     /// Completes all files for `commit`; for the same commit again, answers the same.
@@ -220,34 +221,55 @@ impl Staging {
         Ok(files)
     }
 
+    /// Closes all files before it waits for the first: where bytes take their time, they take it together.
     fn close_all(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Vec<StoredFile>, Error> {
-        let mut files = std::mem::take(&mut self.complete);
+        let mut closed = std::mem::take(&mut self.closed);
         for (kind, file) in std::mem::take(&mut self.open) {
-            files.push((kind, self.close(file)?));
+            closed.push((kind, self.close(file)?));
         }
-        if !files.is_empty() {
+        let empty = closed.is_empty();
+        let mut stored = Vec::new();
+        for (n, (kind, file)) in closed.into_iter().enumerate() {
+            let name = names::visible(at, commit.range, commit.id, &kind.route, n);
+            stored.push(self.complete(&kind, file, &name)?);
+        }
+        if !empty {
             self.storage
                 .sync(&self.directory)
                 .map_err(|e| failed(&*self.storage, "sync", &self.directory, e))?;
         }
-        let stored = |(n, (kind, file)): (usize, (Kind, CompleteFile))| {
-            let name = names::visible(at, commit.range, commit.id, &kind.route, n);
-            file.stored(&kind, &name)
-        };
-        Ok(files.into_iter().enumerate().map(stored).collect())
+        Ok(stored)
     }
 
-    fn close(&self, file: OpenFile) -> Result<CompleteFile, Error> {
-        let staged = file.path;
+    fn close(&self, file: OpenFile) -> Result<ClosedFile, Error> {
+        let OpenFile { path: staged, format, encoder, rows } = file;
+        let sealed = encoder.seal().map_err(|e| failed(&*self.storage, "complete", &staged, e));
+        let (sealed, closing) = sealed?;
+        Ok(ClosedFile { staged, format, sealed, closing, rows })
+    }
+
+    /// Waits until the file is complete, and makes sure of it. It then only lacks its visible name, with `name` and the
+    /// format's ending in the directory of its kind, which the commit gives it.
+    fn complete(&self, kind: &Kind, file: ClosedFile, name: &str) -> Result<StoredFile, Error> {
+        let ClosedFile { staged, format, sealed, closing, rows } = file;
         let io = |what: &'static str, e| failed(&*self.storage, what, &staged, e);
-        let sealed = file.encoder.seal().map_err(|e| io("complete", e))?;
+        closing.wait().map_err(|e| io("complete", e))?;
+        fail::fail_point!("file.after_close");
         let found = self.storage.length(&staged).map_err(|e| io("look at", e))?;
         if found != Some(sealed.length) {
             let (shown, found) = (self.storage.show(&staged), found.unwrap_or_default());
             let text = format!("`{shown}` has {found} bytes after {} were written", sealed.length);
             return Err(Error::Transient(Problem::new(text)));
         }
-        Ok(CompleteFile { staged, format: file.format, sealed, rows: file.rows })
+        let Kind { target, route, directory } = kind;
+        let directory = match &**directory {
+            "" => names::target(target),
+            below => format!("{}/{below}", names::target(target)),
+        };
+        let path = format!("{directory}/{name}.{}", format.ending());
+        let (target, route) = (target.to_string(), route.to_string());
+        let Sealed { length, crc32 } = sealed;
+        Ok(StoredFile { target, route, staged, path, length, crc32, rows })
     }
 
     /// Removes all files, which nothing may refer to. What cannot be removed is left to a later claim.
@@ -256,26 +278,6 @@ impl Staging {
             if let Err(error) = self.storage.delete(path) {
                 tracing::debug!(path, %error, "a staged file stays behind");
             }
-        }
-    }
-}
-
-impl CompleteFile {
-    /// As the record names it, with `name` and the format's ending in the directory of its kind.
-    fn stored(self, kind: &Kind, name: &str) -> StoredFile {
-        let target = names::target(&kind.target);
-        let directory = match &*kind.directory {
-            "" => target,
-            below => format!("{target}/{below}"),
-        };
-        StoredFile {
-            target: kind.target.to_string(),
-            route: kind.route.to_string(),
-            staged: self.staged,
-            path: format!("{directory}/{name}.{}", self.format.ending()),
-            length: self.sealed.length,
-            crc32: self.sealed.crc32,
-            rows: self.rows,
         }
     }
 }

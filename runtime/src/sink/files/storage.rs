@@ -40,12 +40,29 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// How a person finds `path`.
     fn show(&self, path: &str) -> String;
+
+    /// It was tried out and is in order: what is not, from now on, may be waited for.
+    fn trust(&self) {}
 }
 
 /// A file that is being written. Dropped without being closed, it stays as it is and means nothing.
 pub trait StagedFile: Write + Send {
-    /// Makes everything written durable.
-    fn close(self: Box<Self>) -> io::Result<()>;
+    /// Begins to make everything written durable. It is when the answer has come.
+    fn close(self: Box<Self>) -> io::Result<Box<dyn Closing>>;
+}
+
+/// A file that is on its way, with others beside it where the storage takes several at a time. Dropped before it is
+/// there, it means nothing, as one that was never closed.
+pub trait Closing: Send {
+    /// Waits until everything written is durable below the path of the file.
+    fn wait(self: Box<Self>) -> io::Result<()>;
+}
+
+/// One that is there already.
+impl Closing for () {
+    fn wait(self: Box<Self>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Sorts a failed file operation by what to do next. Denied is no reason to give up: rights can be given back.
@@ -55,6 +72,11 @@ pub(super) fn failed(storage: &dyn Storage, what: &str, path: &str, error: io::E
         io::ErrorKind::PermissionDenied => Error::Transient(
             Problem::new(format!("E_SINK_DENIED: cannot {what} `{shown}`"))
                 .hint("give the user that runs the pipeline the right to read and write there")
+                .source(error),
+        ),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Transient(
+            Problem::new(format!("E_SINK_FULL: cannot {what} `{shown}`"))
+                .hint("make room there, or raise the quota")
                 .source(error),
         ),
         io::ErrorKind::InvalidFilename | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidData => {
@@ -106,7 +128,7 @@ fn try_out(storage: &dyn Storage, directory: &str) -> Result<(), Unfit> {
     let write = |name: &str| {
         let mut file = storage.create(&path(name))?;
         file.write_all(name.as_bytes())?;
-        file.close()
+        file.close()?.wait()
     };
     let io = |step| move |error| Unfit::Io(step, error);
     for name in ["a", "b"] {

@@ -1,12 +1,10 @@
 //! The file sink against the laws of all sinks, crashes at every failpoint, and lost answers.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
-use tempfile::TempDir;
+use bytes::Bytes;
+use ground::{Ground, On, laws};
 
 use super::storage::tests::{Faulty, Loss};
 use super::*;
@@ -16,26 +14,26 @@ use crate::sink::conformance::{self, Owner, Seen, World, at, batch, check_laws, 
 
 /// A directory that processes write to, and its readers.
 struct Place {
-    root: TempDir,
+    ground: Box<dyn Ground>,
     format: Format,
     directories: Vec<Directory>,
     compact_after: u64,
 }
 
 impl Place {
-    fn new(format: Format) -> Self {
-        Self { root: tempfile::tempdir().unwrap(), format, directories: Vec::new(), compact_after: 100 }
+    fn new(on: On, format: Format) -> Self {
+        Self { ground: on.ground(), format, directories: Vec::new(), compact_after: 100 }
     }
 
     /// Every row goes to a directory of its own, and two files are too many to have open.
-    fn scattered() -> Self {
+    fn scattered(on: On) -> Self {
         let directories = vec![Directory::Date(Span::Day, None), Directory::Column("text".into())];
-        Self { directories, ..Self::new(Format::JsonLines) }
+        Self { directories, ..Self::new(on, Format::JsonLines) }
     }
 
     /// JSON lines, and a snapshot after every `n` records of the log.
-    fn compacting(n: u64) -> Self {
-        Self { compact_after: n, ..Self::new(Format::JsonLines) }
+    fn compacting(on: On, n: u64) -> Self {
+        Self { compact_after: n, ..Self::new(on, Format::JsonLines) }
     }
 
     fn config(&self) -> FilesConfig {
@@ -44,7 +42,7 @@ impl Place {
             directories: self.directories.clone(),
             open_files: if self.directories.is_empty() { 64 } else { 2 },
             compact_after: self.compact_after,
-            ..FilesConfig::new(self.root.path(), "p", "lake")
+            ..FilesConfig::new(self.ground.root(), "p", "lake")
         }
     }
 
@@ -53,39 +51,56 @@ impl Place {
     }
 
     /// The files that a reader finds: those below no directory that begins with `_`.
-    fn files(&self) -> Vec<PathBuf> {
-        files_below(self.root.path(), &|name| !name.starts_with('_'))
+    fn files(&self) -> Vec<String> {
+        let mut files = self.ground.files();
+        files.retain(|path| !path.split('/').any(|part| part.starts_with('_')));
+        files
     }
 
-    fn log(&self) -> PathBuf {
-        self.root.path().join("_weir/p/lake/id-1/0/log")
+    fn staged(&self) -> Vec<String> {
+        let mut files = self.ground.files();
+        files.retain(|path| path.starts_with("_weir/p/lake/id-1/0/staging/"));
+        files
     }
 
-    fn read(&self, path: &Path) -> Vec<Seen> {
-        let below = path.strip_prefix(self.root.path()).unwrap();
-        let target = below.iter().next().unwrap().to_string_lossy().into_owned();
-        match path.extension().unwrap().to_str().unwrap() {
-            "parquet" => read_parquet(path).iter().flat_map(|rows| seen(&target, rows)).collect(),
-            _ => read_json(path).iter().map(|row| seen_json(&target, row)).collect(),
+    fn read(&self, path: &str) -> Vec<Seen> {
+        let (target, _) = path.split_once('/').unwrap();
+        match path.ends_with(".parquet") {
+            true => self.read_parquet(path).iter().flat_map(|rows| seen(target, rows)).collect(),
+            false => self.read_json(path).iter().map(|row| seen_json(target, row)).collect(),
         }
     }
 
-    fn staged(&self) -> Vec<PathBuf> {
-        files_below(&self.root.path().join("_weir/p/lake/id-1/0/staging"), &|_| true)
+    fn read_parquet(&self, path: &str) -> Vec<RecordBatch> {
+        let bytes = Bytes::from(self.ground.read(path));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+        reader.map(Result::unwrap).collect()
+    }
+
+    fn read_json(&self, path: &str) -> Vec<serde_json::Value> {
+        let text = String::from_utf8(self.ground.read(path)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Changes a file of the log.
+    fn edit(&self, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+        let path = in_log(name);
+        self.ground.write(&path, &change(self.ground.read(&path)));
     }
 }
 
-fn files_below(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let mut files = Vec::new();
-    for entry in entries.map(Result::unwrap).filter(|entry| wanted(&entry.file_name().to_string_lossy())) {
-        match entry.path().is_dir() {
-            true => files.extend(files_below(&entry.path(), wanted)),
-            false => files.push(entry.path()),
-        }
+/// The path of a file of the log.
+fn in_log(name: &str) -> String {
+    format!("_weir/p/lake/id-1/0/log/{name}")
+}
+
+/// The text `from` becomes `to`.
+fn replaced(from: &str, to: &str) -> impl FnOnce(Vec<u8>) -> Vec<u8> {
+    move |text| {
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(from), "{text}");
+        text.replace(from, to).into_bytes()
     }
-    files.sort();
-    files
 }
 
 impl World for Place {
@@ -98,17 +113,6 @@ impl World for Place {
         rows.sort();
         rows
     }
-}
-
-fn read_parquet(path: &Path) -> Vec<RecordBatch> {
-    let file = fs::File::open(path).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
-    reader.map(Result::unwrap).collect()
-}
-
-fn read_json(path: &Path) -> Vec<serde_json::Value> {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn seen(target: &str, rows: &RecordBatch) -> Vec<Seen> {
@@ -124,49 +128,66 @@ fn seen_json(target: &str, row: &serde_json::Value) -> Seen {
     (target.to_owned(), number("weir_offset"), number("weir_index") as i32, text)
 }
 
-#[test]
-fn parquet_files_obey_every_law() {
-    check_laws(|| Place::new(Format::Parquet));
+laws![
+    parquet_files_obey_every_law,
+    json_files_obey_every_law,
+    rows_in_directories_obey_every_law_with_few_files_open,
+    rows_are_found_in_their_directories_and_a_commit_names_all_of_them,
+    a_row_whose_time_is_no_date_is_rejected_in_the_same_commit,
+    files_obey_every_law_with_a_snapshot_after_every_record,
+    a_claimed_file_is_claimed_again,
+    a_lost_answer_is_found_out_from_the_log,
+    a_commit_that_nobody_answers_for_is_unknown_then_resolved_and_tried_again,
+    a_commit_of_unknown_outcome_that_was_overtaken_is_a_conflict,
+    a_record_that_arrives_after_its_owner_gave_up_still_finds_its_files,
+    a_record_that_was_resolved_as_not_committed_cannot_arrive_any_more,
+    what_lower_epochs_left_in_staging_is_removed_and_what_higher_ones_have_is_not,
+    a_released_partition_leaves_nothing_in_staging,
+    a_topic_is_refused_if_another_of_its_name_had_any_partition,
+    a_log_that_cannot_be_read_in_full_is_never_continued,
+    files_that_a_reader_took_away_raise_no_alarm,
+    rows_that_delete_are_rejected_in_the_same_commit,
+    without_provenance_only_dead_letters_tell_where_they_came_from,
+    a_target_can_have_a_format_of_its_own,
+    a_parquet_file_holds_its_row_groups_plan_and_provenance,
+    a_file_is_found_at_the_name_and_with_the_length_its_record_says,
+];
+
+fn parquet_files_obey_every_law(on: On) {
+    check_laws(|| Place::new(on, Format::Parquet));
 }
 
-#[test]
-fn json_files_obey_every_law() {
-    check_laws(|| Place::new(Format::JsonLines));
+fn json_files_obey_every_law(on: On) {
+    check_laws(|| Place::new(on, Format::JsonLines));
 }
 
-#[test]
-fn rows_in_directories_obey_every_law_with_few_files_open() {
-    check_laws(Place::scattered);
+fn rows_in_directories_obey_every_law_with_few_files_open(on: On) {
+    check_laws(|| Place::scattered(on));
 }
 
-#[test]
-fn rows_are_found_in_their_directories_and_a_commit_names_all_of_them() {
-    let directory = Place::scattered();
+fn rows_are_found_in_their_directories_and_a_commit_names_all_of_them(on: On) {
+    let directory = Place::scattered(on);
     let mut owner = Owner::claimed(&directory, 1);
     let staged = owner.sink.write(batch(0, 3)).unwrap();
     assert!(staged.full && staged.rows == 5 && staged.bytes > 0, "{staged:?}");
     assert_eq!(owner.commit(0, 3).unwrap(), Committed::Done);
-    let below = |path: PathBuf| {
-        let path = path.strip_prefix(directory.root.path()).unwrap().parent().unwrap().to_owned();
-        path.to_str().unwrap().to_owned()
-    };
-    let found: Vec<_> = directory.files().into_iter().map(below).collect();
+    let files = directory.files();
+    let found: Vec<_> = files.iter().map(|path| path.rsplit_once('/').unwrap().0).collect();
     let expected = ["a", "a", "a", "b", "b"].iter().zip(["a0", "a1", "a2", "b0", "b2"]);
     let expected: Vec<_> =
         expected.map(|(target, text)| format!("{target}/dt={NOTHING}/text={text}")).collect();
     assert_eq!(found, expected);
-    let text = fs::read(directory.log().join("00000000000000000002.json")).unwrap();
+    let text = directory.ground.read(&in_log("00000000000000000002.json"));
     let (_, record::Record::Commit(record)) = record::from_text(&text).unwrap() else { panic!("a commit") };
-    let mut named: Vec<_> = record.files.iter().map(|file| directory.root.path().join(&file.path)).collect();
+    let mut named: Vec<_> = record.files.iter().map(|file| file.path.clone()).collect();
     named.sort();
     assert_eq!(named, directory.files());
     assert!(!owner.sink.write(batch(3, 4)).unwrap().full, "the commit made room");
 }
 
-#[test]
-fn a_row_whose_time_is_no_date_is_rejected_in_the_same_commit() {
+fn a_row_whose_time_is_no_date_is_rejected_in_the_same_commit(on: On) {
     let directory =
-        Place { directories: vec![Directory::Date(Span::Day, None)], ..Place::new(Format::JsonLines) };
+        Place { directories: vec![Directory::Date(Span::Day, None)], ..Place::new(on, Format::JsonLines) };
     let mut owner = Owner::claimed(&directory, 1);
     let times = vec![1_795_413_600_000, 1_000_000_000_000_000_000, -1].into();
     let rows = Part { timestamps: times, ..part("a", vec![0, 1, 2], 0) };
@@ -176,21 +197,19 @@ fn a_row_whose_time_is_no_date_is_rejected_in_the_same_commit() {
     let row = |o: i64| ("a".to_owned(), o, 0, format!("a{o}"));
     assert_eq!(directory.visible(), [row(0), row(2), (REJECTS.to_owned(), 1, 0, String::new())]);
     let files = directory.files();
-    let places: Vec<_> =
-        files.iter().map(|path| path.parent().unwrap().file_name().unwrap().to_str().unwrap()).collect();
+    let places: Vec<_> = files.iter().map(|path| path.rsplit('/').nth(1).unwrap()).collect();
     assert_eq!(places, ["dt=2026-11-23", &*format!("dt={NOTHING}"), REJECTS]);
-    let rejected = &read_json(&files[2])[0];
+    let rejected = &directory.read_json(&files[2])[0];
     assert_eq!(rejected["error"], "the timestamp 1000000000000000000 ms is not in the years 1 to 9999");
 }
 
-#[test]
-fn files_obey_every_law_with_a_snapshot_after_every_record() {
-    check_laws(|| Place::compacting(1));
+fn files_obey_every_law_with_a_snapshot_after_every_record(on: On) {
+    check_laws(|| Place::compacting(on, 1));
 }
 
 /// An owner on a disk whose puts can be made to fail.
 fn on_faulty_disk(directory: &Place) -> (Owner, Arc<Faulty>, Arc<Tally>) {
-    let disk = Arc::new(Faulty::new(LocalStorage::open(directory.root.path()).unwrap()));
+    let disk = Arc::new(Faulty::new(directory.ground.storage()));
     let sink = FilesSink::with_storage(directory.config(), disk.clone()).unwrap();
     let tally = sink.tally();
     let mut owner = Owner { sink: Box::new(sink), claim: conformance::claim(1) };
@@ -198,9 +217,8 @@ fn on_faulty_disk(directory: &Place) -> (Owner, Arc<Faulty>, Arc<Tally>) {
     (owner, disk, tally)
 }
 
-#[test]
-fn a_claimed_file_is_claimed_again() {
-    let directory = Place::new(Format::JsonLines);
+fn a_claimed_file_is_claimed_again(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let input = Some(crate::sink::state::Input { path: "a".into(), length: 1, digest: "d".into() });
     for generation in [1, 2, 3] {
         let mut owner = Owner::new(&directory, generation);
@@ -211,9 +229,8 @@ fn a_claimed_file_is_claimed_again() {
     assert!(text.starts_with("E_INPUT_CHANGED"), "{text}");
 }
 
-#[test]
-fn a_lost_answer_is_found_out_from_the_log() {
-    let directory = Place::new(Format::JsonLines);
+fn a_lost_answer_is_found_out_from_the_log(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let (mut owner, disk, tally) = on_faulty_disk(&directory);
     disk.lose(Loss::Answer);
     owner.deliver(0, 3);
@@ -227,9 +244,8 @@ fn a_lost_answer_is_found_out_from_the_log() {
     assert_eq!(owner.claim().unwrap().next, Offset::new(5));
 }
 
-#[test]
-fn a_commit_that_nobody_answers_for_is_unknown_then_resolved_and_tried_again() {
-    let directory = Place::new(Format::JsonLines);
+fn a_commit_that_nobody_answers_for_is_unknown_then_resolved_and_tried_again(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     let request = conformance::commit(0, 3);
@@ -242,9 +258,8 @@ fn a_commit_that_nobody_answers_for_is_unknown_then_resolved_and_tried_again() {
     assert_eq!(directory.visible(), delivered(0, 3));
 }
 
-#[test]
-fn a_commit_of_unknown_outcome_that_was_overtaken_is_a_conflict() {
-    let directory = Place::new(Format::JsonLines);
+fn a_commit_of_unknown_outcome_that_was_overtaken_is_a_conflict(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     let request = conformance::commit(0, 3);
@@ -258,9 +273,8 @@ fn a_commit_of_unknown_outcome_that_was_overtaken_is_a_conflict() {
     assert_eq!(directory.visible(), delivered(0, 2));
 }
 
-#[test]
-fn a_record_that_arrives_after_its_owner_gave_up_still_finds_its_files() {
-    let directory = Place::new(Format::JsonLines);
+fn a_record_that_arrives_after_its_owner_gave_up_still_finds_its_files(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     disk.lose(Loss::Late);
@@ -271,9 +285,8 @@ fn a_record_that_arrives_after_its_owner_gave_up_still_finds_its_files() {
     assert_eq!(directory.visible(), delivered(0, 3));
 }
 
-#[test]
-fn a_record_that_was_resolved_as_not_committed_cannot_arrive_any_more() {
-    let directory = Place::new(Format::JsonLines);
+fn a_record_that_was_resolved_as_not_committed_cannot_arrive_any_more(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     let request = conformance::commit(0, 3);
@@ -284,50 +297,49 @@ fn a_record_that_was_resolved_as_not_committed_cannot_arrive_any_more() {
     assert_eq!(Owner::new(&directory, 2).claim().unwrap().next, Offset::ZERO);
 }
 
-#[test]
-fn what_lower_epochs_left_in_staging_is_removed_and_what_higher_ones_have_is_not() {
-    let directory = Place::new(Format::JsonLines);
+fn what_lower_epochs_left_in_staging_is_removed_and_what_higher_ones_have_is_not(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let mut first = Owner::claimed(&directory, 1);
     first.write(0, 3).unwrap();
+    let left = format!("_weir/p/lake/id-1/0/staging/0-1-{}/left", first.claim.owner.short());
+    directory.ground.write(&left, b"half a file");
     std::mem::forget(first);
-    assert_eq!(directory.staged().len(), 2);
+    assert!(directory.staged().contains(&left));
     let mut second = Owner::claimed(&directory, 2);
-    assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+    assert_eq!(directory.staged(), [""; 0]);
     second.write(0, 3).unwrap();
     assert!(Owner::new(&directory, 1).claim().is_err());
     assert_eq!(second.commit(0, 3).unwrap(), Committed::Done);
     assert_eq!(directory.visible(), delivered(0, 3));
 }
 
-#[test]
-fn a_released_partition_leaves_nothing_in_staging() {
-    let directory = Place::new(Format::Parquet);
+fn a_released_partition_leaves_nothing_in_staging(on: On) {
+    let directory = Place::new(on, Format::Parquet);
     let mut owner = Owner::claimed(&directory, 1);
     owner.write(0, 3).unwrap();
     owner.sink.release(&at());
-    assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+    assert_eq!(directory.staged(), [""; 0]);
 }
 
 #[test]
 fn files_that_could_not_be_completed_are_not_committed_in_part_and_leave_nothing_in_staging() {
     for lost in [0, 1] {
-        let directory = Place::new(Format::JsonLines);
+        let directory = Place::new(On::Disk, Format::JsonLines);
         let mut owner = Owner::claimed(&directory, 1);
         owner.write(0, 3).unwrap();
-        fs::remove_file(&directory.staged()[lost]).unwrap();
+        directory.ground.remove(&directory.staged()[lost]);
         for _ in 0..2 {
             let error = owner.commit(0, 3).unwrap_err();
             assert!(matches!(error, Error::Transient(_)), "{error}");
         }
         owner.sink.release(&at());
-        assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+        assert_eq!(directory.staged(), [""; 0]);
         assert_eq!(directory.visible(), []);
     }
 }
 
-#[test]
-fn a_topic_is_refused_if_another_of_its_name_had_any_partition() {
-    let directory = Place::new(Format::JsonLines);
+fn a_topic_is_refused_if_another_of_its_name_had_any_partition(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let mut first = Owner::new(&directory, 1);
     first.claim.at.partition = 3;
     first.claim().unwrap();
@@ -343,46 +355,44 @@ fn a_topic_is_refused_if_another_of_its_name_had_any_partition() {
 }
 
 /// What a claim says to a log that `damage` was done to.
-fn check_damage(damage: impl FnOnce(&Path), code: &str, names: &str) {
-    let directory = Place::new(Format::JsonLines);
+fn check_damage(on: On, damage: impl FnOnce(&Place), code: &str, names: &str) {
+    let directory = Place::new(on, Format::JsonLines);
     Owner::claimed(&directory, 1).deliver(0, 3);
-    damage(&directory.log());
+    damage(&directory);
     let text = permanent(Owner::new(&directory, 2).claim().unwrap_err());
     assert!(text.starts_with(code) && text.contains(names), "{text}");
     assert_eq!(directory.visible(), delivered(0, 3));
 }
 
-#[test]
-fn a_log_that_cannot_be_read_in_full_is_never_continued() {
+fn a_log_that_cannot_be_read_in_full_is_never_continued(on: On) {
     const FIRST: &str = "00000000000000000000.json";
     const SECOND: &str = "00000000000000000001.json";
     const THIRD: &str = "00000000000000000002.json";
     let edit = |name: &'static str, from: &'static str, to: &'static str| {
-        move |log: &Path| {
-            let text = fs::read_to_string(log.join(name)).unwrap();
-            assert!(text.contains(from), "{text}");
-            fs::write(log.join(name), text.replace(from, to)).unwrap();
-        }
+        move |place: &Place| place.edit(name, replaced(from, to))
     };
-    check_damage(|log| fs::remove_file(log.join(SECOND)).unwrap(), "E_LOG_CORRUPT", SECOND);
-    check_damage(|log| fs::remove_file(log.join(FIRST)).unwrap(), "E_LOG_CORRUPT", FIRST);
-    check_damage(|log| fs::write(log.join(THIRD), "").unwrap(), "E_LOG_CORRUPT", THIRD);
-    check_damage(|log| fs::write(log.join(THIRD), "{\"version\":1}").unwrap(), "E_LOG_CORRUPT", THIRD);
-    check_damage(edit(THIRD, "\"end\":3", "\"end\":4"), "E_LOG_CORRUPT", THIRD);
-    check_damage(edit(THIRD, "{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", THIRD);
+    let remove = |name: &'static str| move |place: &Place| place.ground.remove(&in_log(name));
+    let write = |name: &'static str, text: &'static str| {
+        move |place: &Place| place.ground.write(&in_log(name), text.as_bytes())
+    };
+    check_damage(on, remove(SECOND), "E_LOG_CORRUPT", SECOND);
+    check_damage(on, remove(FIRST), "E_LOG_CORRUPT", FIRST);
+    check_damage(on, write(THIRD, ""), "E_LOG_CORRUPT", THIRD);
+    check_damage(on, write(THIRD, "{\"version\":1}"), "E_LOG_CORRUPT", THIRD);
+    check_damage(on, edit(THIRD, "\"end\":3", "\"end\":4"), "E_LOG_CORRUPT", THIRD);
+    check_damage(on, edit(THIRD, "{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", THIRD);
     let unknown = "00000000000000000001.sum.json";
-    check_damage(|log| fs::write(log.join(unknown), "{}").unwrap(), "E_LOG_NEWER", unknown);
-    let twice =
-        |log: &Path| assert!(fs::copy(log.join(THIRD), log.join("00000000000000000003.json")).is_ok());
-    check_damage(twice, "E_LOG_CORRUPT", "00000000000000000003.json");
+    check_damage(on, write(unknown, "{}"), "E_LOG_NEWER", unknown);
+    let fourth = "00000000000000000003.json";
+    let twice = |place: &Place| place.ground.write(&in_log(fourth), &place.ground.read(&in_log(THIRD)));
+    check_damage(on, twice, "E_LOG_CORRUPT", fourth);
 }
 
-#[test]
-fn files_that_a_reader_took_away_raise_no_alarm() {
-    let directory = Place::new(Format::JsonLines);
+fn files_that_a_reader_took_away_raise_no_alarm(on: On) {
+    let directory = Place::new(on, Format::JsonLines);
     let mut first = Owner::claimed(&directory, 1);
     first.deliver(0, 3);
-    directory.files().iter().for_each(|path| fs::remove_file(path).unwrap());
+    directory.files().iter().for_each(|path| directory.ground.remove(path));
     first.deliver(3, 4);
     let sink = directory.open();
     let tally = sink.tally();
@@ -391,9 +401,8 @@ fn files_that_a_reader_took_away_raise_no_alarm() {
     assert_eq!((tally.roll_unverified.get(), tally.rolled_forward.get()), (0, 0));
 }
 
-#[test]
-fn rows_that_delete_are_rejected_in_the_same_commit() {
-    let directory = Place::new(Format::Parquet);
+fn rows_that_delete_are_rejected_in_the_same_commit(on: On) {
+    let directory = Place::new(on, Format::Parquet);
     let mut owner = Owner::claimed(&directory, 1);
     let rows = conformance::deleting(part("a", vec![0, 1, 2], 0), &[false, true, false]);
     let staged = owner.sink.write(RoutedBatch { parts: vec![rows], ..batch(0, 3) }).unwrap();
@@ -403,49 +412,46 @@ fn rows_that_delete_are_rejected_in_the_same_commit() {
     let row = |o: i64| ("a".to_owned(), o, 0, format!("a{o}"));
     let rejected = (REJECTS.to_owned(), 1, 0, String::new());
     assert_eq!(directory.visible(), [row(0), row(2), rejected]);
-    let path = directory.files().into_iter().find(|path| path.extension().unwrap() == "jsonl").unwrap();
+    let path = directory.files().into_iter().find(|path| path.ends_with(".jsonl")).unwrap();
     let expected = serde_json::json!({
         "target": "a", "route": "to-a", "error": "a file cannot delete a row", "row": {"text": "a1", "number": 1},
         "weir_topic": "customers", "weir_partition": 0, "weir_offset": 1, "weir_index": 0, "weir_plan": 7,
     });
-    assert_eq!(read_json(&path), [expected]);
+    assert_eq!(directory.read_json(&path), [expected]);
 }
 
-#[test]
-fn without_provenance_only_dead_letters_tell_where_they_came_from() {
-    let directory = Place::new(Format::Parquet);
+fn without_provenance_only_dead_letters_tell_where_they_came_from(on: On) {
+    let directory = Place::new(on, Format::Parquet);
     let config = FilesConfig { provenance: false, ..directory.config() };
     let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
     owner.claim().unwrap();
     let dead = Part { route: crate::route::DEAD_LETTERS.into(), ..part("dead", vec![1], 0) };
     owner.sink.write(RoutedBatch { parts: vec![part("a", vec![0], 0), dead], ..batch(0, 2) }).unwrap();
     assert_eq!(owner.commit(0, 2).unwrap(), Committed::Done);
-    let columns = |i: usize| read_parquet(&directory.files()[i])[0].num_columns();
+    let columns = |i: usize| directory.read_parquet(&directory.files()[i])[0].num_columns();
     assert_eq!((columns(0), columns(1)), (2, 7));
 }
 
-#[test]
-fn a_target_can_have_a_format_of_its_own() {
-    let directory = Place::new(Format::Parquet);
+fn a_target_can_have_a_format_of_its_own(on: On) {
+    let directory = Place::new(on, Format::Parquet);
     let config = FilesConfig { formats: [("b".into(), Format::JsonLines)].into(), ..directory.config() };
     let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
     owner.claim().unwrap();
     owner.deliver(0, 3);
     assert_eq!(directory.visible(), delivered(0, 3));
     let files = directory.files();
-    let endings: Vec<_> = files.iter().map(|path| path.extension().unwrap().to_str().unwrap()).collect();
+    let endings: Vec<_> = files.iter().map(|path| path.rsplit_once('.').unwrap().1).collect();
     assert_eq!(endings, ["parquet", "jsonl"]);
 }
 
-#[test]
-fn a_parquet_file_holds_its_row_groups_plan_and_provenance() {
-    let directory = Place::new(Format::Parquet);
+fn a_parquet_file_holds_its_row_groups_plan_and_provenance(on: On) {
+    let directory = Place::new(on, Format::Parquet);
     let config = FilesConfig { row_group_rows: 10, ..directory.config() };
     let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
     owner.claim().unwrap();
     owner.deliver(0, 25);
-    let file = fs::File::open(&directory.files()[0]).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let bytes = Bytes::from(directory.ground.read(&directory.files()[0]));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let notes = reader.metadata().file_metadata().key_value_metadata().unwrap();
     let note = |key: &str| notes.iter().find(|note| note.key == key).and_then(|note| note.value.clone());
     assert_eq!(note("weir.plan").as_deref(), Some("7"));
@@ -456,18 +462,17 @@ fn a_parquet_file_holds_its_row_groups_plan_and_provenance() {
     assert_eq!(names, [&["text", "number"][..], &own].concat());
 }
 
-#[test]
-fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
-    let directory = Place::new(Format::Parquet);
+fn a_file_is_found_at_the_name_and_with_the_length_its_record_says(on: On) {
+    let directory = Place::new(on, Format::Parquet);
     Owner::claimed(&directory, 1).deliver(0, 5);
-    let text = fs::read(directory.log().join("00000000000000000002.json")).unwrap();
+    let text = directory.ground.read(&in_log("00000000000000000002.json"));
     let (_, record) = record::from_text::<record::Record>(&text).unwrap();
     let record::Record::Commit(record) = record else { panic!("{record:?}") };
     let mut paths = Vec::new();
     for file in &record.files {
-        let bytes = fs::read(directory.root.path().join(&file.path)).unwrap();
+        let bytes = directory.ground.read(&file.path);
         assert_eq!((bytes.len() as u64, crc32fast::hash(&bytes)), (file.length, file.crc32));
-        paths.push(directory.root.path().join(&file.path));
+        paths.push(file.path.clone());
     }
     assert_eq!(paths, directory.files());
     assert_eq!(record.files.iter().map(|file| file.rows).sum::<u64>(), 8);
@@ -475,6 +480,7 @@ fn a_file_is_found_at_the_name_and_with_the_length_its_record_says() {
 
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod ground;
 mod interleavings;
 mod protocol;
 mod snapshots;

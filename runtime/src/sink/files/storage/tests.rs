@@ -20,17 +20,17 @@ pub(crate) enum Loss {
     Snapshot,
 }
 
-/// A local disk whose publishing of records can be made to fail, once.
+/// A storage whose publishing of records can be made to fail, once.
 #[derive(Debug)]
 pub(crate) struct Faulty {
-    disk: LocalStorage,
+    disk: std::sync::Arc<dyn Storage>,
     next: std::sync::Mutex<Option<Loss>>,
     silent: AtomicU32,
     late: std::sync::Mutex<Option<(String, String)>>,
 }
 
 impl Faulty {
-    pub(crate) fn new(disk: LocalStorage) -> Self {
+    pub(crate) fn new(disk: std::sync::Arc<dyn Storage>) -> Self {
         Self {
             disk,
             next: std::sync::Mutex::default(),

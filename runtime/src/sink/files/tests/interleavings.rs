@@ -109,7 +109,7 @@ proptest! {
         ops in prop::collection::vec(op(), 1..40),
         compact_after in 1..6u64,
     ) {
-        let (directory, store) = (Place::compacting(compact_after), MemoryStore::default());
+        let (directory, store) = (Place::compacting(On::Disk, compact_after), MemoryStore::default());
         let mut processes: Vec<_> = (0..PROCESSES).map(|_| Twins::start(&directory, &store)).collect();
         for (id, op) in ops.into_iter().enumerate() {
             match op {

@@ -3,12 +3,22 @@
 use super::*;
 use crate::sink::state::Epoch;
 
+laws![
+    a_log_is_as_long_as_two_snapshots_and_the_records_since_the_newest,
+    a_claim_reads_the_same_from_a_snapshot_as_from_every_record,
+    claims_alone_make_a_log_no_longer_than_commits_do,
+    another_topic_of_the_name_is_refused_after_its_first_record_is_gone,
+    a_snapshot_that_cannot_be_read_in_full_is_refused_and_no_older_one_taken_for_it,
+    a_record_put_where_a_snapshot_covers_everything_does_not_count_and_is_taken_back,
+    a_record_left_where_a_snapshot_covers_everything_is_never_rolled_forward,
+    a_commit_of_unknown_outcome_whose_number_was_deleted_is_a_conflict,
+    a_snapshot_that_could_not_be_put_deletes_nothing_and_fails_no_commit,
+];
+
 /// The names in the log, sorted.
 fn log(directory: &Place) -> Vec<String> {
-    let names = fs::read_dir(directory.log()).unwrap().map(|entry| entry.unwrap().file_name());
-    let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
+    let files = directory.ground.files();
+    files.iter().filter_map(|path| path.strip_prefix(&in_log("")).map(str::to_owned)).collect()
 }
 
 fn record(n: u64) -> String {
@@ -31,9 +41,8 @@ fn deliver_each(owner: &mut Owner, start: i64, end: i64) {
     (start..end).for_each(|offset| owner.deliver(offset, offset + 1));
 }
 
-#[test]
-fn a_log_is_as_long_as_two_snapshots_and_the_records_since_the_newest() {
-    let directory = Place::compacting(4);
+fn a_log_is_as_long_as_two_snapshots_and_the_records_since_the_newest(on: On) {
+    let directory = Place::compacting(on, 4);
     let (mut owner, tally) = counted(&directory, 1);
     owner.claim().unwrap();
     // The first records are the beginning and the claim.
@@ -47,10 +56,9 @@ fn a_log_is_as_long_as_two_snapshots_and_the_records_since_the_newest() {
     assert_eq!(directory.visible().len(), delivered(0, 11).len());
 }
 
-#[test]
-fn a_claim_reads_the_same_from_a_snapshot_as_from_every_record() {
-    let all = Place::new(Format::JsonLines);
-    let compacted = Place::compacting(3);
+fn a_claim_reads_the_same_from_a_snapshot_as_from_every_record(on: On) {
+    let all = Place::new(on, Format::JsonLines);
+    let compacted = Place::compacting(on, 3);
     let [mut kept, mut short] = [&all, &compacted].map(|directory| Owner::new(directory, 1));
     short.claim = kept.claim.clone();
     let mut commits = Vec::new();
@@ -69,18 +77,16 @@ fn a_claim_reads_the_same_from_a_snapshot_as_from_every_record() {
     assert_eq!(short.counters.records_in, 8);
 }
 
-#[test]
-fn claims_alone_make_a_log_no_longer_than_commits_do() {
-    let directory = Place::compacting(5);
+fn claims_alone_make_a_log_no_longer_than_commits_do(on: On) {
+    let directory = Place::compacting(on, 5);
     for generation in 1..40 {
         Owner::claimed(&directory, generation);
         assert!(log(&directory).len() <= 7, "{:?}", log(&directory));
     }
 }
 
-#[test]
-fn another_topic_of_the_name_is_refused_after_its_first_record_is_gone() {
-    let directory = Place::compacting(1);
+fn another_topic_of_the_name_is_refused_after_its_first_record_is_gone(on: On) {
+    let directory = Place::compacting(on, 1);
     deliver_each(&mut Owner::claimed(&directory, 1), 0, 3);
     assert!(!log(&directory).contains(&record(0)));
     let mut other = Owner::new(&directory, 2);
@@ -90,58 +96,50 @@ fn another_topic_of_the_name_is_refused_after_its_first_record_is_gone() {
 }
 
 /// What a claim says to a log of two snapshots and a record that `damage` was done to.
-fn check_damage(damage: impl FnOnce(&Path), code: &str, names: &str) {
-    let directory = Place::compacting(3);
+fn check_damage(on: On, damage: impl FnOnce(&Place), code: &str, names: &str) {
+    let directory = Place::compacting(on, 3);
     deliver_each(&mut Owner::claimed(&directory, 1), 0, 5);
     assert_eq!(log(&directory), [snapshot(2), record(5), snapshot(5), record(6)]);
-    damage(&directory.log());
+    damage(&directory);
     let text = permanent(Owner::new(&directory, 2).claim().unwrap_err());
     assert!(text.starts_with(code) && text.contains(names), "{text}");
     assert_eq!(directory.visible().len(), delivered(0, 5).len());
 }
 
-#[test]
-fn a_snapshot_that_cannot_be_read_in_full_is_refused_and_no_older_one_taken_for_it() {
+fn a_snapshot_that_cannot_be_read_in_full_is_refused_and_no_older_one_taken_for_it(on: On) {
     let newest = snapshot(5);
     let edit = |from: &'static str, to: &'static str| {
-        move |log: &Path| {
-            let text = fs::read_to_string(log.join(snapshot(5))).unwrap();
-            assert!(text.contains(from), "{text}");
-            fs::write(log.join(snapshot(5)), text.replace(from, to)).unwrap();
-        }
+        move |place: &Place| place.edit(&snapshot(5), replaced(from, to))
     };
     let cut_to = |length: usize| {
-        move |log: &Path| {
-            let text = fs::read(log.join(snapshot(5))).unwrap();
-            fs::write(log.join(snapshot(5)), &text[..length]).unwrap();
+        move |place: &Place| {
+            place.edit(&snapshot(5), |mut text| {
+                text.truncate(length);
+                text
+            });
         }
     };
+    let copy = |from: String, to: String| {
+        move |place: &Place| place.ground.write(&in_log(&to), &place.ground.read(&in_log(&from)))
+    };
     for length in [0, 1, 40, 200] {
-        check_damage(cut_to(length), "E_LOG_CORRUPT", &newest);
+        check_damage(on, cut_to(length), "E_LOG_CORRUPT", &newest);
     }
-    check_damage(edit("\"next\":4", "\"next\":3"), "E_LOG_CORRUPT", &newest);
-    check_damage(edit("{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", &newest);
-    check_damage(
-        |log| assert!(fs::copy(log.join(snapshot(2)), log.join(snapshot(5))).is_ok()),
-        "E_LOG_CORRUPT",
-        &newest,
-    );
-    check_damage(
-        |log| assert!(fs::copy(log.join(record(5)), log.join(snapshot(5))).is_ok()),
-        "E_LOG_CORRUPT",
-        &newest,
-    );
-    check_damage(|log| fs::remove_file(log.join(snapshot(5))).unwrap(), "E_LOG_CORRUPT", &record(3));
-    check_damage(
-        |log| fs::rename(log.join(record(6)), log.join(record(7))).unwrap(),
-        "E_LOG_CORRUPT",
-        &record(6),
-    );
+    check_damage(on, edit("\"next\":4", "\"next\":3"), "E_LOG_CORRUPT", &newest);
+    check_damage(on, edit("{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", &newest);
+    check_damage(on, copy(snapshot(2), snapshot(5)), "E_LOG_CORRUPT", &newest);
+    check_damage(on, copy(record(5), snapshot(5)), "E_LOG_CORRUPT", &newest);
+    let remove = |name: String| move |place: &Place| place.ground.remove(&in_log(&name));
+    check_damage(on, remove(snapshot(5)), "E_LOG_CORRUPT", &record(3));
+    let moved = |place: &Place| {
+        copy(record(6), record(7))(place);
+        remove(record(6))(place);
+    };
+    check_damage(on, moved, "E_LOG_CORRUPT", &record(6));
 }
 
-#[test]
-fn a_record_put_where_a_snapshot_covers_everything_does_not_count_and_is_taken_back() {
-    let directory = Place::compacting(1);
+fn a_record_put_where_a_snapshot_covers_everything_does_not_count_and_is_taken_back(on: On) {
+    let directory = Place::compacting(on, 1);
     let (mut first, tally) = counted(&directory, 1);
     first.claim().unwrap();
     // The number at which the first owner is to put its commit is taken, and deleted again.
@@ -162,17 +160,13 @@ fn a_record_put_where_a_snapshot_covers_everything_does_not_count_and_is_taken_b
 }
 
 /// The owner before the third puts a record where everything is covered, and dies before it can take it back.
-#[test]
-fn a_record_left_where_a_snapshot_covers_everything_is_never_rolled_forward() {
-    let directory = Place::compacting(1);
+fn a_record_left_where_a_snapshot_covers_everything_is_never_rolled_forward(on: On) {
+    let directory = Place::compacting(on, 1);
     let mut second = Owner::claimed(&directory, 1);
     deliver_each(&mut second, 0, 2);
     let staged = "_weir/p/lake/id-1/0/staging/0-1-00000000/left";
     let path = "a/left.jsonl";
-    let storage = LocalStorage::open(directory.root.path()).unwrap();
-    let mut file = storage::Storage::create(&storage, staged).unwrap();
-    std::io::Write::write_all(&mut file, b"{}\n").unwrap();
-    file.close().unwrap();
+    directory.ground.write(staged, b"{}\n");
     let file = record::StoredFile {
         target: "a".into(),
         route: "to-a".into(),
@@ -190,19 +184,18 @@ fn a_record_left_where_a_snapshot_covers_everything_is_never_rolled_forward() {
         rolled: 0,
     });
     let text = record::to_text(&left, crate::sink::state::Nonce::random());
-    fs::write(directory.log().join(record(2)), text).unwrap();
+    directory.ground.write(&in_log(&record(2)), &text);
 
     let (mut third, tally) = counted(&directory, 2);
     assert_eq!(third.claim().unwrap().next, Offset::new(2));
     assert_eq!(tally.rolled_forward.get(), 0);
-    assert!(!directory.root.path().join(path).exists());
+    assert!(!directory.ground.files().contains(&path.to_owned()));
     assert!(!log(&directory).contains(&record(2)));
-    assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+    assert_eq!(directory.staged(), [""; 0]);
 }
 
-#[test]
-fn a_commit_of_unknown_outcome_whose_number_was_deleted_is_a_conflict() {
-    let directory = Place::compacting(1);
+fn a_commit_of_unknown_outcome_whose_number_was_deleted_is_a_conflict(on: On) {
+    let directory = Place::compacting(on, 1);
     let (mut owner, disk, _) = on_faulty_disk(&directory);
     owner.write(0, 3).unwrap();
     let request = conformance::commit(0, 3);
@@ -215,9 +208,8 @@ fn a_commit_of_unknown_outcome_whose_number_was_deleted_is_a_conflict() {
     assert_eq!(directory.visible().len(), delivered(0, 2).len());
 }
 
-#[test]
-fn a_snapshot_that_could_not_be_put_deletes_nothing_and_fails_no_commit() {
-    let directory = Place::compacting(2);
+fn a_snapshot_that_could_not_be_put_deletes_nothing_and_fails_no_commit(on: On) {
+    let directory = Place::compacting(on, 2);
     let (mut owner, disk, tally) = on_faulty_disk(&directory);
     assert_eq!(tally.snapshots.get(), 1);
     owner.deliver(0, 1);
@@ -228,14 +220,13 @@ fn a_snapshot_that_could_not_be_put_deletes_nothing_and_fails_no_commit() {
     assert_eq!(log(&directory), [record(1), snapshot(1), record(2), record(3)]);
     owner.deliver(2, 3);
     assert_eq!(log(&directory), [snapshot(1), record(4), snapshot(4)]);
-    assert_eq!(directory.staged(), Vec::<PathBuf>::new());
+    assert_eq!(directory.staged(), [""; 0]);
 }
 
 /// A log of `n` records that was never compacted: the beginning, a claim, commits without rows.
 fn long_log(directory: &Place, n: u64) {
     let claim = conformance::claim(1);
     let (epoch, owner) = (claim.epoch, claim.owner);
-    fs::create_dir_all(directory.log()).unwrap();
     for at in 0..n {
         let written = match at {
             0 => record::Record::Init { state: SinkState::init(&claim, Offset::ZERO) },
@@ -249,14 +240,14 @@ fn long_log(directory: &Place, n: u64) {
             }),
         };
         let text = record::to_text(&written, crate::sink::state::Nonce::random());
-        fs::write(directory.log().join(record(at)), text).unwrap();
+        directory.ground.write(&in_log(&record(at)), &text);
     }
 }
 
 #[test]
 fn a_log_of_ten_thousand_records_is_read_in_full_and_then_compacted() {
     const RECORDS: u64 = 10_000;
-    let directory = Place::compacting(100);
+    let directory = Place::compacting(On::Disk, 100);
     long_log(&directory, RECORDS);
     let state = Owner::new(&directory, 2).claim().unwrap();
     assert_eq!(state.next, Offset::new(RECORDS as i64 - 2));

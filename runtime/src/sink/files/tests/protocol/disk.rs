@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::truth::Truth;
 use crate::seeds::Random;
-use crate::sink::files::storage::{StagedFile, Storage};
+use crate::sink::files::storage::{Closing, StagedFile, Storage};
 
 /// How many processes there are at once.
 pub(super) const PROCESSES: usize = 3;
@@ -363,14 +363,14 @@ impl Write for Open {
 }
 
 impl StagedFile for Open {
-    fn close(self: Box<Self>) -> io::Result<()> {
+    fn close(self: Box<Self>) -> io::Result<Box<dyn Closing>> {
         let Self { seat, path, bytes } = *self;
         seat.request(|shared| {
             // An open file that was removed can be written to the end, in vain.
             if let Some(file) = shared.files.files.get_mut(&path) {
                 file.1 = bytes.into();
             }
-            Ok(())
+            Ok(Box::new(()) as _)
         })
     }
 }

@@ -1,0 +1,93 @@
+//! Where a pipeline writes down its decisions, and keeps the bytes that they name: in its state directory where records
+//! come from files, in topics where they come from Kafka. It decides nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::Result;
+
+use crate::kafka::Cluster;
+use crate::plan::files::FileLog;
+use crate::plan::kafka::{KafkaLog, KafkaStore};
+use crate::plan::store::{FileStore, Store};
+use crate::plan::{Entry, Error, History, PlanLog};
+
+use super::StateDir;
+
+/// The plan log, for all threads of this process, and what it adds up to as far as it was read.
+#[derive(Clone)]
+pub(super) struct SharedLog(Arc<Mutex<Inner>>);
+
+pub(super) struct Inner {
+    pub(super) history: History,
+    pub(super) log: Box<dyn PlanLog>,
+}
+
+impl SharedLog {
+    /// In files of the state directory.
+    pub(super) fn in_files(state: &StateDir) -> Result<Self> {
+        Self::read(Box::new(FileLog::open(state.plans())?))
+    }
+
+    /// In a topic.
+    pub(super) fn in_kafka(cluster: &Cluster, pipeline: &str) -> Result<Self> {
+        Self::read(Box::new(KafkaLog::open(cluster, pipeline)?))
+    }
+
+    fn read(mut log: Box<dyn PlanLog>) -> Result<Self> {
+        let mut history = History::default();
+        history.catch_up(log.as_mut())?;
+        Ok(Self(Arc::new(Mutex::new(Inner { history, log }))))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("nobody panics with the log in hand")
+    }
+}
+
+impl PlanLog for SharedLog {
+    fn read(&mut self, from: u64) -> Result<Vec<(u64, Entry)>, Error> {
+        self.lock().log.read(from)
+    }
+
+    fn put(&mut self, at: u64, entry: &Entry) -> Result<bool, Error> {
+        self.lock().log.put(at, entry)
+    }
+}
+
+/// Bytes in a topic, of which this host keeps a copy.
+#[derive(Debug)]
+pub(super) struct Cached {
+    cluster: Cluster,
+    pipeline: String,
+    copy: FileStore,
+}
+
+impl Cached {
+    /// `copy` may be shared by processes, since nothing in it ever changes.
+    pub(super) fn new(cluster: &Cluster, pipeline: &str, copy: FileStore) -> Self {
+        Self { cluster: cluster.clone(), pipeline: pipeline.to_owned(), copy }
+    }
+
+    /// Opened when it is needed, which it rarely is.
+    fn shared(&self) -> Result<KafkaStore, Error> {
+        KafkaStore::open(&self.cluster, &self.pipeline)
+    }
+}
+
+impl Store for Cached {
+    fn put(&self, bytes: &[u8]) -> Result<Arc<str>, Error> {
+        self.shared()?.put(bytes)?;
+        self.copy.put(bytes)
+    }
+
+    fn get(&self, digest: &str) -> Result<Vec<u8>, Error> {
+        match self.copy.get(digest) {
+            Err(Error::Store { .. }) => {
+                let bytes = self.shared()?.get(digest)?;
+                self.copy.put(&bytes)?;
+                Ok(bytes)
+            }
+            found => found,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Topics of Kafka as the source of a pipeline: where its partitions begin, which is written down before it is used. It
+//! reads no record.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::Options;
+use super::logs::SharedLog;
+use crate::budget::Budget;
+use crate::config::{KafkaSource as Configured, PipelineConfig, Secret, StartAt};
+use crate::kafka::{Cluster, topics::From};
+use crate::offset::{Offset, TopicPartition};
+use crate::plan::{self, Entry, History, InputPartition, PartitionStart};
+use crate::sink::state::Start;
+use crate::source::Error;
+use crate::source::kafka::{KafkaSettings, KafkaSource, Starts};
+
+/// The cluster that a source reads.
+pub(super) fn cluster(source: &Configured) -> Result<Cluster> {
+    let properties = source.properties.iter().map(|(name, Secret(value))| (name.clone(), value.clone()));
+    Cluster::new(&source.brokers, properties.collect()).context("[source.kafka]")
+}
+
+/// The source; it joins its group when it is first asked for records.
+///
+/// # Errors
+/// If a topic is not there, or the cluster cannot be reached.
+pub(super) fn kafka_source(
+    config: &PipelineConfig,
+    source: &Configured,
+    cluster: &Cluster,
+    options: &Options,
+    log: &SharedLog,
+    budget: &Budget,
+) -> Result<KafkaSource> {
+    for topic in &source.topics {
+        cluster.partitions(topic.as_str()).context("[source.kafka] topics")?;
+    }
+    let settings = KafkaSettings {
+        group: group(config).into(),
+        topics: source.topics.iter().map(|topic| topic.as_str().into()).collect(),
+        incarnation: 0,
+        batch_records: config.limits.batch_records.get() as usize,
+        batch_bytes: config.limits.batch_bytes.bytes() as usize,
+        once: options.once,
+    };
+    let starts = starts(cluster.clone(), source.start.clone(), log.clone());
+    Ok(KafkaSource::new(cluster, settings, budget.clone(), starts)?)
+}
+
+/// The consumer group of a pipeline.
+pub(super) fn group(config: &PipelineConfig) -> String {
+    format!("weir.{}", config.name)
+}
+
+/// Says where a partition begins, and writes it down first: for all partitions of a topic at once, as the file says, when the
+/// topic is first seen; at the first record there is, for partitions that are added to it later.
+fn starts(cluster: Cluster, start: StartAt, log: SharedLog) -> Starts {
+    Box::new(move |at, id| {
+        let mut inner = log.lock();
+        let super::logs::Inner { history, log } = &mut *inner;
+        history.catch_up(log.as_mut()).map_err(of_log)?;
+        let of = InputPartition::of(at);
+        if history.started.contains_key(&of) {
+            return Ok(Start::MustExist);
+        }
+        if !history.starts.contains_key(&of) {
+            let starts = decide(&cluster, &start, at, history)?;
+            let entry = |history: &History| {
+                let starts =
+                    starts.iter().map(|(p, offset)| PartitionStart { partition: *p, offset: *offset });
+                let (topic, id, starts) = (at.topic.clone(), id.clone(), starts.collect());
+                (!history.starts.contains_key(&of)).then_some(Entry::Init { topic, id, starts })
+            };
+            history.append(log.as_mut(), entry).map_err(of_log)?;
+        }
+        Ok(Start::Init(history.starts[&of]))
+    })
+}
+
+fn of_log(error: plan::Error) -> Error {
+    let text = error.to_string();
+    match error {
+        plan::Error::Io { .. } => Error::Unreachable { text, hint: None },
+        _ => Error::Input { text, hint: None },
+    }
+}
+
+/// Where the partitions begin that nobody has said it of yet.
+fn decide(
+    cluster: &Cluster,
+    start: &StartAt,
+    at: &TopicPartition,
+    history: &History,
+) -> Result<BTreeMap<i32, Offset>, Error> {
+    let is_known = history.starts.keys().any(|known| known.topic.as_ref() == Some(&at.topic));
+    if is_known {
+        return Ok(cluster.places(&at.topic, &[at.partition], From::Start)?);
+    }
+    let n = cluster.partitions(&at.topic)? as i32;
+    let all: Vec<i32> = (0..n).collect();
+    let from = match start {
+        StartAt::Earliest => From::Start,
+        StartAt::Latest => From::Last(0),
+        StartAt::Time(time) => From::Time(*time),
+        StartAt::Offsets(offsets) => {
+            let of = offsets.iter().find(|(topic, _)| topic.as_str() == &*at.topic);
+            let of = of.map(|(_, offsets)| offsets.as_slice()).unwrap_or_default();
+            return given(at, n, &of.iter().copied().zip(0..).map(|(offset, p)| (p, offset)).collect());
+        }
+        StartAt::Spark(directory) => {
+            let of = spark_offsets(directory, &at.topic).map_err(|error| Error::Input {
+                text: format!("{error:#}"),
+                hint: Some("spark_checkpoint is the `checkpointLocation` of the query".to_owned()),
+            })?;
+            return given(at, n, &of);
+        }
+    };
+    Ok(cluster.places(&at.topic, &all, from)?)
+}
+
+/// Offsets that somebody gave for each partition. One that is left out would be a guess.
+fn given(at: &TopicPartition, n: i32, offsets: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Offset>, Error> {
+    let partition = |p| {
+        let offset = offsets.get(&p).and_then(|offset| Offset::try_from(*offset).ok());
+        offset.map(|offset| (p, offset)).ok_or_else(|| Error::Input {
+            text: format!(
+                "topic {} has {n} partitions, and no offset is given at which partition {p} begins",
+                at.topic
+            ),
+            hint: Some("give one for each partition in `start`".to_owned()),
+        })
+    };
+    (0..n).map(partition).collect()
+}
+
+/// Where the last batch ended that a query of Spark Structured Streaming completed, by its checkpoint directory:
+/// `commits/N` is there for each batch N that is complete, and the third line of `offsets/N` has its ends, as
+/// `{"topic":{"0":12}}`.
+fn spark_offsets(checkpoint: &Path, topic: &str) -> Result<BTreeMap<i32, i64>> {
+    let commits = checkpoint.join("commits");
+    let names = fs::read_dir(&commits).with_context(|| format!("reading {}", commits.display()))?;
+    let batches = names.filter_map(|name| name.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    let batch = batches.max().with_context(|| format!("no batch is complete in {}", commits.display()))?;
+    let file = checkpoint.join("offsets").join(batch.to_string());
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let mut found = BTreeMap::new();
+    // The first line is the format's version, the second what Spark remembers; then comes one per source.
+    for line in text.lines().skip(2) {
+        let of: BTreeMap<String, BTreeMap<i32, i64>> = serde_json::from_str(line)
+            .with_context(|| format!("{}: not the offsets of a Kafka source", file.display()))?;
+        found.extend(of.into_iter().filter(|(name, _)| name == topic).flat_map(|(_, offsets)| offsets));
+    }
+    anyhow::ensure!(!found.is_empty(), "{} has no offsets of topic {topic}", file.display());
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_old_jobs_position_is_where_its_last_complete_batch_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["commits", "offsets"] {
+            fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        let offsets =
+            |end| format!("v1\n{{\"batchWatermarkMs\":0}}\n{{\"customers-raw\":{{\"0\":{end},\"1\":7}}}}\n");
+        write("offsets/9", &offsets(100));
+        write("commits/9", "v1\n{}");
+        write("offsets/10", &offsets(200));
+        write("commits/10", "v1\n{}");
+        write("offsets/11", &offsets(300));
+        write("commits/.10.crc", "");
+        let found = spark_offsets(dir.path(), "customers-raw").unwrap();
+        assert_eq!(found, BTreeMap::from([(0, 200), (1, 7)]));
+        let missing = spark_offsets(dir.path(), "other").unwrap_err().to_string();
+        assert!(missing.contains("no offsets of topic other"), "{missing}");
+    }
+
+    #[test]
+    fn a_partition_without_a_given_offset_is_no_guess() {
+        let at = TopicPartition::new("t", 0);
+        let error = given(&at, 2, &BTreeMap::from([(0, 5)])).unwrap_err().to_string();
+        assert!(error.contains("partition 1"), "{error}");
+    }
+}

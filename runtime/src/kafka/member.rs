@@ -1,0 +1,315 @@
+//! A member of a consumer group: which partitions it is given and asked to let go of, and their records. It commits
+//! nothing, and reads a partition only from where it is told to.
+//!
+//! What the client library makes of this: a partition that the group gives us is answered with an empty assignment, and
+//! added to the client's when it is to be read, from the offset that is told. Partitions that the group wants back stay
+//! ours until all of them were let go of; then one answer gives them away together.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset as Place, TopicPartitionList, bindings as sys};
+
+use super::queue::{self, Queue, Taken};
+use super::wake::Wake;
+use super::{Cluster, Error, PATIENCE};
+use crate::batch::BatchBuilder;
+use crate::offset::{Offset, TopicPartition};
+
+/// What the client is told where the pipeline file says nothing.
+const DEFAULTS: &[(&str, &str)] = &[
+    // A member that died is missed after so long; the client's 45 s are long to wait for.
+    ("session.timeout.ms", "10000"),
+    ("heartbeat.interval.ms", "1000"),
+    ("max.poll.interval.ms", "300000"),
+    // Partitions that are added to a topic are found after so long.
+    ("topic.metadata.refresh.interval.ms", "30000"),
+    // How long a broker waits for records; a partition that becomes ours meanwhile waits as long.
+    ("fetch.wait.max.ms", "100"),
+    // How long the client waits when its queue was full; its 1000 ms leave a fast reader with nothing to do.
+    ("fetch.queue.backoff.ms", "10"),
+    // What waits in the client, of each partition, until there is room for it in the byte budget.
+    ("queued.max.messages.kbytes", "4096"),
+    ("queued.min.messages", "20000"),
+];
+
+/// What a group says to its member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// These partitions are ours now, besides those that we have.
+    Assigned {
+        /// The group's generation: higher than that of anybody who had them before.
+        generation: u64,
+        /// Which; perhaps none.
+        partitions: Vec<TopicPartition>,
+    },
+    /// Others are to have these. They are ours until each was [let go](Member::let_go) of.
+    Revoked(Vec<TopicPartition>),
+    /// These are not ours any more: the group went on without us.
+    Lost(Vec<TopicPartition>),
+    /// The client cannot go on for now, and tries by itself.
+    Trouble(String),
+}
+
+/// See the module.
+pub struct Member {
+    cluster: Cluster,
+    /// In the client's assignment, each with its queue. Dropped before the client.
+    queues: BTreeMap<TopicPartition, Queue>,
+    /// What the group wants back and was not let go of yet; `None` if it wants nothing.
+    revoked: Option<Revoked>,
+    consumer: Arc<BaseConsumer<Ear>>,
+}
+
+#[derive(Debug)]
+struct Revoked {
+    all: Vec<TopicPartition>,
+    held: BTreeSet<TopicPartition>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member")
+            .field("reads", &self.queues.keys())
+            .field("revoked", &self.revoked)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Member {
+    /// One who will be a member of `group`, once it has [joined](Self::join).
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the client cannot be set up.
+    pub fn new(cluster: &Cluster, group: &str) -> Result<Self, Error> {
+        let failed = |error: &KafkaError| cluster.failed(format!("joining group {group}"), error);
+        let consumer = cluster
+            .config_with(DEFAULTS)
+            .set("group.id", group)
+            .set("group.protocol", "classic")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .create_with_context::<Ear, BaseConsumer<Ear>>(Ear::default())
+            .map_err(|error| failed(&error))?;
+        wake_when_told(&consumer);
+        let (queues, revoked) = (BTreeMap::new(), None);
+        Ok(Self { cluster: cluster.clone(), queues, revoked, consumer: Arc::new(consumer) })
+    }
+
+    /// Joins the group, to be given partitions of `topics`. Whether they are there is not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn join(&self, topics: &[&str]) -> Result<(), Error> {
+        let joined = self.consumer.subscribe(topics);
+        joined.map_err(|error| self.cluster.failed("joining a consumer group", &error))
+    }
+
+    /// What the group says next, if it has something to say. Has to be called all the time: a member that does not is
+    /// taken for dead after five minutes.
+    pub fn told(&mut self) -> Option<Told> {
+        // No record comes this way: every partition has a queue of its own.
+        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
+            return Some(Told::Trouble(super::lower(&error.to_string())));
+        }
+        let told = self.consumer.context().told.lock().expect("nobody panics with it in hand").pop_front()?;
+        match &told {
+            Told::Revoked(partitions) => {
+                let held = partitions.iter().cloned().collect();
+                self.revoked = Some(Revoked { all: partitions.clone(), held });
+                self.give_away_what_was_let_go();
+            }
+            Told::Lost(partitions) => {
+                partitions.iter().for_each(|at| drop(self.queues.remove(at)));
+                self.revoked = None;
+            }
+            Told::Assigned { .. } | Told::Trouble(_) => {}
+        }
+        Some(told)
+    }
+
+    /// Waits until there may be something to take or to be told, at most `time`.
+    pub fn wait(&self, time: Duration) {
+        self.consumer.context().wake.wait(time);
+    }
+
+    /// Reads a partition from `from` on, also one that is read already.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn start(&mut self, at: &TopicPartition, from: Offset) -> Result<(), Error> {
+        let failed = |error: &KafkaError| self.cluster.failed(format!("reading {at} from {from}"), error);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&at.topic, at.partition, Place::Offset(from.get()))
+            .map_err(|error| failed(&error))?;
+        if self.queues.contains_key(at) {
+            let sought = self.consumer.seek_partitions(list, PATIENCE).map_err(|error| failed(&error))?;
+            return sought
+                .elements()
+                .iter()
+                .try_for_each(|element| element.error())
+                .map_err(|error| failed(&error));
+        }
+        let queue = Queue::open(self.client(), at, self.consumer.context().wake.raw()).ok_or_else(|| {
+            Error::Refused {
+                what: format!("reading {at}"),
+                text: "the client has no place for it".to_owned(),
+            }
+        })?;
+        self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
+        self.queues.insert(at.clone(), queue);
+        Ok(())
+    }
+
+    /// Moves records of a partition into `builder` until that has `records` or `bytes`, or no more are there at the
+    /// moment.
+    pub fn take(
+        &self,
+        at: &TopicPartition,
+        builder: &mut BatchBuilder,
+        records: usize,
+        bytes: usize,
+    ) -> Taken {
+        let queue = self.queues.get(at);
+        queue.map(|queue| queue.take(self.client(), builder, records, bytes)).unwrap_or_default()
+    }
+
+    /// Nothing of the partition is under way any more: if the group wants it back, it may have it.
+    pub fn let_go(&mut self, at: &TopicPartition) {
+        if let Some(revoked) = &mut self.revoked {
+            revoked.held.remove(at);
+        }
+        self.give_away_what_was_let_go();
+    }
+
+    fn give_away_what_was_let_go(&mut self) {
+        let Some(revoked) = self.revoked.take_if(|revoked| revoked.held.is_empty()) else { return };
+        let mut list = TopicPartitionList::new();
+        for at in revoked.all.iter().filter(|at| self.queues.contains_key(at)) {
+            list.add_partition(&at.topic, at.partition);
+        }
+        if let Err(error) = self.consumer.incremental_unassign(&list) {
+            tracing::warn!(%error, "giving partitions back to the group");
+        }
+        revoked.all.iter().for_each(|at| drop(self.queues.remove(at)));
+    }
+
+    /// From the first record of a partition that there is to behind the last one that is committed.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn bounds(&self, at: &TopicPartition) -> Result<(Offset, Offset), Error> {
+        self.cluster.bounds(&self.consumer, &at.topic, at.partition)
+    }
+
+    fn client(&self) -> *mut sys::rd_kafka_t {
+        self.consumer.client().native_ptr()
+    }
+}
+
+impl Drop for Member {
+    /// Leaves the group at once, so that others need not wait until it is missed.
+    fn drop(&mut self) {
+        self.queues.clear();
+        self.consumer.context().leaving.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Hears what the group says, on the thread that polls.
+#[derive(Default)]
+struct Ear {
+    told: Mutex<VecDeque<Told>>,
+    leaving: AtomicBool,
+    /// Rung by the client's threads, which end before their context does.
+    wake: Wake,
+}
+
+impl ClientContext for Ear {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let passing = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+        );
+        if !passing || !self.leaving.load(Ordering::Relaxed) {
+            tracing::warn!(%error, reason, "the client of Kafka");
+        }
+    }
+}
+
+impl ConsumerContext for Ear {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let named = partitions.elements();
+        let named = named.iter().map(|at| TopicPartition::new(at.topic(), at.partition())).collect();
+        let told = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            answer(consumer.incremental_assign(&TopicPartitionList::new()));
+            Told::Assigned { generation: generation(consumer), partitions: named }
+        } else if self.leaving.load(Ordering::Relaxed) || consumer.assignment_lost() {
+            answer(consumer.incremental_unassign(&those_of(consumer, partitions)));
+            Told::Lost(named)
+        } else {
+            Told::Revoked(named)
+        };
+        self.told.lock().expect("nobody panics with it in hand").push_back(told);
+    }
+}
+
+fn answer(result: Result<(), KafkaError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "answering the group");
+    }
+}
+
+/// Those of `partitions` that the client reads: it refuses to be rid of others.
+fn those_of(consumer: &BaseConsumer<Ear>, partitions: &TopicPartitionList) -> TopicPartitionList {
+    let mut both = TopicPartitionList::new();
+    let Ok(read) = consumer.assignment() else { return both };
+    for at in partitions.elements() {
+        if read.find_partition(at.topic(), at.partition()).is_some() {
+            both.add_partition(at.topic(), at.partition());
+        }
+    }
+    both
+}
+
+/// The generation of the group as this member knows it.
+#[expect(unsafe_code, reason = "the client library has no safe call for it")]
+fn generation(consumer: &BaseConsumer<Ear>) -> u64 {
+    // SAFETY: the client lives, and what it returns is ours to destroy.
+    let generation = unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return 0;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation
+    };
+    u64::try_from(generation).unwrap_or_default()
+}
+
+/// Wakes who waits when the group has something to say.
+#[expect(unsafe_code, reason = "the client library has no safe call for it")]
+fn wake_when_told(consumer: &BaseConsumer<Ear>) {
+    // SAFETY: the client lives; its queue is another handle to one that lives as long as it does.
+    unsafe {
+        let told = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
+        if !told.is_null() {
+            queue::wake_by(told, consumer.context().wake.raw());
+            sys::rd_kafka_queue_destroy(told);
+        }
+    }
+}

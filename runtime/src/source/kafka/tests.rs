@@ -1,0 +1,284 @@
+//! On a real Kafka, whose address `weir-services` gives.
+#![cfg(feature = "servers")]
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset as Place, TopicPartitionList};
+
+use super::*;
+use crate::batch::Batch;
+use crate::kafka::topics::Shape;
+use crate::sink::state::Nonce;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn brokers() -> String {
+    std::env::var("WEIR_TEST_KAFKA").expect("weir-services says where Kafka is")
+}
+
+/// A topic of this run alone, and a group to read it with.
+struct Topic {
+    name: String,
+    cluster: Cluster,
+    producer: BaseProducer,
+}
+
+impl Topic {
+    fn new(partitions: u16) -> Self {
+        let cluster = Cluster::new(brokers(), BTreeMap::new()).unwrap();
+        let name = format!("source-{}", Nonce::random());
+        cluster.create(&name, Shape { partitions: Some(partitions), replication: None }).unwrap();
+        Self { name, cluster, producer: client().create().unwrap() }
+    }
+
+    fn at(&self, partition: i32) -> TopicPartition {
+        TopicPartition::new(&*self.name, partition)
+    }
+
+    fn send(&self, partition: i32, values: &[&str]) {
+        for value in values {
+            let record = BaseRecord::<str, str>::to(&self.name).partition(partition).payload(*value);
+            self.producer.send(record).unwrap();
+        }
+        self.producer.flush(LONG).unwrap();
+    }
+
+    /// Has the cluster forget what stands before `first`.
+    fn delete(&self, first: i64) {
+        let admin: AdminClient<DefaultClientContext> = client().create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, 0, Place::Offset(first)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
+    }
+
+    fn source(&self, once: bool, budget: &Budget) -> KafkaSource {
+        let settings = KafkaSettings {
+            group: format!("weir.{}", self.name).into(),
+            topics: vec![self.name.as_str().into()],
+            incarnation: 0,
+            batch_records: 100,
+            batch_bytes: 1 << 20,
+            once,
+        };
+        let starts: Starts = Box::new(|_, _| Ok(Start::Init(Offset::ZERO)));
+        KafkaSource::new(&self.cluster, settings, budget.clone(), starts).unwrap()
+    }
+}
+
+fn client() -> ClientConfig {
+    ClientConfig::new().set("bootstrap.servers", brokers()).clone()
+}
+
+fn budget() -> Budget {
+    Budget::new(1 << 20)
+}
+
+/// The next event, however long it takes: a minute is enough for anything.
+fn event(source: &mut KafkaSource) -> SourceEvent {
+    until(source, Some)
+}
+
+/// The first event of which `wanted` makes something; those before are not looked at.
+fn until<T>(source: &mut KafkaSource, mut wanted: impl FnMut(SourceEvent) -> Option<T>) -> T {
+    #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+    let begun = Instant::now();
+    while begun.elapsed() < LONG {
+        if let Poll::Event(event) = source.poll()
+            && let Some(found) = wanted(event)
+        {
+            return found;
+        }
+    }
+    panic!("nothing of the kind came");
+}
+
+fn assigned(event: SourceEvent) -> Option<Assignment> {
+    match event {
+        SourceEvent::Assigned(assignment) => Some(assignment),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The values of the next `n` records, and where the reader stands.
+fn values(source: &mut KafkaSource, n: usize) -> (Vec<String>, Offset) {
+    let mut all = Vec::new();
+    loop {
+        let batch = until(source, |event| match event {
+            SourceEvent::Batch { batch, .. } => Some(batch),
+            other => panic!("{other:?}"),
+        });
+        all.extend(text(&batch));
+        if all.len() >= n {
+            return (all, batch.range().end);
+        }
+    }
+}
+
+fn text(batch: &Batch) -> Vec<String> {
+    batch.values().iter().map(|v| String::from_utf8(v.unwrap_or(b"none").to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn a_record_arrives_with_all_that_it_has() {
+    let topic = Topic::new(1);
+    let headers =
+        OwnedHeaders::new()
+            .insert(Header { key: "trace", value: Some("1") })
+            .insert(Header::<&str> { key: "none", value: None });
+    let record = BaseRecord::<str, str>::to(&topic.name).key("k").payload("v").timestamp(77);
+    topic.producer.send(record.headers(headers)).unwrap();
+    topic.producer.send(BaseRecord::<str, str>::to(&topic.name).key("gone").timestamp(78)).unwrap();
+    topic.producer.flush(LONG).unwrap();
+    let mut source = topic.source(false, &budget());
+    let assignment = until(&mut source, assigned);
+    assert_eq!((assignment.at.clone(), assignment.epoch.generation), (topic.at(0), 1));
+    assert_eq!(&*assignment.topic_id, topic.cluster.topic_id(&topic.name).unwrap());
+    source.read(RunId(1), &topic.at(0), Offset::ZERO);
+    let SourceEvent::Batch { run, batch } = event(&mut source) else { panic!("a batch") };
+    assert_eq!((run, batch.len(), batch.range().end), (RunId(1), 2, Offset::new(2)));
+    assert_eq!(batch.keys().iter().collect::<Vec<_>>(), [Some(&b"k"[..]), Some(b"gone")]);
+    assert_eq!(batch.values().iter().collect::<Vec<_>>(), [Some(&b"v"[..]), None]);
+    assert_eq!(batch.timestamps(), [77, 78]);
+    let headers: Vec<_> = batch.headers().get(0).collect();
+    assert_eq!(headers, [("trace", Some(&b"1"[..])), ("none", None)]);
+    assert_eq!(batch.headers().get(1).count(), 0);
+}
+
+#[test]
+fn a_partition_is_read_from_where_it_is_told_again_and_again() {
+    let topic = Topic::new(1);
+    topic.send(0, &["a", "b", "c", "d"]);
+    let mut source = topic.source(false, &budget());
+    until(&mut source, assigned);
+    source.read(RunId(1), &topic.at(0), Offset::new(2));
+    assert_eq!(values(&mut source, 2), (vec!["c".into(), "d".into()], Offset::new(4)));
+    source.read(RunId(2), &topic.at(0), Offset::new(1));
+    topic.send(0, &["e"]);
+    let (all, end) = values(&mut source, 4);
+    assert_eq!((all.concat(), end), ("bcde".to_owned(), Offset::new(5)));
+    source.hold(&topic.at(0));
+    topic.send(0, &["f"]);
+    source.read(RunId(3), &topic.at(0), Offset::new(5));
+    assert_eq!(values(&mut source, 1), (vec!["f".into()], Offset::new(6)));
+}
+
+#[test]
+fn a_partition_is_given_to_another_only_once_it_was_let_go() {
+    let topic = Topic::new(2);
+    topic.send(0, &["a"]);
+    topic.send(1, &["b"]);
+    let mut one = topic.source(false, &budget());
+    let mut ours = BTreeMap::new();
+    while ours.len() < 2 {
+        let assignment = until(&mut one, assigned);
+        one.read(RunId(1), &assignment.at, Offset::ZERO);
+        ours.insert(assignment.at, assignment.epoch);
+    }
+    // The other one only polls until it is given something.
+    let (given, told) = crossbeam_channel::bounded(1);
+    let other = std::thread::spawn({
+        let mut two = topic.source(false, &budget());
+        move || {
+            let assignment = until(&mut two, assigned);
+            given.send(assignment.clone()).unwrap();
+            assignment
+        }
+    });
+    let revoked = until(&mut one, |event| match event {
+        SourceEvent::Revoked(at) => Some(at),
+        _ => None,
+    });
+    // As long as it is not let go it stays ours, however often the group is asked.
+    (0..50).for_each(|_| drop(one.poll()));
+    assert!(told.try_recv().is_err(), "given away before it was let go");
+    one.forget(&revoked, false);
+    while !other.is_finished() {
+        one.poll();
+    }
+    let assignment = other.join().unwrap();
+    assert_eq!(assignment.at, revoked);
+    assert!(assignment.epoch > ours[&revoked], "{} after {}", assignment.epoch, ours[&revoked]);
+}
+
+#[test]
+fn what_is_gone_or_was_never_there_stops_the_partition_and_is_named() {
+    let topic = Topic::new(1);
+    topic.send(0, &["a", "b", "c", "d"]);
+    topic.delete(2);
+    let mut source = topic.source(false, &budget());
+    until(&mut source, assigned);
+    let failure = |source: &mut KafkaSource| {
+        until(source, |event| match event {
+            SourceEvent::Failed { error: Error::Input { text, .. }, .. } => Some(text),
+            other => panic!("{other:?}"),
+        })
+    };
+    source.read(RunId(1), &topic.at(0), Offset::new(1));
+    let text = failure(&mut source);
+    assert!(text.starts_with("E_INPUT_GAP: the records [1, 2)"), "{text}");
+    source.read(RunId(2), &topic.at(0), Offset::new(9));
+    let text = failure(&mut source);
+    assert!(text.starts_with("E_INPUT_TRUNCATED") && text.contains("ends at 4"), "{text}");
+    source.read(RunId(3), &topic.at(0), Offset::new(2));
+    assert_eq!(values(&mut source, 2).1, Offset::new(4));
+}
+
+#[test]
+fn a_source_that_does_not_go_on_ends_behind_the_markers_of_transactions() {
+    let topic = Topic::new(2);
+    let id = format!("upstream-{}", topic.name);
+    let upstream: BaseProducer = client().set("transactional.id", id).create().unwrap();
+    upstream.init_transactions(LONG).unwrap();
+    for commits in [true, false] {
+        upstream.begin_transaction().unwrap();
+        let record = BaseRecord::<str, str>::to(&topic.name).partition(0);
+        upstream.send(record.payload(if commits { "kept" } else { "given up" })).unwrap();
+        upstream.flush(LONG).unwrap();
+        match commits {
+            true => upstream.commit_transaction(LONG).unwrap(),
+            false => upstream.abort_transaction(LONG).unwrap(),
+        }
+    }
+    let mut source = topic.source(true, &budget());
+    for _ in 0..2 {
+        let at = until(&mut source, assigned).at;
+        source.read(RunId(1), &at, Offset::ZERO);
+    }
+    let (mut all, mut ends) = (Vec::new(), BTreeMap::new());
+    until(&mut source, |event| match event {
+        SourceEvent::Batch { batch, .. } => {
+            all.extend(text(&batch));
+            None
+        }
+        SourceEvent::End { at, end, for_good: false, .. } => {
+            ends.insert(at, end.get());
+            None
+        }
+        SourceEvent::Exhausted => Some(()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(all, ["kept"]);
+    // Two records, two markers; and a partition that never had anything.
+    assert_eq!(ends, BTreeMap::from([(topic.at(0), 4), (topic.at(1), 0)]));
+}
+
+#[test]
+fn a_budget_that_is_used_up_stops_records_and_nothing_else() {
+    let topic = Topic::new(1);
+    topic.send(0, &["a"]);
+    let budget = budget();
+    let all = budget.acquire(1 << 20).unwrap();
+    let mut source = topic.source(false, &budget);
+    until(&mut source, assigned);
+    source.read(RunId(1), &topic.at(0), Offset::ZERO);
+    (0..50).for_each(|_| assert!(matches!(source.poll(), Poll::Again)));
+    drop(all);
+    assert_eq!(values(&mut source, 1).0, ["a"]);
+    budget.close();
+    topic.send(0, &["b"]);
+    while !matches!(source.poll(), Poll::Closed) {}
+}
