@@ -18,12 +18,12 @@ impl Resolver<'_> {
             self.report(&["source", "kafka", "topics"], message.to_owned(), None);
         }
         let start = self.start(source.start, source.spark_checkpoint, &source.topics);
-        let properties = self.properties(&["source", "kafka", "properties"], source.properties);
+        let properties = self.client_properties(&["source", "kafka", "properties"], source.properties);
         KafkaSource { brokers, topics: source.topics, start, properties }
     }
 
     /// Settings of the client, with the values of environment variables in them.
-    pub(super) fn properties(
+    pub(super) fn client_properties(
         &mut self,
         place: &[&str],
         written: BTreeMap<String, String>,
