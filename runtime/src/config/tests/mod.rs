@@ -265,9 +265,9 @@ fn a_full_file_says_what_it_says() {
             },
             admin: AdminConfig {
                 listen: Some(
-                    127.0.0.1:9640,
+                    [::1]:0,
                 ),
-                socket: "conf/state/customers/admin",
+                socket: "conf/in/sockets",
             },
             file: "conf/customers.toml",
             text: "",
