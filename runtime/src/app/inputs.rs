@@ -55,7 +55,7 @@ pub(super) fn file_source(
 /// Writes down that this process begins: every claim of it carries the number it gets.
 fn begin(log: &SharedLog, owner: Nonce) -> Result<(u64, Arc<str>)> {
     let mut inner = log.lock();
-    let Inner { history, log } = &mut *inner;
+    let Inner { history, log, .. } = &mut *inner;
     history.append(log.as_mut(), |history| {
         history.topic_id.is_none().then(|| Entry::Topic { id: Nonce::random().to_string().into() })
     })?;
@@ -71,7 +71,7 @@ fn begin(log: &SharedLog, owner: Nonce) -> Result<(u64, Arc<str>)> {
 /// Returns the new ones.
 fn discover(log: &SharedLog, inputs: &Inputs) -> Result<Vec<FileEntry>, source::Error> {
     let mut inner = log.lock();
-    let Inner { history, log } = &mut *inner;
+    let Inner { history, log, .. } = &mut *inner;
     // The deciding thread writes to the plan log as well, without this history.
     history.catch_up(log.as_mut()).map_err(of_log)?;
     take_in(history, log.as_mut(), inputs)

@@ -2,8 +2,10 @@
 //! come from files, in topics where they come from Kafka. It decides nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::Result;
+use backon::{BlockingRetryable as _, ExponentialBuilder};
 
 use crate::kafka::Cluster;
 use crate::plan::files::FileLog;
@@ -20,37 +22,55 @@ pub(super) struct SharedLog(Arc<Mutex<Inner>>);
 pub(super) struct Inner {
     pub(super) history: History,
     pub(super) log: Box<dyn PlanLog>,
+    /// Whether it is somewhere else, and may come back when it is gone.
+    far: bool,
+}
+
+/// How long a cluster is waited for that takes no decision: with waits from 100 ms to 10 s, some two minutes. Records wait
+/// as long, since no decision may be taken that nobody could find again.
+fn patience() -> ExponentialBuilder {
+    let (least, most) = (Duration::from_millis(100), Duration::from_secs(10));
+    ExponentialBuilder::default().with_min_delay(least).with_max_delay(most).with_max_times(18).with_jitter()
 }
 
 impl SharedLog {
     /// In files of the state directory.
     pub(super) fn in_files(state: &StateDir) -> Result<Self> {
-        Self::read(Box::new(FileLog::open(state.plans())?))
+        Self::read(Box::new(FileLog::open(state.plans())?), false)
     }
 
     /// In a topic.
     pub(super) fn in_kafka(cluster: &Cluster, pipeline: &str) -> Result<Self> {
-        Self::read(Box::new(KafkaLog::open(cluster, pipeline)?))
+        Self::read(Box::new(KafkaLog::open(cluster, pipeline)?), true)
     }
 
-    fn read(mut log: Box<dyn PlanLog>) -> Result<Self> {
+    fn read(mut log: Box<dyn PlanLog>, far: bool) -> Result<Self> {
         let mut history = History::default();
         history.catch_up(log.as_mut())?;
-        Ok(Self(Arc::new(Mutex::new(Inner { history, log }))))
+        Ok(Self(Arc::new(Mutex::new(Inner { history, log, far }))))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().expect("nobody panics with the log in hand")
     }
+
+    /// Asks until there is an answer, or it has taken too long.
+    fn ask<T>(&self, ask: impl Fn(&mut dyn PlanLog) -> Result<T, Error>) -> Result<T, Error> {
+        let passes = |error: &Error| matches!(error, Error::Io { .. }) && self.lock().far;
+        let warn = |error: &Error, wait: Duration| {
+            tracing::warn!(%error, ?wait, "the plan log does not answer: records wait for it");
+        };
+        (|| ask(self.lock().log.as_mut())).retry(patience()).when(passes).notify(warn).call()
+    }
 }
 
 impl PlanLog for SharedLog {
     fn read(&mut self, from: u64) -> Result<Vec<(u64, Entry)>, Error> {
-        self.lock().log.read(from)
+        self.ask(|log| log.read(from))
     }
 
     fn put(&mut self, at: u64, entry: &Entry) -> Result<bool, Error> {
-        self.lock().log.put(at, entry)
+        self.ask(|log| log.put(at, entry))
     }
 }
 

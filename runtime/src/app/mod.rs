@@ -97,7 +97,7 @@ impl Pipeline {
         let sandbox = sandbox(config, options, &inner.history)?;
         let candidate = plans::Candidate::load(config, &sandbox)?;
         let sinks = sinks_of(config, &inner.history)?;
-        let logs::Inner { history, log: plan_log } = &mut *inner;
+        let logs::Inner { history, log: plan_log, .. } = &mut *inner;
         let chosen = candidate.choose(history, plan_log.as_mut(), store.as_ref(), options.adopt)?;
         let names = sinks.iter().map(|(name, _)| name.as_str().into()).collect::<Vec<Arc<str>>>();
         let log_bytes = config.limits.log_bytes_per_second.bytes();

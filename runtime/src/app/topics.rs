@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::Options;
-use super::logs::SharedLog;
+use super::logs::{Inner, SharedLog};
 use crate::budget::Budget;
 use crate::config::{KafkaSource as Configured, PipelineConfig, Secret, StartAt};
 use crate::kafka::{Cluster, topics::From};
@@ -61,7 +61,7 @@ pub(super) fn group(config: &PipelineConfig) -> String {
 fn starts(cluster: Cluster, start: StartAt, log: SharedLog) -> Starts {
     Box::new(move |at, id| {
         let mut inner = log.lock();
-        let super::logs::Inner { history, log } = &mut *inner;
+        let Inner { history, log, .. } = &mut *inner;
         history.catch_up(log.as_mut()).map_err(of_log)?;
         let of = InputPartition::of(at);
         if history.started.contains_key(&of) {

@@ -155,7 +155,11 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("sqlx", &["sink::postgres", "sink::sqlite"], "only the sinks of tables speak SQL"),
     ("rdkafka", &["kafka"], "only what talks to a cluster knows its client"),
     ("hdfs_native", &["sink::files::hdfs"], "only one storage of files knows that there is HDFS"),
-    ("backon", &["sink::files::hdfs"], "what is tried again by itself is so where it does no harm"),
+    (
+        "backon",
+        &["sink::files::hdfs", "app::logs"],
+        "what is tried again by itself is so where it does no harm",
+    ),
     (
         "tokio",
         &[
