@@ -46,6 +46,11 @@ impl VarBytes {
         (0..self.len()).map(|i| self.get(i))
     }
 
+    /// Whether any entry is present.
+    pub fn has_any(&self) -> bool {
+        (0..self.len()).any(|i| self.get(i).is_some())
+    }
+
     /// Bytes of the entries `rows` together.
     pub fn bytes(&self, rows: &Range<usize>) -> usize {
         (self.offsets[rows.end] - self.offsets[rows.start]) as usize
@@ -124,6 +129,11 @@ impl Headers {
             let name = self.names.get(h).unwrap_or_default();
             (std::str::from_utf8(name).unwrap_or_default(), self.values.get(h))
         })
+    }
+
+    /// Whether any entry has a header.
+    pub fn has_any(&self) -> bool {
+        !self.names.is_empty()
     }
 
     /// Adds an entry with its headers.

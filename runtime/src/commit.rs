@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::offset::{Offset, TopicPartition};
+use crate::offset::{Offset, OffsetRange, TopicPartition};
 use crate::sink::state::{Claim, Commit, Counters, Nonce, PlanRef, SinkState};
 use crate::sink::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
 use crate::source::RunId;
@@ -177,11 +177,21 @@ impl Writer {
     fn is_due(&self, at: &TopicPartition, now: Duration) -> bool {
         let Some(open) = self.open.get(at) else { return false };
         let Some(pending) = &open.pending else { return false };
+        let (rows, bytes) = self.filled(pending);
         pending.staged.full
-            || pending.staged.rows >= self.policy.rows
-            || pending.staged.bytes >= self.policy.bytes
+            || rows >= self.policy.rows
+            || bytes >= self.policy.bytes
             || pending.end.since(open.next) >= self.policy.offsets && pending.staged.rows == 0
             || self.due_at(pending) <= now
+    }
+
+    /// Rows and bytes of what the commit would be.
+    fn filled(&self, pending: &Pending) -> (u64, u64) {
+        if !self.sink.prefers_together() {
+            return (pending.staged.rows, pending.staged.bytes);
+        }
+        let all = self.open.values().filter_map(|open| open.pending.as_ref());
+        all.fold((0, 0), |(rows, bytes), p| (rows + p.staged.rows, bytes + p.staged.bytes))
     }
 
     fn due_at(&self, pending: &Pending) -> Duration {
@@ -196,13 +206,15 @@ impl Writer {
     /// Commits what has waited long enough.
     pub fn tick(&mut self, now: Duration) -> Vec<Report> {
         let due: Vec<_> = self.open.keys().filter(|at| self.is_due(at, now)).cloned().collect();
-        due.iter().filter_map(|at| self.commit(at)).collect()
+        due.iter().flat_map(|at| self.commit(at)).collect()
     }
 
     /// Commits what is staged for a partition, however little.
-    pub fn flush(&mut self, run: RunId, at: &TopicPartition) -> Option<Report> {
-        self.open.get(at).filter(|open| open.run == run)?;
-        self.commit(at)
+    pub fn flush(&mut self, run: RunId, at: &TopicPartition) -> Vec<Report> {
+        match self.open.get(at).filter(|open| open.run == run) {
+            Some(_) => self.commit(at),
+            None => Vec::new(),
+        }
     }
 
     /// Forgets a partition; what was staged for it is gone.
@@ -220,42 +232,79 @@ impl Writer {
         self.open.contains_key(at)
     }
 
-    fn commit(&mut self, at: &TopicPartition) -> Option<Report> {
-        let open = self.open.get_mut(at)?;
+    /// Commits what is staged for `at`, if anything is; with all the others, if the sink prefers that.
+    fn commit(&mut self, at: &TopicPartition) -> Vec<Report> {
+        if self.open.get(at).is_none_or(|open| open.pending.is_none()) {
+            return Vec::new();
+        }
+        let together: Vec<_> = match self.sink.prefers_together() {
+            true => self.open.keys().cloned().collect(),
+            false => vec![at.clone()],
+        };
+        let commits: Vec<_> = together.into_iter().filter_map(|at| self.take(at)).collect();
+        let ended = self.commit_for_certain(&commits);
+        commits.into_iter().zip(ended).map(|((at, commit), ended)| self.ended(at, commit, ended)).collect()
+    }
+
+    /// What is staged for a partition, as a commit.
+    fn take(&mut self, at: TopicPartition) -> Option<(TopicPartition, Commit)> {
+        let open = self.open.get_mut(&at)?;
         let pending = open.pending.take()?;
-        let range = crate::offset::OffsetRange::new(open.next, pending.end);
+        let range = OffsetRange::new(open.next, pending.end);
         let id = (self.nonce)();
-        let commit = Commit { id, range, plan: pending.plan, counters: pending.counters };
-        let run = open.run;
-        match self.commit_for_certain(at, &commit) {
+        Some((at, Commit { id, range, plan: pending.plan, counters: pending.counters }))
+    }
+
+    fn ended(&mut self, at: TopicPartition, commit: Commit, ended: Result<(), Error>) -> Report {
+        match ended {
             Ok(()) => {
                 self.stats.commits += 1;
-                self.open.get_mut(at).expect("still open").next = range.end;
-                Some(Report::Committed { at: at.clone(), run, commit })
+                let open = self.open.get_mut(&at).expect("still open");
+                open.next = commit.range.end;
+                Report::Committed { at, run: open.run, commit }
             }
-            Err(error) => Some(self.broken(at, error)),
+            Err(error) => self.broken(&at, error),
         }
     }
 
-    /// Commits, and where the answer is lost, asks until it is known; only the *same* commit is ever tried again.
-    fn commit_for_certain(&mut self, at: &TopicPartition, commit: &Commit) -> Result<(), Error> {
+    /// Commits, and where the answer is lost, asks until it is known; only the *same* commits are ever tried again.
+    fn commit_for_certain(&mut self, commits: &[(TopicPartition, Commit)]) -> Vec<Result<(), Error>> {
+        let mut ended: Vec<Option<Result<(), Error>>> = commits.iter().map(|_| None).collect();
         let mut lost = String::new();
         for _ in 0..RESOLVE_ATTEMPTS {
-            match self.sink.commit(at, commit)? {
-                Committed::Done => return Ok(()),
-                Committed::Unknown(text) => lost = text,
+            let open: Vec<usize> = (0..commits.len()).filter(|i| ended[*i].is_none()).collect();
+            if open.is_empty() {
+                break;
             }
-            let resolved = self.sink.resolve(at, commit)?;
-            self.stats.unknown_resolved += 1;
-            if resolved == Resolved::Committed {
-                return Ok(());
+            let again: Vec<_> = open.iter().map(|i| commits[*i].clone()).collect();
+            let answers = self.sink.commit_together(&again);
+            assert_eq!(answers.len(), again.len(), "every commit has an answer");
+            for (i, answer) in open.into_iter().zip(answers) {
+                ended[i] = match answer {
+                    Ok(Committed::Done) => Some(Ok(())),
+                    Ok(Committed::Unknown(text)) => {
+                        lost = text;
+                        self.find_out(&commits[i]).transpose()
+                    }
+                    Err(error) => Some(Err(error)),
+                };
             }
         }
-        let text = format!(
-            "committing {} of {at}: no answer after {RESOLVE_ATTEMPTS} attempts: {lost}",
-            commit.range
-        );
-        Err(Error::Transient(Problem::new(text)))
+        let given_up = |(at, commit): &(TopicPartition, Commit)| {
+            let text = format!(
+                "committing {} of {at}: no answer after {RESOLVE_ATTEMPTS} attempts: {lost}",
+                commit.range
+            );
+            Err(Error::Transient(Problem::new(text)))
+        };
+        commits.iter().zip(ended).map(|(commit, ended)| ended.unwrap_or_else(|| given_up(commit))).collect()
+    }
+
+    /// Whether a commit whose answer was lost is there: nothing, if it is not and may be tried again.
+    fn find_out(&mut self, (at, commit): &(TopicPartition, Commit)) -> Result<Option<()>, Error> {
+        let resolved = self.sink.resolve(at, commit)?;
+        self.stats.unknown_resolved += 1;
+        Ok((resolved == Resolved::Committed).then_some(()))
     }
 
     fn broken(&mut self, at: &TopicPartition, error: Error) -> Report {

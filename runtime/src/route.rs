@@ -152,9 +152,9 @@ pub struct RoutePart {
     pub index: ScalarBuffer<i32>,
     /// Per row, the time of its record in milliseconds since 1970-01-01T00:00:00Z; -1 where it has none.
     pub timestamps: ScalarBuffer<i64>,
-    /// See [`RouteRows::keys`].
+    /// Per row, the key that the transform set, else that of its record; absent: no row has one.
     pub keys: Option<VarBytes>,
-    /// See [`RouteRows::headers`].
+    /// Per row, the headers that the transform set, else those of its record; absent: no row has any.
     pub headers: Option<Headers>,
     /// See [`RouteRows::deletes`].
     pub deletes: Option<BooleanBuffer>,
@@ -276,8 +276,8 @@ fn route_parts(batch: &Batch, description: &Description, outputs: Vec<(u32, Outp
                 offsets: picked(batch.offsets(), &rows.rows),
                 index,
                 timestamps: picked(batch.timestamps(), &rows.rows),
-                keys: rows.keys,
-                headers: rows.headers,
+                keys: rows.keys.or_else(|| keys_of(batch, rows.rows.iter().map(|row| Some(*row)))),
+                headers: rows.headers.or_else(|| headers_of(batch, rows.rows.iter().map(|row| Some(*row)))),
                 deletes: rows.deletes,
             });
         }
@@ -289,6 +289,24 @@ fn typed_rows(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordB
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema, columns, &options)
         .expect("the sandbox checked type, length and nullability of every column")
+}
+
+/// The keys of the records that rows come from; absent, if no record has one.
+fn keys_of(batch: &Batch, rows: impl Iterator<Item = Option<u32>>) -> Option<VarBytes> {
+    let keys = batch.keys();
+    keys.has_any().then(|| rows.map(|row| keys.get(row? as usize)).collect())
+}
+
+/// The same for headers.
+fn headers_of(batch: &Batch, rows: impl Iterator<Item = Option<u32>>) -> Option<Headers> {
+    let all = batch.headers();
+    all.has_any().then(|| {
+        let mut picked = Headers::default();
+        for row in rows {
+            picked.push(&row.map_or_else(Vec::new, |row| all.get(row as usize).collect()));
+        }
+        picked
+    })
 }
 
 fn picked(values: &[i64], rows: &[u32]) -> ScalarBuffer<i64> {
@@ -583,8 +601,8 @@ fn dead_letter_rows(batch: &Batch, plan: &PlanRef, all: &[DeadLetter<'_>]) -> Ro
             .iter()
             .map(|dead| dead.row.map_or(-1, |row| batch.timestamps()[row as usize]))
             .collect(),
-        keys: None,
-        headers: None,
+        keys: keys_of(batch, all.iter().map(|dead| dead.row)),
+        headers: headers_of(batch, all.iter().map(|dead| dead.row)),
         deletes: None,
     }
 }
@@ -622,6 +640,7 @@ mod tests {
     use arrow::array::Array as _;
 
     use super::*;
+    use crate::batch::RecordRef;
 
     #[test]
     fn a_column_whose_first_value_comes_late_has_it_in_its_place() {
@@ -629,6 +648,64 @@ mod tests {
         [None, None, Some("a"), None].into_iter().for_each(|entry| column.push(entry));
         let expected: ArrayRef = Arc::new(StringArray::from(vec![None, None, Some("a"), None]));
         assert_eq!(&column.finish(), &expected);
+    }
+
+    /// Records 0 and 1, of which the first has neither key nor header, and what is routed of the second.
+    fn routed(with: impl FnOnce(&mut RouteRows)) -> Vec<RoutePart> {
+        let mut builder = crate::batch::BatchBuilder::new(TopicPartition::new("t", 0), Offset::ZERO);
+        let headers = [("trace", Some(&b"7"[..]))];
+        let keyed = RecordRef { key: Some(b"k"), headers: &headers, ..Default::default() };
+        builder.push(Offset::ZERO, RecordRef::default());
+        builder.push(Offset::new(1), keyed);
+        let batch = builder.finish(Offset::new(2), Permit::free()).expect("two records");
+        let route = crate::description::Route {
+            name: "a".into(),
+            content: RouteContent::Records,
+            doc: String::new(),
+        };
+        let description = Description {
+            name: "t".into(),
+            version: "1".into(),
+            doc: String::new(),
+            needs: Default::default(),
+            settings: Vec::new(),
+            tables: Vec::new(),
+            routes: vec![route],
+            reasons: Vec::new(),
+        };
+        let mut rows = RouteRows {
+            route: 0,
+            rows: vec![1],
+            columns: Vec::new(),
+            keys: None,
+            headers: None,
+            deletes: None,
+        };
+        with(&mut rows);
+        let failed = Failed { row: 0, code: "trap", message: String::new(), log: String::new() };
+        let outputs = vec![(0, Output { routes: vec![rows], ..Output::default() })];
+        let pieces = Pieces { outputs, failed: vec![failed] };
+        let plan = PlanRef { plan: 0, digest: "sha256:00".into() };
+        super::route(&batch, plan, &description, Arc::default(), pieces).expect("each has one fate").parts
+    }
+
+    fn keys(part: &RoutePart) -> Vec<Option<Vec<u8>>> {
+        part.keys.iter().flat_map(VarBytes::iter).map(|key| key.map(<[u8]>::to_vec)).collect()
+    }
+
+    #[test]
+    fn a_row_has_the_key_and_the_headers_of_its_record_unless_the_transform_sets_others() {
+        let parts = routed(|_| ());
+        assert_eq!((keys(&parts[0]), keys(&parts[1])), (vec![Some(b"k".to_vec())], vec![None]));
+        let of = |part: &RoutePart| part.headers.as_ref().map(|headers| headers.get(0).count());
+        assert_eq!((of(&parts[0]), of(&parts[1])), (Some(1), Some(0)));
+        let parts = routed(|rows| {
+            rows.keys = Some([None].into_iter().collect());
+            let mut headers = Headers::default();
+            headers.push(&[("a", None), ("b", None)]);
+            rows.headers = Some(headers);
+        });
+        assert_eq!((keys(&parts[0]), of(&parts[0])), (vec![None], Some(2)));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Member {
     pub fn new(cluster: &Cluster, group: &str) -> Result<Self, Error> {
         let failed = |error: &KafkaError| cluster.failed(format!("joining group {group}"), error);
         let consumer = cluster
-            .config_with(DEFAULTS)
+            .config_over(DEFAULTS)
             .set("group.id", group)
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "cooperative-sticky")

@@ -1,13 +1,16 @@
 //! Talking to a Kafka cluster: how clients are set up, and what can be asked of it. What is read and written there for
 //! a pipeline is not known here.
 
+pub mod group;
 pub mod log;
 pub mod member;
 pub mod peek;
 pub mod produce;
 mod queue;
+pub mod tail;
 mod topic_id;
 pub mod topics;
+pub mod transactions;
 mod wake;
 
 use std::collections::BTreeMap;
@@ -20,10 +23,18 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a cluster is, and what its clients are told besides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Cluster {
     brokers: String,
     properties: BTreeMap<String, String>,
+}
+
+/// A property may be a password, so no value is shown.
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let properties: Vec<_> = self.properties.keys().collect();
+        f.debug_struct("Cluster").field("brokers", &self.brokers).field("properties", &properties).finish()
+    }
 }
 
 /// Properties that are Weir's to set, since what it promises rests on them, each with the reason.
@@ -45,6 +56,7 @@ const OWNED: &[(&str, &str)] = &[
     ("group.instance.id", "a member that comes back has to be told from the one before"),
     ("group.protocol", "transactions need the classic protocol"),
     ("isolation.level", "records of a transaction that was given up do not exist"),
+    ("partitioner", "a key has to be where other clients put it"),
     ("message.timeout.ms", "it has to be shorter than a transaction"),
     ("delivery.timeout.ms", "it has to be shorter than a transaction"),
     ("partition.assignment.strategy", "partitions move one by one"),
@@ -134,17 +146,15 @@ impl Cluster {
 
     /// What every client of it begins with.
     fn config(&self) -> ClientConfig {
-        self.config_with(&[])
+        self.config_over(&[])
     }
 
-    /// The same, with other defaults than the client's where nobody set anything.
-    fn config_with(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+    /// The same, with values that hold unless a property says otherwise.
+    fn config_over(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("client.id", "weir");
-        for (name, value) in defaults {
-            config.set(*name, *value);
-        }
-        for (name, value) in &self.properties {
+        let properties = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in defaults.iter().copied().chain(properties) {
             config.set(name, value);
         }
         config

@@ -32,7 +32,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Gzip => "gzip",

@@ -1,8 +1,9 @@
 //! What topics a cluster has, and making one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -10,6 +11,9 @@ use rdkafka::{Offset as Place, TopicPartitionList};
 
 use super::{Cluster, Error, PATIENCE};
 use crate::offset::Offset;
+
+/// How many tenths of a second a topic may take to be known where it is asked for.
+const KNOWN_AFTER: u32 = 50;
 
 /// What is made where there is none.
 #[derive(Clone, Copy, Debug)]
@@ -133,17 +137,88 @@ impl Cluster {
 
     pub(super) fn make(&self, topic: &str, made: &NewTopic<'_>) -> Result<bool, Error> {
         let what = format!("making topic {topic}");
-        let admin: AdminClient<DefaultClientContext> =
-            self.config().create().map_err(|error| self.failed(what.as_str(), &error))?;
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().build().expect("it takes nothing but memory");
-        let ended = runtime.block_on(admin.create_topics([made], &options));
-        let ended = ended.map_err(|error| self.failed(what.as_str(), &error))?;
+        let ended = self.administer(&what, |admin, options| admin.create_topics([made], options))?;
         match ended.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(self.failed(what, &KafkaError::AdminOp(code))),
-            Some(Ok(_)) | None => Ok(true),
+            Some(Ok(_)) | None => {
+                self.until_known(topic)?;
+                Ok(true)
+            }
         }
+    }
+
+    /// A topic that was made is not known everywhere at once.
+    fn until_known(&self, topic: &str) -> Result<(), Error> {
+        let asker = self.asker()?;
+        for _ in 0..KNOWN_AFTER {
+            match self.partitions_by(&asker, topic) {
+                Err(Error::NoTopic { .. }) => drop(asker.poll(Duration::from_millis(100))),
+                other => return other.map(drop),
+            }
+        }
+        Ok(())
+    }
+
+    /// The most bytes that a topic takes at once: a record, with what it is packed in.
+    ///
+    /// # Errors
+    /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
+    pub fn most_bytes(&self, topic: &str) -> Result<usize, Error> {
+        let what = format!("asking how topic {topic} is configured");
+        let resources = [ResourceSpecifier::Topic(topic)];
+        let found = self.administer(&what, |admin, options| admin.describe_configs(&resources, options))?;
+        let found = match found.into_iter().next() {
+            Some(Ok(found)) => found,
+            Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) => {
+                return Err(Error::NoTopic { topic: topic.to_owned(), brokers: self.brokers.clone() });
+            }
+            Some(Err(code)) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
+            None => return Err(Error::Refused { what, text: "there is no answer for it".to_owned() }),
+        };
+        let entry = found.get("max.message.bytes").and_then(|entry| entry.value.as_ref()?.parse().ok());
+        entry.ok_or_else(|| Error::Refused { what, text: "max.message.bytes is not among it".to_owned() })
+    }
+
+    fn administer<T, F: Future<Output = Result<T, KafkaError>>>(
+        &self,
+        what: &str,
+        ask: impl FnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> F,
+    ) -> Result<T, Error> {
+        let admin: AdminClient<DefaultClientContext> =
+            self.config().create().map_err(|error| self.failed(what, &error))?;
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().build().expect("it takes nothing but memory");
+        runtime.block_on(ask(&admin, &options)).map_err(|error| self.failed(what, &error))
+    }
+
+    /// Makes, if it is not there, a topic of one partition that keeps the last record of each key: what whoever reads
+    /// it from the first on has to read stays little.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn make_table(&self, topic: &str) -> Result<(), Error> {
+        let made = NewTopic::new(topic, 1, TopicReplication::Fixed(-1));
+        let made = made
+            .set("cleanup.policy", "compact")
+            // Records are dropped from segments that are full or old, never from the one that is written to.
+            .set("segment.bytes", "16777216")
+            .set("segment.ms", "600000")
+            .set("min.cleanable.dirty.ratio", "0.1")
+            // The markers of transactions, of which there are many.
+            .set("delete.retention.ms", "3600000");
+        self.make(topic, &made).map(drop)
+    }
+
+    /// Makes, if it is not there, a topic whose records stay until somebody deletes them.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn make_kept(&self, topic: &str) -> Result<(), Error> {
+        let made = NewTopic::new(topic, -1, TopicReplication::Fixed(-1));
+        let made =
+            made.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1");
+        self.make(topic, &made).map(drop)
     }
 }

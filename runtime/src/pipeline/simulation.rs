@@ -314,7 +314,8 @@ impl World {
         };
         let mut names = Random::new(self.random.next());
         let nonce = move || Nonce::from_u128(u128::from(names.next()) << 64 | u128::from(names.next()));
-        Writer::new(Box::new(MemorySink::with_faults(store, faults)), policy, nonce)
+        let sink = MemorySink::with_faults(store, faults).together(self.random.chance(50));
+        Writer::new(Box::new(sink), policy, nonce)
     }
 
     /// Gives every partition to some process, under a new generation. Who had it before may hear of it, or not.

@@ -639,7 +639,7 @@ fn obey(writer: &mut Writer, message: ToSink, now: Duration) -> Vec<Report> {
             drop(permit);
             reports
         }
-        ToSink::Flush(run, at) => writer.flush(run, &at).into_iter().collect(),
+        ToSink::Flush(run, at) => writer.flush(run, &at),
         ToSink::Release(run, at) => vec![writer.release(run, &at)],
     }
 }

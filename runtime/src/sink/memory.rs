@@ -130,6 +130,7 @@ pub type Faults = Box<dyn FnMut(Step<'_>) -> Fault + Send>;
 pub struct MemorySink {
     store: MemoryStore,
     faults: Faults,
+    together: bool,
     owned: BTreeMap<TopicPartition, Owned>,
 }
 
@@ -156,11 +157,38 @@ impl MemorySink {
 
     /// A process whose every step is decided by `faults`.
     pub fn with_faults(store: &MemoryStore, faults: Faults) -> Self {
-        Self { store: store.clone(), faults, owned: BTreeMap::new() }
+        Self { store: store.clone(), faults, together: false, owned: BTreeMap::new() }
+    }
+
+    /// Commits of several partitions become one step, which happens as a whole, or is lost as a whole.
+    pub fn together(self, together: bool) -> Self {
+        Self { together, ..self }
     }
 
     fn owned(&mut self, at: &TopicPartition) -> Result<&mut Owned, Error> {
         self.owned.get_mut(at).ok_or_else(|| not_claimed(at))
+    }
+
+    fn commit_under(
+        &mut self,
+        fault: Fault,
+        at: &TopicPartition,
+        commit: &Commit,
+    ) -> Result<Committed, Error> {
+        if fault == Fault::Transient {
+            before(fault)?;
+        }
+        if fault == Fault::LostBefore {
+            return Ok(Committed::Unknown("lost before it arrived".to_owned()));
+        }
+        let store = self.store.clone();
+        let owned = self.owned(at)?;
+        owned.check_range(commit)?;
+        deliver(&mut store.lock(), at, owned, commit)?;
+        match fault {
+            Fault::AppliedThenLost => Ok(Committed::Unknown("the answer was lost".to_owned())),
+            _ => Ok(owned.move_on(commit)),
+        }
     }
 }
 
@@ -187,20 +215,20 @@ impl Sink for MemorySink {
 
     fn commit(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Committed, Error> {
         let fault = (self.faults)(Step::Commit(at, commit));
-        if fault == Fault::Transient {
-            before(fault)?;
+        self.commit_under(fault, at, commit)
+    }
+
+    fn commit_together(&mut self, commits: &[(TopicPartition, Commit)]) -> Vec<Result<Committed, Error>> {
+        if !self.together {
+            return commits.iter().map(|(at, commit)| self.commit(at, commit)).collect();
         }
-        if fault == Fault::LostBefore {
-            return Ok(Committed::Unknown("lost before it arrived".to_owned()));
-        }
-        let store = self.store.clone();
-        let owned = self.owned(at)?;
-        owned.check_range(commit)?;
-        deliver(&mut store.lock(), at, owned, commit)?;
-        match fault {
-            Fault::AppliedThenLost => Ok(Committed::Unknown("the answer was lost".to_owned())),
-            _ => Ok(owned.move_on(commit)),
-        }
+        let Some((at, commit)) = commits.first() else { return Vec::new() };
+        let fault = (self.faults)(Step::Commit(at, commit));
+        commits.iter().map(|(at, commit)| self.commit_under(fault, at, commit)).collect()
+    }
+
+    fn prefers_together(&self) -> bool {
+        self.together
     }
 
     fn resolve(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Resolved, Error> {

@@ -3,6 +3,7 @@
 
 pub mod files;
 pub mod json;
+pub mod kafka;
 pub mod memory;
 pub mod postgres;
 pub mod sqlite;
@@ -50,6 +51,18 @@ pub trait Sink: Send {
     ///
     /// `commit.range` covers exactly what was written since the last commit.
     fn commit(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Committed, Error>;
+
+    /// As [`Self::commit`], for several partitions, in one step where the sink can: each has an answer of its own, in
+    /// the order given. Here: one after the other.
+    fn commit_together(&mut self, commits: &[(TopicPartition, Commit)]) -> Vec<Result<Committed, Error>> {
+        commits.iter().map(|(at, commit)| self.commit(at, commit)).collect()
+    }
+
+    /// Whether a commit of many partitions costs hardly more than that of one: then all are committed that have
+    /// something staged as soon as one is due, and the limits are for what is staged over all of them.
+    fn prefers_together(&self) -> bool {
+        false
+    }
 
     /// Answers, after [`Committed::Unknown`], whether that commit happened. If it did not, what was staged still
     /// is, and the *same* commit may be tried again.
@@ -119,9 +132,11 @@ pub struct Part {
     pub index: ScalarBuffer<i32>,
     /// Per row, the time of its record in milliseconds since 1970-01-01T00:00:00Z; -1 where it has none.
     pub timestamps: ScalarBuffer<i64>,
-    /// Per row, for sinks that have keys and headers; absent: those of the record.
+    /// Per row, for sinks that have keys: the one that the transform set, else that of the record. Absent: no row has
+    /// one.
     pub keys: Option<VarBytes>,
-    /// See `keys`.
+    /// Per row, for sinks that have headers: those that the transform set, else those of the record. Absent: no row
+    /// has any.
     pub headers: Option<Headers>,
     /// Which rows delete what has their key. Absent: none does.
     pub deletes: Option<BooleanBuffer>,

@@ -156,11 +156,13 @@ impl Owned {
         self.batches.last().map_or(self.next, |batch| batch.range.end)
     }
 
-    pub(super) fn stage(&mut self, batch: RoutedBatch) -> Result<Staged, Error> {
+    pub(super) fn stage(&mut self, mut batch: RoutedBatch) -> Result<Staged, Error> {
         if batch.range.start != self.end() {
             return Err(Refused::NotNext { range: batch.range, next: self.end() }.into());
         }
-        for part in &batch.parts {
+        for part in &mut batch.parts {
+            // A row of a table has neither.
+            (part.keys, part.headers) = (None, None);
             self.staged.rows += part.rows.num_rows() as u64;
             self.staged.bytes += part.rows.get_array_memory_size() as u64;
         }

@@ -1,0 +1,95 @@
+//! A consumer group as whoever commits for it sees it: which member this process is, and how far the group is. It joins
+//! no group and moves no offset; that is done inside of transactions.
+
+use std::fmt::Debug;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::{Cluster, Error};
+use crate::offset::{Offset, TopicPartition};
+
+/// How long the offset of a partition may be in the hands of a transaction whose process died: its own time, 10 s, and
+/// as long again until a broker looks.
+const PENDING: std::time::Duration = std::time::Duration::from_secs(40);
+
+/// What this process is in its consumer group, as the source that reads as a member knows it.
+pub trait Membership: Send + Sync {
+    /// The member and its generation as they are now: asked for each transaction, since a partition that stays with a
+    /// member is committed under later generations than that in which it came.
+    ///
+    /// `None` while this process is no member. It must not be the metadata of a consumer that has not joined: a broker
+    /// believes those of anybody, and nothing would be fenced.
+    ///
+    /// A partition that this process has to give up is given up once the sink was told to release it, and has: between
+    /// two calls of a sink nothing is under way. Until then the source keeps it, since a broker asks who commits, and
+    /// not whose the partition is.
+    fn metadata(&self) -> Option<ConsumerGroupMetadata>;
+}
+
+/// Asks how far a group is.
+pub struct GroupOffsets {
+    cluster: Cluster,
+    group: String,
+    asker: BaseConsumer,
+}
+
+impl Debug for GroupOffsets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GroupOffsets").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl GroupOffsets {
+    /// For `group`, which need not be there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn new(cluster: &Cluster, group: &str) -> Result<Self, Error> {
+        let mut config = cluster.config();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Makes the client wait for an offset that a transaction may still move.
+            .set("isolation.level", "read_committed");
+        let asker = config.create();
+        let asker = asker.map_err(|error| cluster.failed("setting up a client of Kafka", &error))?;
+        Ok(Self { cluster: cluster.clone(), group: group.to_owned(), asker })
+    }
+
+    /// The group's name.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Where the group goes on in a partition, once no transaction is open that moves it; `None` if it has never been
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], also where a transaction stays open; [`Error::Refused`].
+    pub fn committed(&self, at: &TopicPartition) -> Result<Option<Offset>, Error> {
+        let what = || format!("asking where group {} is in {at}", self.group);
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&at.topic, at.partition);
+        let found = self.asker.committed_offsets(asked, PENDING);
+        let found = found.map_err(|error| self.cluster.failed(what(), &error))?;
+        let found = found.find_partition(&at.topic, at.partition);
+        let Some(found) = found else { return Ok(None) };
+        found.error().map_err(|error| self.cluster.failed(what(), &error))?;
+        Ok(match found.offset() {
+            rdkafka::Offset::Offset(next) => Some(Offset::new(next)),
+            _ => None,
+        })
+    }
+}
+
+/// Whether an error says that the member has to join again.
+pub(super) fn is_stale(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::IllegalGeneration | Code::UnknownMemberId | Code::RebalanceInProgress | Code::FencedInstanceId
+    )
+}

@@ -1,0 +1,148 @@
+//! A topic of one partition, read up to where it ends, also while transactions write to it: those that are open when it
+//! is asked are waited for, and what they brought is read or does not exist. It joins no group and stores no offset.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset as Place, TopicPartitionList};
+
+use super::log::{Line, is_passing};
+use super::{Cluster, Error};
+use crate::offset::Offset;
+
+/// How long to wait for a record at a time.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How often. A transaction whose process died is over after its own time, 10 s, and as long again until a broker looks.
+const SILENCES: u32 = 20;
+
+/// See the module.
+pub struct Tail {
+    cluster: Cluster,
+    topic: String,
+    /// Reads what is committed, and is told when there is nothing more of it.
+    reader: BaseConsumer,
+    /// Sees where the partition really ends.
+    asker: BaseConsumer,
+    /// Behind the last record that was read; absent before the first look.
+    next: Option<Offset>,
+}
+
+impl std::fmt::Debug for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tail").field("topic", &self.topic).field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+impl Tail {
+    /// A reader of `topic`, which is there.
+    ///
+    /// # Errors
+    /// [`Error::NoTopic`], [`Error::Unreachable`]; [`Error::Refused`], also for a topic of more partitions than one.
+    pub fn open(cluster: &Cluster, topic: &str) -> Result<Self, Error> {
+        let what = || format!("opening topic {topic}");
+        let client = |isolation: &str| {
+            let mut config = cluster.config();
+            config
+                // The client wants a name; nothing is ever committed under it.
+                .set("group.id", "weir.tail")
+                .set("enable.auto.commit", "false")
+                .set("enable.auto.offset.store", "false")
+                .set("enable.partition.eof", "true")
+                .set("auto.offset.reset", "error")
+                .set("fetch.wait.max.ms", "50")
+                .set("isolation.level", isolation);
+            config.create::<BaseConsumer>().map_err(|error| cluster.failed(what(), &error))
+        };
+        let (reader, asker) = (client("read_committed")?, client("read_uncommitted")?);
+        let n = cluster.partitions_by(&reader, topic)?;
+        if n != 1 {
+            let text = format!("it has {n} partitions, and has to have one");
+            return Err(Error::Refused { what: what(), text });
+        }
+        Ok(Self { cluster: cluster.clone(), topic: topic.to_owned(), reader, asker, next: None })
+    }
+
+    /// Hands on all records that were not read yet, up to where the topic ends now. Whatever is told to be committed
+    /// before this is called is among them.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], also where a transaction stays open; [`Error::Refused`]. What was handed on by then
+    /// stays read.
+    pub fn read_on(&mut self, each: &mut dyn FnMut(Line)) -> Result<(), Error> {
+        let (first, end) = self.cluster.bounds(&self.asker, &self.topic, 0)?;
+        // Whether the end that the client tells of next is behind `end`: a later look than the one above.
+        let mut told_of_end = false;
+        let mut next = match self.next {
+            Some(next) => next,
+            None => {
+                told_of_end = self.begin_at(first, end)?;
+                first
+            }
+        };
+        let mut silences = 0;
+        while next < end {
+            match self.reader.poll(SILENCE) {
+                Some(Ok(message)) => {
+                    next = Offset::new(message.offset()).next();
+                    let key = message.key().unwrap_or_default().to_vec();
+                    each(Line { key, value: message.payload().map(<[u8]>::to_vec) });
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) if told_of_end => next = end,
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) if is_passing(&error) => {}
+                Some(Err(error)) => return Err(self.cluster.failed(self.what(), &error)),
+                None if silences < SILENCES => {
+                    silences += 1;
+                    told_of_end = self.begin_again(next, end)?;
+                }
+                None => return Err(self.silence()),
+            }
+            // The markers of transactions are no records, and take up offsets all the same.
+            next = next.max(self.position()?);
+            self.next = Some(next);
+        }
+        Ok(())
+    }
+
+    /// Where the client goes on: also behind what it does not hand on.
+    fn position(&self) -> Result<Offset, Error> {
+        let places = self.reader.position().map_err(|error| self.cluster.failed(self.what(), &error))?;
+        Ok(match places.elements().first().map(|place| place.offset()) {
+            Some(Place::Offset(next)) => Offset::new(next),
+            _ => Offset::ZERO,
+        })
+    }
+
+    /// There may be no record, and no marker, in front of the end: then only the client's word tells that it was
+    /// reached, and that has to be one that it says from now on.
+    fn begin_again(&mut self, next: Offset, end: Offset) -> Result<bool, Error> {
+        let (_, stable) = self.cluster.bounds(&self.reader, &self.topic, 0)?;
+        if stable < end {
+            return Ok(false);
+        }
+        self.begin_at(next, end)
+    }
+
+    /// Tells the client where to read; whether everything in front of `end` was settled before.
+    fn begin_at(&mut self, next: Offset, end: Offset) -> Result<bool, Error> {
+        let (_, stable) = self.cluster.bounds(&self.reader, &self.topic, 0)?;
+        let failed = |error| self.cluster.failed(self.what(), &error);
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(&self.topic, 0, Place::Offset(next.get())).map_err(failed)?;
+        self.reader.assign(&place).map_err(failed)?;
+        self.next = Some(next);
+        Ok(stable >= end)
+    }
+
+    fn what(&self) -> String {
+        format!("reading topic {}", self.topic)
+    }
+
+    fn silence(&self) -> Error {
+        let text = "a transaction stays open, or nothing comes".to_owned();
+        Error::Unreachable { what: self.what(), brokers: self.cluster.brokers.clone(), text }
+    }
+}

@@ -1,0 +1,631 @@
+//! Rows as records of Kafka topics, exactly once: rows, rejects, the position and, where the records came from Kafka, the
+//! offsets of their group become visible in one transaction. A target is a topic.
+//!
+//! ```text
+//! weir.<pipeline>.progress   per sink, topic and partition: the SinkState; the last record of a key counts
+//! weir.<pipeline>.rejects    rows that their topic refuses for what is in them, with the reason
+//! <topic>                    the rows, with where each came from in its headers
+//! ```
+//!
+//! What is staged waits in memory, encoded. A commit is one transaction over all partitions that have something staged;
+//! between two calls of the sink none is open, so that to release a partition is to drop memory.
+//!
+//! Who may commit is decided in one of two ways:
+//!
+//! | the records come | the name of the transactions | who was overtaken is fenced by |
+//! |---|---|---|
+//! | from Kafka | `weir.<pipeline>.<random>` | the group: its offsets move in the transaction, for members alone |
+//! | from files | `weir.<pipeline>.<sink>` | the name: who begins under it fences who did before |
+//!
+//! A claim reads the progress topic to its end, holds what it finds against the laws, and writes it back with its own
+//! epoch, in a transaction of that kind. So no commit of a lower epoch can follow: the group, or the name, has moved on.
+//! Whoever begins under the name has to read on before anything else, since what it knew may not be true any more.
+
+mod progress;
+mod reject;
+mod staging;
+mod topics;
+mod transaction;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState, Start};
+use super::{Committed, Count, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
+use crate::kafka::group::{GroupOffsets, Membership};
+use crate::kafka::produce::Compression;
+use crate::kafka::transactions::{Ended, Settings, Transactions, Undone};
+use crate::kafka::{self, Cluster};
+use crate::offset::{Offset, OffsetRange, TopicPartition};
+use progress::Progress;
+use staging::Staging;
+use topics::Topics;
+use transaction::{With, Work};
+
+/// Every place at which a test can stop this sink, in the order in which a claim, and then a commit, comes by.
+pub const FAILPOINTS: [&str; 8] = [
+    "kafka.after_renewal",
+    "kafka.before_begin",
+    "kafka.after_begin",
+    "kafka.after_rows",
+    "kafka.after_progress",
+    "kafka.after_offsets",
+    "kafka.before_commit",
+    "kafka.after_commit",
+];
+
+/// How long to wait before what is the same is tried again by a member whose group has moved on without it: it learns of
+/// that from another thread. Together they are more than it takes to join again, and less than the others wait for it.
+const UNTIL_JOINED_MS: [u64; 7] = [20, 50, 100, 300, 800, 1_500, 3_000];
+
+/// How often something is tried again for any one of the other reasons.
+const TRIES: usize = 20;
+
+/// How long to wait until a group and its record may agree: the markers of one transaction land one after the other.
+const UNTIL_LANDED_MS: [u64; 3] = [50, 500, 2_000];
+
+/// What a Kafka sink is told.
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// Where the topics are.
+    pub cluster: Cluster,
+    /// The pipeline's name.
+    pub pipeline: Arc<str>,
+    /// The sink's name in the pipeline.
+    pub sink: Arc<str>,
+    /// The group that the records are read in, `weir.<pipeline>`, where they come from topics of the same cluster; absent
+    /// where they come from files.
+    pub member: Option<Arc<dyn Membership>>,
+    /// Whether each row carries the headers `weir-topic`, `weir-partition`, `weir-offset`, `weir-index`, `weir-plan` and
+    /// `weir-digest`. Dead letters and rejects always do.
+    pub provenance: bool,
+    /// Whether topics are made that are not there. Those of Weir's own always are.
+    pub create: bool,
+    /// How records are packed.
+    pub compression: Compression,
+    /// The topics of targets that have another name.
+    pub topics: BTreeMap<Arc<str>, String>,
+    /// After so long the cluster gives up the transaction of a process that stands still or is gone; whoever takes over
+    /// waits for that.
+    pub transaction_timeout: Duration,
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pipeline, sink, grouped) = (&self.pipeline, &self.sink, self.member.is_some());
+        f.debug_struct("KafkaConfig")
+            .field("cluster", &self.cluster)
+            .field("pipeline", pipeline)
+            .field("sink", sink)
+            .field("grouped", &grouped)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KafkaConfig {
+    /// Records from files, to topics that are made where they are missing, with provenance.
+    pub fn new(cluster: Cluster, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
+        Self {
+            cluster,
+            pipeline: pipeline.into(),
+            sink: sink.into(),
+            member: None,
+            provenance: true,
+            create: true,
+            compression: Compression::Lz4,
+            topics: BTreeMap::new(),
+            transaction_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What happened to a sink since it was opened.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Rows that went to `weir.<pipeline>.rejects`.
+    pub rejected: Count,
+}
+
+/// The group whose offsets move with the rows.
+struct Group {
+    offsets: GroupOffsets,
+    member: Arc<dyn Membership>,
+}
+
+/// A sink that writes to Kafka topics.
+pub struct KafkaSink {
+    config: KafkaConfig,
+    /// What transactions are begun under.
+    id: String,
+    group: Option<Group>,
+    topics: Topics,
+    progress: Progress,
+    transactions: Transactions,
+    /// How the producer that is there was set up.
+    begun_with: Option<Settings>,
+    owned: BTreeMap<TopicPartition, Owned>,
+    tally: Arc<Tally>,
+}
+
+/// A claimed partition.
+struct Owned {
+    epoch: Epoch,
+    owner: Nonce,
+    next: Offset,
+    /// Behind what was written.
+    end: Offset,
+    staging: Staging,
+    /// Rows that a commit would refuse whose answer was lost.
+    in_doubt: u64,
+}
+
+impl fmt::Debug for KafkaSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owned: Vec<_> = self.owned.keys().collect();
+        f.debug_struct("KafkaSink")
+            .field("config", &self.config)
+            .field("owned", &owned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KafkaSink {
+    /// Reaches the cluster, and makes the topics for positions and rejects where they are missing.
+    ///
+    /// # Errors
+    /// [`Error::Transient`] where the cluster cannot be reached or refuses.
+    pub fn open(config: KafkaConfig) -> Result<Self, Error> {
+        let (cluster, pipeline) = (&config.cluster, &config.pipeline);
+        let topic = |name: &str| format!("weir.{pipeline}.{name}");
+        let progress = Progress::open(cluster, &topic("progress"), &config.sink)?;
+        let topics = Topics::open(cluster, config.create, config.topics.clone(), &topic("rejects"))?;
+        let group = match &config.member {
+            Some(member) => {
+                let offsets = GroupOffsets::new(cluster, &format!("weir.{pipeline}")).map_err(of_cluster)?;
+                Some(Group { offsets, member: member.clone() })
+            }
+            None => None,
+        };
+        let id = match &group {
+            Some(_) => topic(&Nonce::random().to_string()),
+            None => topic(&config.sink),
+        };
+        let transactions = Transactions::new(cluster);
+        let (begun_with, owned, tally) = (None, BTreeMap::new(), Arc::default());
+        Ok(Self { config, id, group, topics, progress, transactions, begun_with, owned, tally })
+    }
+
+    /// Makes the topic of a target, or looks at the one that is there. Without it the first row does.
+    ///
+    /// # Errors
+    /// [`Error::Permanent`] with what makes one that is missing and may not be made here.
+    pub fn prepare(&mut self, target: &Arc<str>) -> Result<(), Error> {
+        self.topics.find(target).map(drop)
+    }
+
+    /// What happened so far; it goes on counting.
+    pub fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
+    }
+
+    fn settings(&self) -> Settings {
+        /// What the client takes at most, and what makes batches no smaller.
+        const MOST: usize = 1_000_000_000;
+        const BATCH: usize = 1_000_000;
+        let (least, most) = self.topics.extremes();
+        Settings {
+            id: self.id.clone(),
+            timeout: self.config.transaction_timeout,
+            compression: self.config.compression,
+            batch_bytes: least.clamp(1, BATCH),
+            record_bytes: most.clamp(1_000, MOST),
+        }
+    }
+
+    /// Whether there is a producer over which nothing hangs, and that sends what the topics take.
+    fn is_fit(&mut self) -> bool {
+        self.transactions.is_fit() && self.begun_with.as_ref() == Some(&self.settings())
+    }
+
+    /// Begins under the name anew, and finds out where the sink stands since.
+    fn renew(&mut self) -> Result<(), Error> {
+        let settings = self.settings();
+        self.transactions.renew(&settings).map_err(of_cluster)?;
+        self.begun_with = Some(settings);
+        fail::fail_point!("kafka.after_renewal");
+        self.progress.read_on()
+    }
+
+    /// The state of a claim's partition, once it is the claim's.
+    fn claimed(&self, claim: &Claim) -> Result<SinkState, Error> {
+        let mut state = match self.progress.get(&claim.at) {
+            Some(state) => state.clone(),
+            None => self.begun(claim)?,
+        };
+        state.claim(claim)?;
+        Ok(state)
+    }
+
+    fn begun(&self, claim: &Claim) -> Result<SinkState, Error> {
+        if let Some(held) = self.progress.other_topic(&claim.at.topic, &claim.topic_id) {
+            let (topic, ours) = (claim.at.topic.clone(), claim.topic_id.clone());
+            return Err(Refused::TopicReplaced { topic, held: held.clone(), ours }.into());
+        }
+        match claim.start {
+            Start::Init(start) => Ok(SinkState::init(claim, start)),
+            Start::MustExist => Err(missing(&claim.at, self.progress.topic())),
+        }
+    }
+
+    /// Whether the group stands where the sink does; both were moved by the same transactions.
+    fn agrees_with_group(&mut self, at: &TopicPartition) -> Result<(), Error> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let mut waits = UNTIL_LANDED_MS.into_iter().map(Duration::from_millis);
+        loop {
+            let stands = group.offsets.committed(at).map_err(of_cluster)?;
+            self.progress.read_on()?;
+            let ours = self.progress.get(at).map(|state| state.next);
+            match (ours, stands) {
+                (Some(_) | None, None) => return Ok(()),
+                (Some(ours), Some(stands)) if ours == stands => return Ok(()),
+                (ours, Some(stands)) => match waits.next() {
+                    Some(time) => self.transactions.wait(time),
+                    None => return Err(mismatch(group.offsets.group(), at, stands, ours)),
+                },
+            }
+        }
+    }
+
+    /// What a commit would make of the partition's state.
+    fn committed(&self, at: &TopicPartition, commit: &Commit) -> Result<Next, Error> {
+        let owned = self.owned.get(at).ok_or_else(|| not_claimed(at))?;
+        owned.check_range(commit)?;
+        let state = self.progress.get(at).ok_or_else(|| missing(at, self.progress.topic()))?;
+        if state.last_commit == Some(commit.id) {
+            return Ok(Next::Done);
+        }
+        let mut state = state.clone();
+        state.commit(owned.epoch, owned.owner, commit)?;
+        Ok(Next::State(state))
+    }
+
+    /// One transaction over `ready`.
+    fn transact(&mut self, ready: &[(&TopicPartition, SinkState)], staged: bool) -> Ended {
+        let work: Vec<_> = ready
+            .iter()
+            .map(|(at, state)| {
+                let staging = self.owned.get(*at).filter(|_| staged).map(|owned| &owned.staging);
+                Work { at, state, staging }
+            })
+            .collect();
+        let (topics, progress, group) = (&self.topics, &self.progress, self.group.as_ref());
+        let with = With { sink: &self.config.sink, topics, progress, group };
+        let (ended, rejected) = transaction::run(&mut self.transactions, &with, &work);
+        drop(work);
+        for ((at, _), n) in ready.iter().zip(rejected) {
+            if let Some(owned) = self.owned.get_mut(*at) {
+                owned.in_doubt = n;
+            }
+        }
+        ended
+    }
+
+    /// What is to be done before the same is tried again, or why it is not.
+    fn again(
+        &mut self,
+        undone: Undone,
+        tries: &mut Tries,
+        ready: &[(&TopicPartition, SinkState)],
+    ) -> Result<(), Error> {
+        tries.n += 1;
+        let transient = |text: String| Error::Transient(Problem::new(text));
+        match undone {
+            Undone::Failed(error) => Err(of_cluster(error)),
+            Undone::Stale(text) => {
+                self.progress.read_on()?;
+                let ms = tries.waits.next().ok_or_else(|| transient(text))?;
+                self.transactions.wait(Duration::from_millis(*ms));
+                Ok(())
+            }
+            Undone::Fenced(text) | Undone::TooLarge(text) if tries.n > TRIES => Err(transient(text)),
+            Undone::Fenced(_) => Ok(()),
+            Undone::TooLarge(_) => {
+                self.begun_with = None;
+                self.topics.look_again()
+            }
+            Undone::Refused(rows) => {
+                let first = rows.first().map(|(_, why)| why.clone()).unwrap_or_default();
+                if tries.n > TRIES || !self.refuse(rows, ready) {
+                    return Err(transient(format!("records are refused: {first}")));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes which rows are not sent any more. Whether all that was refused are rows.
+    fn refuse(&mut self, rows: Vec<(usize, String)>, ready: &[(&TopicPartition, SinkState)]) -> bool {
+        for (tag, why) in rows {
+            let mut place = tag;
+            let found = ready.iter().find_map(|(at, _)| {
+                let n = self.owned.get(*at)?.staging.n_rows() as usize;
+                if place < n {
+                    return Some((*at).clone());
+                }
+                place = place.checked_sub(n)?;
+                None
+            });
+            let Some(owned) = found.and_then(|at| self.owned.get_mut(&at)) else { return false };
+            owned.staging.refuse(place, why);
+        }
+        true
+    }
+
+    fn done(&mut self, at: &TopicPartition, commit: &Commit) {
+        if let Some(owned) = self.owned.get_mut(at) {
+            self.tally.rejected.add(std::mem::take(&mut owned.in_doubt));
+            owned.move_on(commit);
+        }
+    }
+}
+
+/// How often what is the same was tried.
+struct Tries {
+    n: usize,
+    waits: std::slice::Iter<'static, u64>,
+}
+
+impl Tries {
+    fn new() -> Self {
+        Self { n: 0, waits: UNTIL_JOINED_MS.iter() }
+    }
+}
+
+/// What is left to do for a commit.
+enum Next {
+    /// Nothing: it is there.
+    Done,
+    /// To bring the sink here.
+    State(SinkState),
+}
+
+impl Owned {
+    fn new(claim: &Claim, next: Offset) -> Self {
+        let (epoch, owner) = (claim.epoch, claim.owner);
+        Self { epoch, owner, next, end: next, staging: Staging::default(), in_doubt: 0 }
+    }
+
+    fn check_range(&self, commit: &Commit) -> Result<(), Error> {
+        let written = OffsetRange::new(self.next, self.end);
+        if written.is_empty() || written == commit.range {
+            return Ok(());
+        }
+        Err(Error::Permanent(Problem::new(format!("{written} was written, {} is committed", commit.range))))
+    }
+
+    fn move_on(&mut self, commit: &Commit) {
+        self.staging = Staging::default();
+        (self.next, self.end) = (commit.range.end, commit.range.end);
+    }
+}
+
+impl Sink for KafkaSink {
+    fn claim(&mut self, claim: &Claim) -> Result<SinkState, Error> {
+        self.release(&claim.at);
+        let mut tries = Tries::new();
+        loop {
+            if !self.is_fit() {
+                // Who may not have it is told so before it fences who has.
+                self.progress.read_on()?;
+                self.claimed(claim)?;
+                self.renew()?;
+            }
+            self.claimed(claim)?;
+            self.agrees_with_group(&claim.at)?;
+            let state = self.claimed(claim)?;
+            let ready = [(&claim.at, state)];
+            match self.transact(&ready, false) {
+                Ended::Committed => {
+                    fail::fail_point!("kafka.after_commit");
+                    let [(_, state)] = ready;
+                    self.progress.keep(state.clone());
+                    self.owned.insert(claim.at.clone(), Owned::new(claim, state.next));
+                    return Ok(state);
+                }
+                // The next look tells: what is claimed by this very claim may be claimed by it again.
+                Ended::Unknown(text) | Ended::UnknownAndFenced(text) => {
+                    self.again(Undone::Fenced(text), &mut tries, &ready)?;
+                }
+                Ended::Undone(undone) => self.again(undone, &mut tries, &ready)?,
+            }
+        }
+    }
+
+    fn write(&mut self, rows: RoutedBatch) -> Result<Staged, Error> {
+        let provenance = self.config.provenance;
+        let owned = self.owned.get_mut(&rows.at).ok_or_else(|| not_claimed(&rows.at))?;
+        if rows.range.start != owned.end {
+            return Err(Refused::NotNext { range: rows.range, next: owned.end }.into());
+        }
+        for part in rows.parts.iter().filter(|part| part.rows.num_rows() > 0) {
+            owned.staging.add(part, self.topics.find(&part.target)?, &rows.plan, provenance)?;
+        }
+        owned.end = rows.range.end;
+        Ok(Staged { rows: owned.staging.n_rows(), bytes: owned.staging.n_bytes(), full: false })
+    }
+
+    fn commit(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Committed, Error> {
+        let mut ended = self.commit_together(&[(at.clone(), commit.clone())]);
+        ended.pop().expect("every commit has an answer")
+    }
+
+    fn commit_together(&mut self, commits: &[(TopicPartition, Commit)]) -> Vec<Result<Committed, Error>> {
+        let mut answers: Vec<Option<Result<Committed, Error>>> = commits.iter().map(|_| None).collect();
+        let mut tries = Tries::new();
+        let failed = loop {
+            match self.commit_once(commits, &mut answers, &mut tries) {
+                Ok(true) => break None,
+                Ok(false) => {}
+                Err(error) => break Some(error),
+            }
+        };
+        let mut failed = failed.map(Repeated::new);
+        let answer = |answer: Option<_>| {
+            answer.unwrap_or_else(|| Err(failed.as_mut().expect("all are answered, or none is").next()))
+        };
+        answers.into_iter().map(answer).collect()
+    }
+
+    fn prefers_together(&self) -> bool {
+        true
+    }
+
+    /// Whoever begins under the name ends what was in doubt; then the record of the position tells.
+    fn resolve(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Resolved, Error> {
+        if !self.is_fit() {
+            // Who was overtaken is told so without fencing the new owner.
+            self.progress.read_on()?;
+            self.resolved(at, commit)?;
+            self.renew()?;
+        }
+        let resolved = self.resolved(at, commit)?;
+        if resolved == Resolved::Committed {
+            self.done(at, commit);
+        }
+        Ok(resolved)
+    }
+
+    fn release(&mut self, at: &TopicPartition) {
+        self.owned.remove(at);
+    }
+}
+
+impl KafkaSink {
+    /// Tries once to commit what has no answer yet. Whether all have one now.
+    fn commit_once(
+        &mut self,
+        commits: &[(TopicPartition, Commit)],
+        answers: &mut [Option<Result<Committed, Error>>],
+        tries: &mut Tries,
+    ) -> Result<bool, Error> {
+        let is_fit = self.is_fit();
+        if !is_fit {
+            self.progress.read_on()?;
+        }
+        let mut ready = Vec::new();
+        let mut places = Vec::new();
+        for (i, (at, commit)) in
+            commits.iter().enumerate().filter(|(i, _)| answers[*i].is_none()).collect::<Vec<_>>()
+        {
+            match self.committed(at, commit) {
+                Ok(Next::State(state)) => {
+                    ready.push((at, state));
+                    places.push(i);
+                }
+                Ok(Next::Done) => {
+                    self.done(at, commit);
+                    answers[i] = Some(Ok(Committed::Done));
+                }
+                Err(error) => answers[i] = Some(Err(error)),
+            }
+        }
+        if ready.is_empty() {
+            return Ok(true);
+        }
+        if !is_fit {
+            self.renew()?;
+            return Ok(false);
+        }
+        match self.transact(&ready, true) {
+            Ended::Committed => {
+                fail::fail_point!("kafka.after_commit");
+                for ((_, state), i) in ready.into_iter().zip(places) {
+                    self.progress.keep(state);
+                    self.done(&commits[i].0, &commits[i].1);
+                    answers[i] = Some(Ok(Committed::Done));
+                }
+                Ok(true)
+            }
+            Ended::Unknown(text) => {
+                places.into_iter().for_each(|i| answers[i] = Some(Ok(Committed::Unknown(text.clone()))));
+                Ok(true)
+            }
+            // Nothing is on its way any more, so the next look tells.
+            Ended::UnknownAndFenced(text) => self.again(Undone::Fenced(text), tries, &ready).map(|()| false),
+            Ended::Undone(undone) => self.again(undone, tries, &ready).map(|()| false),
+        }
+    }
+
+    fn resolved(&self, at: &TopicPartition, commit: &Commit) -> Result<Resolved, Error> {
+        let owned = self.owned.get(at).ok_or_else(|| not_claimed(at))?;
+        let state = self.progress.get(at).ok_or_else(|| missing(at, self.progress.topic()))?;
+        if state.last_commit == Some(commit.id) {
+            return Ok(Resolved::Committed);
+        }
+        state.check_commit(owned.epoch, owned.owner, commit)?;
+        Ok(Resolved::NotCommitted)
+    }
+}
+
+/// One error for several partitions.
+struct Repeated {
+    first: Option<Error>,
+    permanent: bool,
+    text: String,
+    hint: Option<String>,
+}
+
+impl Repeated {
+    fn new(error: Error) -> Self {
+        let (permanent, hint) = match &error {
+            Error::Permanent(problem) => (true, problem.hint.clone()),
+            Error::Transient(problem) => (false, problem.hint.clone()),
+            Error::Conflict(_) => (false, None),
+        };
+        Self { permanent, text: error.to_string(), hint, first: Some(error) }
+    }
+
+    fn next(&mut self) -> Error {
+        let problem = Problem { text: self.text.clone(), hint: self.hint.clone(), source: None };
+        self.first.take().unwrap_or(match self.permanent {
+            true => Error::Permanent(problem),
+            false => Error::Transient(problem),
+        })
+    }
+}
+
+fn not_claimed(at: &TopicPartition) -> Error {
+    Error::Permanent(Problem::new(format!("{at} is not claimed")))
+}
+
+/// The state was there once.
+fn missing(at: &TopicPartition, topic: &str) -> Error {
+    let text = format!("E_STATE_MISSING: there is no position of {at} in topic {topic}, but there was one");
+    Error::Permanent(Problem::new(text).hint("start over with a pipeline of another name"))
+}
+
+fn mismatch(group: &str, at: &TopicPartition, stands: Offset, ours: Option<Offset>) -> Error {
+    let ours_text =
+        ours.map_or_else(|| "there is no record".to_owned(), |ours| format!("the record says {ours}"));
+    let text = format!("E_POSITION_MISMATCH: group {group} stands at {stands} in {at}, of which {ours_text}");
+    let to = ours.map_or_else(
+        || "--delete-offsets".to_owned(),
+        |ours| format!("--reset-offsets --to-offset {ours} --execute"),
+    );
+    let hint = format!(
+        "somebody else moved the group; move it back: `kafka-consumer-groups.sh --group {group} --topic {}:{} {to}`",
+        at.topic, at.partition
+    );
+    Error::Permanent(Problem::new(text).hint(hint))
+}
+
+fn of_cluster(error: kafka::Error) -> Error {
+    let permanent = matches!(error, kafka::Error::Property { .. });
+    let problem = Problem { text: error.to_string(), hint: error.hint().map(str::to_owned), source: None };
+    if permanent { Error::Permanent(problem) } else { Error::Transient(problem) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,349 @@
+//! The Kafka sink on a real cluster: the laws of all sinks, with a group and without; lost answers, members whose group
+//! moved on, and rows that a topic does not take.
+#![cfg(feature = "servers")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+
+use super::*;
+use crate::kafka::peek::{self, From, peek};
+use crate::kafka::topics::Shape;
+use crate::kafka::transactions::Loss;
+use crate::sink::Part;
+use crate::sink::conformance::{
+    LAWS, Owner as Process, Seen, World, at, batch, claim, commit, conflict, delivered, permanent,
+};
+
+mod failpoints;
+mod group;
+mod rows;
+
+/// Where the cluster is.
+const BROKERS: &str = "WEIR_TEST_KAFKA";
+
+/// The topic that records are said to come from.
+const INPUT: &str = "customers";
+
+fn brokers() -> String {
+    std::env::var(BROKERS).unwrap_or_else(|_| {
+        panic!(
+            "{BROKERS} does not say where a Kafka cluster is: cargo run -p weir-services -- run kafka -- \
+             cargo test -p weir --features servers,failpoints --lib sink::kafka"
+        )
+    })
+}
+
+fn cluster() -> Cluster {
+    let cluster = Cluster::new(brokers(), BTreeMap::new()).unwrap();
+    static INPUT_IS_THERE: OnceLock<()> = OnceLock::new();
+    INPUT_IS_THERE.get_or_init(|| {
+        cluster.create(INPUT, Shape { partitions: Some(2), replication: Some(1) }).unwrap();
+    });
+    cluster
+}
+
+/// Topics of a pipeline of its own that processes write to, and their readers.
+struct Base {
+    pipeline: String,
+    members: Option<Arc<Members>>,
+    provenance: bool,
+    compression: Compression,
+    /// Whether processes are made whose transactions the cluster soon gives up.
+    hasty: AtomicBool,
+}
+
+impl Base {
+    fn of(members: bool) -> Self {
+        let pipeline = format!("p-{}", Nonce::random());
+        let members = members.then(|| Arc::new(Members::of(&pipeline)));
+        let (provenance, compression) = (true, Compression::Lz4);
+        Self { pipeline, members, provenance, compression, hasty: AtomicBool::new(false) }
+    }
+
+    /// Records come from files.
+    fn alone() -> Self {
+        Self::of(false)
+    }
+
+    /// Records come from Kafka.
+    fn in_a_group() -> Self {
+        Self::of(true)
+    }
+
+    fn topic(&self, target: &str) -> String {
+        format!("{target}-{}", self.pipeline)
+    }
+
+    fn config(&self) -> KafkaConfig {
+        let topics = ["a", "b"].map(|target| (Arc::from(target), self.topic(target)));
+        let member = self.members.as_ref().map(|members| members.member());
+        let seconds = if self.hasty.load(Ordering::Relaxed) { 2 } else { 10 };
+        KafkaConfig {
+            member: member.map(|member| Arc::new(member) as Arc<dyn Membership>),
+            topics: topics.into(),
+            provenance: self.provenance,
+            compression: self.compression,
+            transaction_timeout: Duration::from_secs(seconds),
+            ..KafkaConfig::new(cluster(), &*self.pipeline, "base")
+        }
+    }
+
+    fn sink(&self) -> KafkaSink {
+        KafkaSink::open(self.config()).unwrap()
+    }
+
+    fn claimed(&self, generation: u64) -> KafkaSink {
+        let mut sink = self.sink();
+        sink.claim(&claim(generation)).unwrap();
+        sink
+    }
+
+    /// All records of a target that are committed.
+    fn records(&self, target: &str) -> Vec<peek::Seen> {
+        read(&self.topic(target))
+    }
+
+    fn rejects(&self) -> Vec<peek::Seen> {
+        read(&format!("weir.{}.rejects", self.pipeline))
+    }
+
+    /// Where the group stands.
+    fn stands(&self) -> Option<i64> {
+        let offsets = GroupOffsets::new(&cluster(), &format!("weir.{}", self.pipeline)).unwrap();
+        offsets.committed(&at()).unwrap().map(Offset::get)
+    }
+}
+
+fn read(topic: &str) -> Vec<peek::Seen> {
+    let mut records = Vec::new();
+    let each = &mut |record| {
+        records.push(record);
+        true
+    };
+    match peek(&cluster(), topic, None, From::Start, each) {
+        Ok(()) | Err(kafka::Error::NoTopic { .. }) => records,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A header's value as text.
+fn header(record: &peek::Seen, name: &str) -> Option<String> {
+    let found: Vec<_> = record.headers.iter().filter(|(found, _)| found == name).collect();
+    assert!(found.len() <= 1, "{name} is there {} times", found.len());
+    found.first().map(|(_, value)| String::from_utf8(value.clone().unwrap()).unwrap())
+}
+
+impl World for Base {
+    fn process(&self) -> Box<dyn Sink> {
+        Box::new(self.sink())
+    }
+
+    fn visible(&self) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        for target in ["a", "b"] {
+            for record in self.records(target) {
+                let number = |name| header(&record, name).unwrap().parse::<i64>().unwrap();
+                let value: serde_json::Value =
+                    serde_json::from_slice(&record.value.clone().unwrap()).unwrap();
+                let text = value["text"].as_str().unwrap().to_owned();
+                seen.push((target.to_owned(), number("weir-offset"), number("weir-index") as i32, text));
+            }
+        }
+        seen.sort();
+        seen
+    }
+}
+
+/// The group of a pipeline, whose only member is the process that joined last.
+struct Members {
+    group: String,
+    present: Mutex<Option<BaseConsumer>>,
+}
+
+impl Members {
+    fn of(pipeline: &str) -> Self {
+        Self { group: format!("weir.{pipeline}"), present: Mutex::new(None) }
+    }
+
+    /// A process that joins when it is first asked, and knows nothing of those who joined later.
+    fn member(self: &Arc<Self>) -> Member {
+        Member { members: self.clone(), known: Mutex::new(None) }
+    }
+
+    /// Joins in the place of whoever is a member; what a member of this generation may show, often enough.
+    fn join(&self) -> Vec<ConsumerGroupMetadata> {
+        let mut present = self.present.lock().unwrap();
+        drop(present.take());
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", brokers())
+            .set("group.id", &self.group)
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap();
+        consumer.subscribe(&[INPUT]).unwrap();
+        while consumer.assignment().unwrap().count() == 0 {
+            consumer.poll(Duration::from_millis(10));
+        }
+        let known = (0..100).map(|_| consumer.group_metadata().unwrap()).collect();
+        *present = Some(consumer);
+        known
+    }
+}
+
+/// What one process knows of the group.
+struct Member {
+    members: Arc<Members>,
+    known: Mutex<Option<Vec<ConsumerGroupMetadata>>>,
+}
+
+impl Membership for Member {
+    fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        self.known.lock().unwrap().get_or_insert_with(|| self.members.join()).pop()
+    }
+}
+
+fn transient(error: Error) -> String {
+    match error {
+        Error::Transient(problem) => problem.to_string(),
+        other => panic!("not transient: {other}"),
+    }
+}
+
+/// Commits parts as offsets `0..n`.
+fn deliver(sink: &mut KafkaSink, n: i64, parts: Vec<Part>) -> Result<Committed, Error> {
+    sink.write(RoutedBatch { parts, ..batch(0, n) })?;
+    sink.commit(&at(), &commit(0, n))
+}
+
+/// Tries every law, each on a world of its own and several at once: most of the time is spent waiting.
+fn check_laws(world: fn() -> Base) {
+    let next = AtomicUsize::new(0);
+    let broken = Mutex::new(Vec::new());
+    let work = || {
+        while let Some((law, check)) = LAWS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if catch_unwind(AssertUnwindSafe(|| check(&world()))).is_err() {
+                broken.lock().unwrap().push(*law);
+            }
+        }
+    };
+    thread::scope(|scope| (0..6).for_each(|_| drop(scope.spawn(work))));
+    let broken = broken.into_inner().unwrap();
+    assert!(broken.is_empty(), "broken: {broken:#?}");
+}
+
+#[test]
+fn topics_obey_every_law_where_the_name_fences() {
+    check_laws(Base::alone);
+}
+
+#[test]
+fn topics_obey_every_law_where_the_group_fences() {
+    check_laws(Base::in_a_group);
+}
+
+#[test]
+fn a_lost_answer_is_resolved_to_what_is_true_of_the_rows() {
+    for base in [Base::alone(), Base::in_a_group()] {
+        let mut sink = base.claimed(1);
+        let mut next = 0;
+        for (loss, expected) in [(Loss::After, Resolved::Committed), (Loss::Before, Resolved::NotCommitted)] {
+            let end = next + 3;
+            sink.write(batch(next, end)).unwrap();
+            sink.transactions.lose = Some(loss);
+            let request = commit(next, end);
+            let Committed::Unknown(_) = sink.commit(&at(), &request).unwrap() else { panic!("it was lost") };
+            assert_eq!(sink.resolve(&at(), &request).unwrap(), expected);
+            if expected == Resolved::NotCommitted {
+                assert_eq!(sink.commit(&at(), &request).unwrap(), Committed::Done);
+            }
+            next = end;
+        }
+        sink.write(batch(next, next + 1)).unwrap();
+        assert_eq!(sink.commit(&at(), &commit(next, next + 1)).unwrap(), Committed::Done);
+        let mut all = delivered(0, next + 1);
+        all.sort();
+        assert_eq!(base.visible(), all);
+    }
+}
+
+#[test]
+fn who_lost_the_answer_and_then_the_partition_is_told_so() {
+    for base in [Base::alone(), Base::in_a_group()] {
+        base.hasty.store(true, Ordering::Relaxed);
+        let mut sink = base.claimed(1);
+        sink.write(batch(0, 3)).unwrap();
+        sink.transactions.lose = Some(Loss::Before);
+        let request = commit(0, 3);
+        sink.commit(&at(), &request).unwrap();
+        let mut owner = Process::claimed(&base, 2);
+        let refused = conflict(sink.resolve(&at(), &request).unwrap_err());
+        assert!(matches!(refused, Refused::Fenced { .. }), "{refused}");
+        owner.deliver(0, 2);
+        assert_eq!(base.visible(), delivered(0, 2));
+    }
+}
+
+#[test]
+fn partitions_that_are_committed_together_become_visible_in_one_transaction() {
+    let base = Base::in_a_group();
+    let mut sink = base.claimed(1);
+    let other = TopicPartition::new(INPUT, 1);
+    sink.claim(&Claim { at: other.clone(), ..claim(1) }).unwrap();
+    let owner = sink.owned[&other].owner;
+    sink.write(batch(0, 3)).unwrap();
+    sink.write(RoutedBatch { at: other.clone(), ..batch(0, 4) }).unwrap();
+    let commits = [(at(), commit(0, 3)), (other.clone(), commit(0, 4))];
+    assert!(sink.prefers_together());
+    let answers = sink.commit_together(&commits);
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Committed::Done))), "{answers:?}");
+    let mut all = [delivered(0, 3), delivered(0, 4)].concat();
+    all.sort();
+    assert_eq!(base.visible(), all);
+    assert_eq!(base.stands(), Some(3));
+    let state = base.sink().claim(&Claim { at: other, owner, ..claim(2) }).unwrap();
+    assert_eq!((state.next, state.last_commit), (Offset::new(4), Some(commits[1].1.id)));
+}
+
+/// One that starts where the sink does not stand is refused, and the others are committed.
+#[test]
+fn a_partition_that_is_refused_does_not_hold_back_those_with_it() {
+    let base = Base::alone();
+    let mut sink = base.claimed(1);
+    let other = TopicPartition::new(INPUT, 1);
+    sink.claim(&Claim { at: other.clone(), ..claim(1) }).unwrap();
+    sink.write(batch(0, 3)).unwrap();
+    let answers = sink.commit_together(&[(at(), commit(0, 3)), (other, commit(7, 9))]);
+    assert!(matches!(answers[..], [Ok(Committed::Done), Err(_)]), "{answers:?}");
+    assert_eq!(base.visible(), delivered(0, 3));
+}
+
+/// It takes the name, and then finds that it may not: who may goes on.
+#[test]
+fn an_owner_whose_name_was_taken_by_somebody_who_may_not_goes_on() {
+    let base = Base::alone();
+    let mut owner = base.claimed(2);
+    let mut intruder = base.sink();
+    intruder.renew().unwrap();
+    assert!(intruder.claim(&claim(1)).is_err());
+    owner.write(batch(0, 3)).unwrap();
+    assert_eq!(owner.commit(&at(), &commit(0, 3)).unwrap(), Committed::Done);
+    assert_eq!(base.visible(), delivered(0, 3));
+}
+
+#[test]
+fn what_a_newer_program_wrote_is_refused_and_what_others_wrote_is_left_alone() {
+    let base = Base::alone();
+    let topic = base.claimed(1).progress.topic().to_owned();
+    let mut log = kafka::log::TopicLog::open(&cluster(), &topic, kafka::log::Keep::LastOfKey).unwrap();
+    log.append(b"other/id/0", Some(b"no JSON")).unwrap();
+    log.append(b"basement/id/0", Some(br#"{"version":9}"#)).unwrap();
+    Process::claimed(&base, 2);
+    log.append(b"base/id-1/0", Some(br#"{"version":2,"more":1}"#)).unwrap();
+    let text = permanent(base.sink().claim(&claim(3)).unwrap_err());
+    assert!(text.starts_with("E_LOG_NEWER: the record of base/id-1/0 in topic weir."), "{text}");
+}
