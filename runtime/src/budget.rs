@@ -83,6 +83,11 @@ impl Budget {
         Ok(Permit { _held: Some(Arc::new(Held { bytes, shared: self.shared.clone() })) })
     }
 
+    /// Bytes that may be held at once.
+    pub fn limit(&self) -> usize {
+        self.shared.limit
+    }
+
     /// Bytes held at this moment.
     pub fn used(&self) -> usize {
         self.shared.lock().used

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::offset::{Offset, OffsetRange, TopicPartition};
 use crate::sink::state::{Claim, Commit, Counters, Nonce, PlanRef, SinkState};
 use crate::sink::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
@@ -65,10 +67,12 @@ pub enum Report {
 }
 
 /// What a writer counted; the proof that a fault a test injected really happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriterStats {
     /// Commits that are durable.
     pub commits: u64,
+    /// Claims, writes and commits that failed for another reason than an owner.
+    pub errors: u64,
     /// Claims and commits refused because somebody else owned the partition.
     pub fenced: u64,
     /// Commits whose answer was lost and then found out.
@@ -311,7 +315,10 @@ impl Writer {
     }
 
     fn count_error(&mut self, error: &Error) {
-        self.stats.fenced += u64::from(matches!(error, Error::Conflict(_)));
+        match error {
+            Error::Conflict(_) => self.stats.fenced += 1,
+            Error::Transient(_) | Error::Permanent(_) => self.stats.errors += 1,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub mod sink;
 pub mod source;
 pub mod tables;
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;

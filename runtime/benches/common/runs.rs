@@ -266,6 +266,7 @@ fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customer
         rules: Arc::new(OneRule(rule.clone())),
         workers: case.workers,
         verify_fraction: 0.001,
+        desk: threads::handle().1,
     }
 }
 

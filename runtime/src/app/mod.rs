@@ -14,15 +14,16 @@ use std::sync::Arc;
 use anyhow::Result;
 use crossbeam_channel::Receiver;
 
+use crate::admin::{self, Server};
 use crate::budget::Budget;
 use crate::config::{self, FilesSource, KafkaSource, PipelineConfig, SourceConfig};
 use crate::description::Description;
 use crate::kafka::Cluster;
-use crate::pipeline::threads::{self, Outcome, Parts};
+use crate::pipeline::threads::{self, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
 use crate::plan::store::Store;
-use crate::plan::{History, Plan};
+use crate::plan::{By, History, Plan};
 use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::state::Nonce;
 use crate::source::Source;
@@ -48,6 +49,8 @@ pub struct Options {
     pub cache_dir: Option<PathBuf>,
     /// The program that compiles them: see [`SandboxOptions::compiler`].
     pub compiler: Option<PathBuf>,
+    /// Whether others may look at it while it runs, as the file says.
+    pub admin: bool,
 }
 
 /// A pipeline that is ready to run: its state directory is held, its plan is chosen, its sinks are open.
@@ -56,6 +59,7 @@ pub struct Pipeline {
     plan: (u64, Plan),
     description: Arc<Description>,
     tallies: Tallies,
+    admin: Option<Server>,
     _state: StateDir,
 }
 
@@ -118,6 +122,7 @@ impl Pipeline {
             // One that goes on waits for whatever may come back.
             max_attempts: if options.once { MAX_ATTEMPTS } else { u32::MAX },
         };
+        let (handle, desk) = threads::handle();
         let parts = Parts {
             settings,
             history,
@@ -129,8 +134,20 @@ impl Pipeline {
             rules: Arc::new(rules),
             workers: config.limits.workers.get() as usize,
             verify_fraction: config.sandbox.verify_fraction.get(),
+            desk,
         };
-        Ok(Self { parts, plan: (newest.plan, plan), description, tallies, _state: state })
+        let admin = options.admin.then(|| serve(config, &plan, handle)).transpose()?;
+        Ok(Self { parts, plan: (newest.plan, plan), description, tallies, admin, _state: state })
+    }
+
+    /// Who wants nothing to be read, if somebody does.
+    pub fn paused(&self) -> Option<&By> {
+        self.parts.history.paused.as_ref()
+    }
+
+    /// Where others may look at it.
+    pub fn admin(&self) -> Option<&Server> {
+        self.admin.as_ref()
     }
 
     /// The plan that will run, and its number.
@@ -155,6 +172,21 @@ impl Pipeline {
             superseded: tables.iter().map(|tally| tally.superseded.get()).sum(),
         })
     }
+}
+
+fn serve(config: &PipelineConfig, plan: &Plan, handle: Handle) -> Result<Server, admin::Error> {
+    let settings = admin::Settings { listen: config.admin.listen, sockets: config.admin.socket.clone() };
+    let process = admin::Process {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_ms: admin::now_ms(),
+        transform: format!("{} {}", plan.name, plan.version),
+        listen: None,
+    };
+    let server = Server::start(&settings, handle, process)?;
+    let address = server.address().map(|address| address.to_string());
+    tracing::info!(address, socket = %server.socket().display(), "others may look now");
+    Ok(server)
 }
 
 /// Where the records of a pipeline come from, and so where it writes down its decisions.

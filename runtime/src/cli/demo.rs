@@ -51,8 +51,14 @@ pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
     }
     write(dir)?;
     let config = PipelineConfig::load(&dir.join("pipeline.toml"))?;
-    let options =
-        Options { adopt: true, once: true, cache_dir: super::cache_dir(), compiler: super::this_program() };
+    let options = Options {
+        adopt: true,
+        once: true,
+        cache_dir: super::cache_dir(),
+        compiler: super::this_program(),
+        // It is over before anybody could look.
+        admin: false,
+    };
     let done = run_pipeline(&config, &options)?;
     if args.json {
         println!("{}", done.to_json());

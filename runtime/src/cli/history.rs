@@ -34,7 +34,8 @@ pub(super) fn history(args: &HistoryArgs) -> Result<Ended> {
     Ok(Ended::Done)
 }
 
-fn to_json(history: &History) -> serde_json::Value {
+/// Plans, cuts and what is done.
+pub(super) fn to_json(history: &History) -> serde_json::Value {
     let plans = history.plans.iter().map(|(number, plan)| json!({ "plan": number, "what": plan }));
     let cuts = history.adopted.iter().map(|(of, cut)| {
         let input = input_of(history, of);

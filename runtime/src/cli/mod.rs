@@ -9,11 +9,13 @@ mod history;
 mod kafka;
 mod new;
 mod object;
+mod pause;
 mod peek;
 mod produce;
 mod run;
 mod schema;
 mod screen;
+mod status;
 mod validate;
 
 use std::process::ExitCode;
@@ -41,6 +43,9 @@ enum Command {
     Build(build::BuildArgs),
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
+    Status(status::StatusArgs),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
     History(history::HistoryArgs),
     Produce(produce::ProduceArgs),
     Peek(peek::PeekArgs),
@@ -95,6 +100,9 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Build(args) => build::build(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::History(args) => history::history(&args),
         Command::Produce(args) => produce::produce(&args),
         Command::Peek(args) => peek::peek(&args),

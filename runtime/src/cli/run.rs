@@ -1,6 +1,6 @@
 //! `weir run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 
 use super::Ended;
 use super::screen::{self, Progress, count};
+use crate::admin::Server;
 use crate::app::{Options, Pipeline, Ran};
 use crate::config::PipelineConfig;
 use crate::pipeline::Tally;
@@ -49,6 +50,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Ended> {
         once: args.once,
         cache_dir: super::cache_dir(),
         compiler: super::this_program(),
+        admin: true,
     };
     let done = run_pipeline(&config, &options)?;
     if args.json {
@@ -77,10 +79,29 @@ pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result
     let pipeline = Pipeline::open(config, options)?;
     let opened = clock();
     let (plan_number, plan) = (pipeline.plan().0, pipeline.plan().1.clone());
+    if let Some(server) = pipeline.admin().filter(|server| server.moved() || !options.once) {
+        say_where(server, &config.file);
+    }
+    if let Some(by) = pipeline.paused() {
+        let (since, file) = (screen::time(by.at_ms), config.file.display());
+        eprintln!("paused by {} since {since}: nothing is read until `weir resume {file}`", by.who);
+    }
     let progress = Progress::start();
     let ran = pipeline.run(&stop, &mut |tally| progress.show(tally));
     progress.end();
     Ok(Done { plan_number, plan, ran: ran?, opening: opened - begun, running: opened.elapsed() })
+}
+
+/// A run that ends by itself needs nobody to look at it, unless it is not where it was looked for.
+fn say_where(server: &Server, file: &Path) {
+    let file = file.display();
+    match server.address() {
+        Some(address) if server.moved() => {
+            eprintln!("look at it: http://{address}/ (the port in [admin] is taken), or weir status {file}");
+        }
+        Some(address) => eprintln!("look at it: http://{address}/, or weir status {file}"),
+        None => eprintln!("look at it: weir status {file}"),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "tells a person how long it took")]

@@ -10,7 +10,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use super::Ended;
 use crate::app::{Changed, Held, NewSink};
 use crate::pipeline::Tally;
-use crate::{config, kafka, plan, sandbox, sink, source};
+use crate::{admin, config, kafka, plan, sandbox, sink, source};
 
 /// Whether to use colour: on a terminal, unless the environment says no.
 pub(super) fn colour() -> bool {
@@ -37,6 +37,12 @@ pub(super) fn table(head: &[&str], right: &[usize]) -> Table {
 /// A number as people read it.
 pub(super) fn count(n: u64) -> String {
     HumanCount(n).to_string()
+}
+
+/// A moment in milliseconds since 1970, as people read it, in UTC.
+pub(super) fn time(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| "an unknown time".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
 /// Tells a person on standard error what went wrong and what to do, and says how to end.
@@ -92,6 +98,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(refused) = find::<kafka::Error>(error) {
         return refused.hint().map(str::to_owned);
     }
+    if let Some(refused) = find::<admin::Error>(error) {
+        return refused.hint().map(str::to_owned);
+    }
+    if let Some(refused) = find::<admin::ask::Error>(error) {
+        return refused.hint().map(str::to_owned);
+    }
     match find(error) {
         Some(source::Error::Input { hint, .. }) => hint.clone(),
         _ => None,
@@ -102,8 +114,10 @@ fn ended(error: &anyhow::Error) -> Ended {
     let outside = matches!(find(error), Some(sink::Error::Transient(_)))
         || matches!(find(error), Some(source::Error::Io { .. }))
         || matches!(find(error), Some(plan::Error::Io { .. }))
-        || matches!(find(error), Some(kafka::Error::Unreachable { .. }));
-    let answer_is_no = find::<sandbox::LoadError>(error).is_some();
+        || matches!(find(error), Some(kafka::Error::Unreachable { .. }))
+        || find::<admin::ask::Error>(error).is_some_and(|error| !error.is_no());
+    let answer_is_no = find::<sandbox::LoadError>(error).is_some()
+        || find::<admin::ask::Error>(error).is_some_and(admin::ask::Error::is_no);
     match (outside, answer_is_no) {
         (true, _) => Ended::Outside,
         (_, true) => Ended::No,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    listen::Listen,
     names::{PipelineName, TargetRef, TopicName},
     quantity::{ByteSize, Fraction, Period},
 };
@@ -31,6 +32,8 @@ pub(super) struct File {
     /// appears in metrics: 1 to 63 of a-z, 0-9, `-`, `_`. Each has one kind, such as
     /// `[sinks.lake.files]`.
     pub(super) sinks: BTreeMap<String, Sink>,
+    #[serde(default)]
+    pub(super) admin: Admin,
 }
 
 /// Who the pipeline is and where it remembers.
@@ -598,4 +601,20 @@ impl Default for CommitWhen {
             idle: Period::seconds(1),
         }
     }
+}
+
+/// How a running pipeline is looked at and told something. It may change freely.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// Where each process answers `/healthz`, `/readyz`, `/metrics` and `/status` over HTTP: an address and a port, or
+    /// `none`. If the port is taken, the next that is free; `weir run` tells which. Whoever reaches it may read all of
+    /// that, without a password and without TLS; nobody can change anything.
+    pub(super) listen: Listen,
+    /// The directory with a socket for each process, relative to this file; without it `admin` in the state directory.
+    /// Through it `weir status`, `weir pause` and `weir resume` reach them; only the user who runs them may. `${NAME}` is
+    /// the environment variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) socket: Option<String>,
 }

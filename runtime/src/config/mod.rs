@@ -9,6 +9,7 @@ mod document;
 mod file;
 mod json_schema;
 mod kafka;
+mod listen;
 mod names;
 pub(crate) mod nearest;
 mod quantity;
@@ -23,6 +24,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     env, fs, io,
+    net::SocketAddr,
     num::NonZeroU64,
     path::{self, Path, PathBuf},
 };
@@ -37,6 +39,7 @@ pub use file::{
     Tls,
 };
 pub use json_schema::json_schema;
+pub use listen::Listen;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
 pub use quantity::{ByteSize, Fraction, Period};
 pub use root::{HdfsRoot, Root};
@@ -59,6 +62,7 @@ pub struct PipelineConfig {
     pub routes: BTreeMap<String, Vec<TargetRef>>,
     pub dead_letter: DeadLetter,
     pub sinks: BTreeMap<SinkName, SinkConfig>,
+    pub admin: AdminConfig,
     /// The file this was read from, as it was given.
     pub file: PathBuf,
     /// What the file says, to show its lines in later findings.
@@ -174,6 +178,15 @@ pub struct PostgresSink {
     pub provenance: bool,
     /// Targets of which something is said; the others append to the table of their own name.
     pub tables: BTreeMap<TargetName, TargetTable>,
+}
+
+/// How a process is looked at and told something while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where everybody may look; nowhere if absent.
+    pub listen: Option<SocketAddr>,
+    /// The directory with a socket for each process.
+    pub socket: PathBuf,
 }
 
 /// The table of a target.

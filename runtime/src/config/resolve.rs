@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    ByteSize, Complaint, Directory, FilesSink, FilesSource, FilesTarget, Limits, PipelineConfig, SinkConfig,
-    SinkName, SourceConfig, SqliteSink, TableConfig, TargetName, TargetTable, TransformConfig,
+    AdminConfig, ByteSize, Complaint, Directory, FilesSink, FilesSource, FilesTarget, Limits, PipelineConfig,
+    SinkConfig, SinkName, SourceConfig, SqliteSink, TableConfig, TargetName, TargetTable, TransformConfig,
     diagnostic::Diagnostic,
     document::Document,
     file::{self, Setting, TableMode},
@@ -38,6 +38,7 @@ impl Resolver<'_> {
             warnings.extend(self.timeless(&sinks));
         }
         let state = self.base.join(written.pipeline.state);
+        let admin = self.admin(written.admin, &state);
         let (Some(source), []) = (source, &self.found[..]) else { return Err(self.found) };
         Ok(PipelineConfig {
             name: written.pipeline.name,
@@ -49,6 +50,7 @@ impl Resolver<'_> {
             routes,
             dead_letter: written.dead_letter,
             sinks,
+            admin,
             file: self.file.to_owned(),
             text: self.text.to_owned(),
             warnings,
@@ -88,6 +90,11 @@ impl Resolver<'_> {
             format: files.format,
             topic: files.topic,
         }))
+    }
+
+    fn admin(&mut self, admin: file::Admin, state: &Path) -> AdminConfig {
+        let socket = admin.socket.map(|socket| self.base.join(self.expand(&["admin", "socket"], &socket)));
+        AdminConfig { listen: admin.listen.address(), socket: socket.unwrap_or_else(|| state.join("admin")) }
     }
 
     fn transform(&mut self, transform: file::Transform) -> TransformConfig {

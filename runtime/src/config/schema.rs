@@ -11,14 +11,14 @@ use super::{
     diagnostic::Diagnostic,
     document::Document,
     file::File,
+    listen::Listen,
     names::{Complaint, PipelineName, TargetRef, TopicName},
     nearest,
     quantity::{ByteSize, Fraction, Period},
 };
 
 /// What a person may expect, since it is designed, and what this build does not have. `*` is any name.
-const NOT_YET: &[(&[&str], &str)] =
-    &[(&["sinks", "*", "kafka"], "kafka sink"), (&["admin"], "admin interface")];
+const NOT_YET: &[(&[&str], &str)] = &[(&["sinks", "*", "kafka"], "kafka sink")];
 
 /// The schema of the whole file, with every part in its place instead of a reference to it.
 pub(super) static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
@@ -187,6 +187,7 @@ fn scalar(schema: &Json, value: &DeValue<'_>) -> Result<(), Complaint> {
         Some("time") => Period::parse(text).map(drop),
         Some("pipeline name") => PipelineName::parse(text).map(drop),
         Some("topic name") => TopicName::parse(text).map(drop),
+        Some("address") => Listen::parse(text).map(drop),
         Some("target") => TargetRef::parse(text).map(drop),
         _ if schema["minLength"] == 1 && text.is_empty() => {
             Err(Complaint { message: "nothing is written here".to_owned(), help: None })
@@ -252,6 +253,7 @@ fn expected_one(schema: &Json) -> String {
     }
     match schema["title"].as_str() {
         Some("size") => "a size such as \"256 MiB\"".to_owned(),
+        Some("address") => "an address such as \"127.0.0.1:9640\"".to_owned(),
         Some("time") => "a time such as \"5 s\"".to_owned(),
         Some(title) => with_article(title),
         None => {

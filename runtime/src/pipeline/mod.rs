@@ -7,6 +7,8 @@
 //!     └────────────────── resume at the least offset of all sinks ◀── claim, commit ─┘
 //! ```
 
+mod orders;
+pub mod status;
 pub mod threads;
 mod track;
 
@@ -22,6 +24,7 @@ use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, Start, Ta
 use crate::sink::{self, Part, RoutedBatch};
 use crate::source::{self, Assignment, RunId, SourceEvent};
 
+pub use orders::{Order, Refusal, What};
 pub use track::Job;
 use track::{End, Phase, Track};
 
@@ -63,11 +66,6 @@ impl Stop {
         Self { text: text.into(), hint: None, outside: false }
     }
 
-    /// Stops for something outside.
-    fn outside(text: String) -> Self {
-        Self { outside: true, ..Self::new(text) }
-    }
-
     /// Adds what a person can do.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
@@ -99,6 +97,13 @@ pub enum Event {
     },
     /// This plan is the newest in the plan log now.
     Plan(PlanRef),
+    /// Somebody wants something.
+    Order {
+        /// Under which the answer is asked for.
+        ticket: u64,
+        /// What.
+        order: Order,
+    },
     /// Time has passed.
     Tick,
     /// Come to an end: finish what is under way, commit it, take in nothing more.
@@ -172,6 +177,13 @@ pub enum Action {
     },
     /// Append to the plan log, durably, before any later action.
     Log(Entry),
+    /// Answer whoever gave an order.
+    Answer {
+        /// Which.
+        ticket: u64,
+        /// Whether anything is different now, or why nothing is done.
+        answer: Result<bool, Refusal>,
+    },
     /// A partition stopped; for the person who runs this.
     Stopped {
         /// The partition.
@@ -261,6 +273,25 @@ struct Waiting {
     stop: Stop,
 }
 
+/// What went wrong with a partition since its last commit.
+#[derive(Debug)]
+struct Trouble {
+    /// How often.
+    times: u32,
+    since: Duration,
+    /// The last time.
+    why: Why,
+}
+
+/// Why a partition begins again after a while.
+#[derive(Clone, Debug)]
+struct Why {
+    /// The sink that did not do what it was asked; the source if absent.
+    sink: Option<Arc<str>>,
+    text: String,
+    hint: Option<String>,
+}
+
 /// The decisions of a pipeline.
 #[derive(Debug)]
 pub struct Core {
@@ -268,20 +299,28 @@ pub struct Core {
     history: History,
     newest: PlanRef,
     tracks: BTreeMap<TopicPartition, Track>,
-    /// Partitions that wait to be claimed again, and how often they were.
+    /// Partitions that wait to be claimed again.
     waiting: BTreeMap<TopicPartition, Waiting>,
     leaving: Vec<Leaving>,
-    attempts: BTreeMap<TopicPartition, u32>,
+    /// Also while they are claimed again, until a commit shows that it went well.
+    troubles: BTreeMap<TopicPartition, Trouble>,
+    /// Until they are assigned again, here or elsewhere.
+    stopped: BTreeMap<TopicPartition, Stop>,
     next_run: u64,
     exhausted: bool,
     stopping: bool,
     tally: Tally,
+    /// Partitions of which every sink has all.
+    finished: u64,
+    /// Per sink and target, the rows of commits.
+    rows: Vec<BTreeMap<Arc<str>, u64>>,
     actions: VecDeque<Action>,
 }
 
 impl Core {
     /// A pipeline that runs `newest` and knows what the plan log says.
     pub fn new(settings: Settings, history: History, newest: PlanRef) -> Self {
+        let rows = vec![BTreeMap::new(); settings.sinks.len()];
         Self {
             settings,
             history,
@@ -289,11 +328,14 @@ impl Core {
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
             leaving: Vec::new(),
-            attempts: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             next_run: 0,
             exhausted: false,
             stopping: false,
             tally: Tally::default(),
+            finished: 0,
+            rows,
             actions: VecDeque::new(),
         }
     }
@@ -322,6 +364,7 @@ impl Core {
             Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result),
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan(plan) => self.plan(plan),
+            Event::Order { ticket, order } => self.order(ticket, order),
             Event::Tick => self.tick(now),
             Event::Stop => self.stop(),
         }
@@ -334,7 +377,7 @@ impl Core {
             SourceEvent::Assigned(_) => {}
             SourceEvent::Batch { run, batch } => self.batch(run, batch),
             SourceEvent::End { run, at, end, for_good } => {
-                if let Some(track) = self.tracks.get_mut(&at).filter(|track| track.run == run) {
+                if let Some(track) = self.tracks.get_mut(&at).filter(|track| track.reading == run) {
                     track.end = Some(End { offset: end, for_good });
                     self.advance(&at);
                 }
@@ -342,6 +385,7 @@ impl Core {
             SourceEvent::Revoked(at) => self.revoked(&at, now),
             SourceEvent::Lost(at) => {
                 self.waiting.remove(&at);
+                self.stopped.remove(&at);
                 self.drop_partition(&at);
             }
             SourceEvent::Failed { at, error } => self.source_failed(&at, error, now),
@@ -354,7 +398,7 @@ impl Core {
         let text = error.to_string();
         match error {
             source::Error::Unreachable { hint, .. } => {
-                self.try_again(at, Stop { text, hint, outside: true }, now);
+                self.try_again(at, Why { sink: None, text, hint }, now);
             }
             source::Error::Input { hint, .. } => self.stop_at(at, Stop { text, hint, outside: false }),
             source::Error::Io { .. } => self.stop_at(at, Stop { text, hint: None, outside: true }),
@@ -365,7 +409,7 @@ impl Core {
     fn stop_at(&mut self, at: &TopicPartition, stop: Stop) {
         match self.tracks.contains_key(at) {
             true => self.drain(at, Some(stop)),
-            false => self.actions.push_back(Action::Stopped { at: at.clone(), stop }),
+            false => self.stopped(at, stop),
         }
     }
 
@@ -374,10 +418,15 @@ impl Core {
     fn assigned(&mut self, assignment: Assignment) {
         self.drop_partition(&assignment.at);
         self.waiting.remove(&assignment.at);
+        self.stopped.remove(&assignment.at);
         self.next_run += 1;
         let at = assignment.at.clone();
         self.tracks.insert(at.clone(), Track::new(RunId(self.next_run), assignment));
-        self.claim_next(&at);
+        if self.history.paused.is_some() {
+            self.tracks.get_mut(&at).expect("just put there").phase = Phase::Unclaimed;
+        } else {
+            self.claim_next(&at);
+        }
     }
 
     /// The partition as the plan log knows it.
@@ -469,15 +518,20 @@ impl Core {
             return;
         }
         track.phase = Phase::Running;
-        let (run, from) = (track.run, track.resume());
-        self.actions.push_back(Action::Read { run, at: at.clone(), from });
+        if self.is_paused(at) {
+            self.tracks.get_mut(at).expect("checked by the caller").held = true;
+        } else {
+            self.read(at);
+        }
         if self.stopping {
             self.drain(at, None);
         }
     }
 
     fn batch(&mut self, run: RunId, batch: crate::batch::Batch) {
-        let Some(track) = self.tracks.get_mut(batch.at()).filter(|track| track.run == run) else { return };
+        let Some(track) = self.tracks.get_mut(batch.at()).filter(|track| track.reading == run) else {
+            return;
+        };
         if !matches!(track.phase, Phase::Running) {
             return;
         }
@@ -551,7 +605,10 @@ impl Core {
     }
 
     fn committed(&mut self, sink: usize, at: &TopicPartition, commit: &Commit) {
-        self.attempts.remove(at);
+        self.troubles.remove(at);
+        for (target, counted) in &commit.counters.targets {
+            *self.rows[sink].entry(target.clone()).or_default() += counted.rows;
+        }
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         track.committed(sink, commit.range.end);
         if !track.is_replay(commit.range.start) {
@@ -582,7 +639,7 @@ impl Core {
             self.leave(at, true);
         } else if !track.is_released() {
             // Something is still being transformed.
-        } else if track.end.is_some() || matches!(track.phase, Phase::Draining(_)) {
+        } else if track.end.is_some() || track.held || matches!(track.phase, Phase::Draining(_)) {
             if track.is_committed() {
                 self.drained(at);
             } else {
@@ -595,9 +652,14 @@ impl Core {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let Phase::Draining(stop) = &mut track.phase else { return };
         if let Some(stop) = stop.take() {
-            self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+            self.stopped(at, stop);
         }
         self.leave(at, false);
+    }
+
+    fn stopped(&mut self, at: &TopicPartition, stop: Stop) {
+        self.stopped.insert(at.clone(), stop.clone());
+        self.actions.push_back(Action::Stopped { at: at.clone(), stop });
     }
 
     fn flush(&mut self, at: &TopicPartition) {
@@ -613,8 +675,10 @@ impl Core {
             Phase::Running => track.phase = Phase::Draining(stop),
             Phase::Draining(None) if stop.is_some() => track.phase = Phase::Draining(stop),
             Phase::Draining(_) => return,
-            Phase::Claiming | Phase::NeedsPlan => {
-                self.actions.extend(stop.map(|stop| Action::Stopped { at: at.clone(), stop }));
+            Phase::Unclaimed | Phase::Claiming | Phase::NeedsPlan => {
+                if let Some(stop) = stop {
+                    self.stopped(at, stop);
+                }
                 self.leave(at, false);
                 return;
             }
@@ -626,6 +690,7 @@ impl Core {
     /// Somebody else is to have a partition. What is under way is brought to its end first, unless that takes too long.
     fn revoked(&mut self, at: &TopicPartition, now: Duration) {
         self.waiting.remove(at);
+        self.stopped.remove(at);
         if let Some(track) = self.tracks.get_mut(at) {
             track.leaves_by = Some(now + REVOKE_PATIENCE);
             self.drain(at, None);
@@ -637,6 +702,7 @@ impl Core {
     /// Forgets a partition everywhere: first in the sinks, and only then in the source, which may give it away.
     fn leave(&mut self, at: &TopicPartition, finished: bool) {
         let Some(track) = self.tracks.remove(at) else { return };
+        self.finished += u64::from(finished);
         let waits_for = self.settings.sinks.len();
         self.actions.push_back(Action::Hold { at: at.clone() });
         let release = |sink| Action::Release { sink, run: track.run, at: at.clone() };
@@ -670,11 +736,12 @@ impl Core {
         let name = self.settings.sinks[sink].clone();
         match error {
             sink::Error::Conflict(refused @ sink::state::Refused::WentBack { .. }) => {
-                self.try_again(at, Stop::outside(format!("sink {name}: {at}: {refused}")), now);
+                let why = Why { sink: Some(name), text: refused.to_string(), hint: None };
+                self.try_again(at, why, now);
             }
             sink::Error::Transient(problem) => {
-                let stop = Stop::outside(format!("sink {name}: {at}: {problem}"));
-                self.try_again(at, Stop { hint: problem.hint, ..stop }, now);
+                let why = Why { sink: Some(name), text: problem.to_string(), hint: problem.hint };
+                self.try_again(at, why, now);
             }
             // The group will say who has it, or give it to us anew with a higher generation.
             sink::Error::Conflict(refused) if self.settings.topics => {
@@ -687,34 +754,38 @@ impl Core {
                 let stop = Stop::new(format!("sink {name}: {at}: {refused}")).hint(
                     "another process runs this pipeline, or the state directory is older than the sinks",
                 );
-                self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+                self.stopped(at, stop);
                 self.leave(at, false);
             }
             sink::Error::Permanent(problem) => {
                 let stop =
                     Stop { text: format!("sink {name}: {problem}"), hint: problem.hint, outside: false };
-                self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+                self.stopped(at, stop);
                 self.leave(at, false);
             }
         }
     }
 
     /// The partition begins again after a while, unless that was tried too often: then it stops.
-    fn try_again(&mut self, at: &TopicPartition, why: Stop, now: Duration) {
+    fn try_again(&mut self, at: &TopicPartition, why: Why, now: Duration) {
         let Some(track) = self.tracks.get(at) else { return };
         let assignment = track.assignment.clone();
         let revoked = track.leaves_by.is_some();
-        let attempts = self.attempts.entry(at.clone()).or_default();
-        *attempts += 1;
-        let n = *attempts;
+        let fresh = || Trouble { times: 0, since: now, why: why.clone() };
+        let trouble = self.troubles.entry(at.clone()).or_insert_with(fresh);
+        trouble.times += 1;
+        trouble.why = why.clone();
+        let n = trouble.times;
         self.leave(at, false);
         // Somebody else is to have it: they try again.
         if revoked {
             return;
         }
-        let stop = Stop { text: format!("{} (tried {n} times)", why.text), ..why };
+        let what = why.sink.map_or_else(String::new, |sink| format!("sink {sink}: {at}: "));
+        let text = format!("{what}{} (tried {n} times)", why.text);
+        let stop = Stop { text, hint: why.hint, outside: true };
         if n > self.settings.max_attempts || self.stopping {
-            self.actions.push_back(Action::Stopped { at: at.clone(), stop });
+            self.stopped(at, stop);
             return;
         }
         tracing::warn!(partition = %at, attempt = n, hint = stop.hint, error = %stop, "trying again");
@@ -744,7 +815,7 @@ impl Core {
     fn stop(&mut self) {
         self.stopping = true;
         for (at, Waiting { stop, .. }) in std::mem::take(&mut self.waiting) {
-            self.actions.push_back(Action::Stopped { at, stop });
+            self.stopped(&at, stop);
         }
         let all: Vec<_> = self.tracks.keys().cloned().collect();
         all.iter().for_each(|at| self.drain(at, None));
@@ -825,5 +896,7 @@ fn slice(part: &crate::route::RoutePart, target: &Arc<str>, first: usize, n: usi
     }
 }
 
+#[cfg(test)]
+mod rig;
 #[cfg(test)]
 mod simulation;

@@ -16,7 +16,7 @@ use crate::budget::Permit;
 use crate::commit::{Policy, Writer};
 use crate::description::{Description, Needs, Reason, Route, RouteContent};
 use crate::plan::memory::MemoryLog;
-use crate::plan::{InputPartition, Plan, PlanLimits};
+use crate::plan::{By, InputPartition, Plan, PlanLimits};
 use crate::route::{Bindings, DEAD_LETTERS, Failed, Output, Pieces, Reject, RouteRows, Why, route};
 use crate::seeds::{self, Random};
 use crate::sink::memory::{Fault, Faults, MemoryRow, MemorySink, MemoryStore, Step};
@@ -41,6 +41,8 @@ fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
         seen.deaths,
         seen.moves,
         seen.handed_over,
+        seen.paused,
+        seen.resumed,
     ];
     assert!(!many || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
 }
@@ -57,6 +59,8 @@ struct Seen {
     handed_over: u64,
     restarts: u64,
     plans: u64,
+    paused: u64,
+    resumed: u64,
 }
 
 impl Seen {
@@ -70,6 +74,8 @@ impl Seen {
         self.handed_over += other.handed_over;
         self.restarts += other.restarts;
         self.plans += other.plans;
+        self.paused += other.paused;
+        self.resumed += other.resumed;
     }
 }
 
@@ -351,6 +357,16 @@ impl World {
         self.processes[i].source.push_back(Event::Source(SourceEvent::Revoked(at)));
     }
 
+    /// Pauses or resumes a process, or one partition in it.
+    fn order(&mut self) {
+        let i = self.random.below(self.processes.len());
+        let what = if self.random.chance(40) { What::Pause } else { What::Resume };
+        let partition = self.random.below(N_PARTITIONS as usize) as i32;
+        let of = self.random.chance(60).then(|| TopicPartition::new(TOPIC, partition));
+        let by = By { who: "somebody".into(), at_ms: 0 };
+        self.decide(i, Event::Order { ticket: 0, order: Order { what, of, by } });
+    }
+
     /// I6: who lets go of a partition commits nothing for it any more.
     fn let_go(&mut self, i: usize, at: &TopicPartition) {
         let process = &mut self.processes[i];
@@ -379,6 +395,7 @@ impl World {
             6..10 if !self.processes.is_empty() => self.move_partitions(),
             10..13 => self.new_plan(),
             25..29 if !self.processes.is_empty() => self.ask_for_a_partition(),
+            29..35 if !self.processes.is_empty() => self.order(),
             13..25 if !self.processes.is_empty() => {
                 let i = self.random.below(self.processes.len());
                 let newest = self.newest();
@@ -557,10 +574,12 @@ impl World {
             Action::Forget { at, .. } => self.let_go(i, &at),
             Action::Transform(job) => process.jobs.push(job),
             Action::Log(entry) => {
+                self.seen.paused += u64::from(matches!(entry, Entry::Paused { .. }));
+                self.seen.resumed += u64::from(matches!(entry, Entry::Resumed { .. }));
                 let mut history = self.history();
                 history.append(&mut self.log, |_| Some(entry.clone())).expect("memory does not fail");
             }
-            Action::Stopped { .. } => {}
+            Action::Answer { .. } | Action::Stopped { .. } => {}
         }
     }
 
@@ -572,6 +591,8 @@ impl World {
         self.calm = true;
         self.start_process();
         self.move_partitions();
+        let by = By { who: "somebody".into(), at_ms: 0 };
+        self.decide(0, Event::Order { ticket: 0, order: Order { what: What::Resume, of: None, by } });
         for _ in 0..20_000 {
             self.step();
             let end = Offset::new(N_RECORDS);

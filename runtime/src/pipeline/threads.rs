@@ -4,14 +4,17 @@
 //! Every channel is bounded and the deciding thread never waits to send: what a thread cannot take yet stays in an
 //! outbox. So nobody waits in a circle, and memory is bounded by the byte budget that every batch holds a share of.
 
+mod handle;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError, bounded};
 
+use super::status::{BudgetStatus, SinkStatus, Status};
 use super::{Action, Core, Event, Job, Settings, Stop, Tally};
 use crate::budget::{Budget, Permit};
 use crate::commit::{Policy, Report, Writer, WriterStats};
@@ -25,6 +28,8 @@ use crate::sandbox::verdict::{Keeper, Stopped};
 use crate::sink::state::{Claim, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
+
+pub use handle::{Desk, Handle, Reply, handle};
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
 const QUEUE: usize = 16;
@@ -88,6 +93,8 @@ pub struct Parts {
     pub workers: usize,
     /// Which part of the batches is transformed twice and compared, besides each worker's first two of a plan. 0: none.
     pub verify_fraction: f64,
+    /// Where it shows how it stands.
+    pub desk: Desk,
 }
 
 impl std::fmt::Debug for Parts {
@@ -123,8 +130,9 @@ pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> 
     let workers = Workers::start(parts.workers, parts.verify_fraction, &parts.rules, &events);
     let sinks = parts.sinks.into_iter().enumerate();
     let sinks = sinks.map(|(n, (sink, policy))| SinkThread::start(n, sink, policy, events.clone())).collect();
-    let mut threads =
-        Threads { core, source, workers, sinks, outcome: Outcome::default(), clock: Clock::start() };
+    let (budget, desk) = (parts.budget.clone(), parts.desk);
+    let (outcome, clock) = (Outcome::default(), Clock::start());
+    let mut threads = Threads { core, source, workers, sinks, budget, desk, outcome, clock };
     let decided = threads.decide_all(&inbox, stop, watch, &mut |entry| {
         history.append(log.as_mut(), |_| Some(entry.clone())).map(|_| ())
     });
@@ -135,7 +143,7 @@ pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> 
 }
 
 /// Time since the process began to run the pipeline; the only clock in the pipeline.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Clock(Instant);
 
 impl Clock {
@@ -154,6 +162,8 @@ struct Threads {
     source: SourceThread,
     workers: Workers,
     sinks: Vec<SinkThread>,
+    budget: Budget,
+    desk: Desk,
     outcome: Outcome,
     clock: Clock,
 }
@@ -170,6 +180,7 @@ impl Threads {
     ) -> Result<(), plan::Error> {
         let mut told_to_stop = false;
         while !self.core.is_done() {
+            self.show();
             let asked = !matches!(stop.try_recv(), Err(TryRecvError::Empty));
             if asked && !told_to_stop {
                 told_to_stop = true;
@@ -180,13 +191,26 @@ impl Threads {
             while let Ok(event) = inbox.try_recv() {
                 self.decide(event, append)?;
             }
+            while let Some((ticket, order)) = self.desk.take_order() {
+                self.decide(Event::Order { ticket, order }, append)?;
+            }
             if self.core.deadline().is_some_and(|at| at <= self.clock.now()) {
                 self.decide(Event::Tick, append)?;
             }
             watch(self.core.tally());
         }
         // The last actions let the source forget its partitions; they are delivered when the threads end.
+        self.desk.put_up(self.status());
         Ok(())
+    }
+
+    fn show(&mut self) {
+        let Self { core, sinks, budget, desk, clock, .. } = self;
+        desk.turn(|| status(core, sinks, budget, clock.now()));
+    }
+
+    fn status(&self) -> Status {
+        status(&self.core, &self.sinks, &self.budget, self.clock.now())
     }
 
     fn decide(&mut self, event: Event, append: Append<'_>) -> Result<(), plan::Error> {
@@ -211,6 +235,12 @@ impl Threads {
                 append(entry)?;
                 fail::fail_point!("plan.after_log");
             }
+            Action::Answer { ticket, answer } => {
+                let status = self.status();
+                // Whoever looks sees what was answered.
+                self.desk.put_up(status.clone());
+                self.desk.answer(ticket, answer.map(|changed| (changed, status)));
+            }
             Action::Stopped { at, stop } => {
                 tracing::error!(partition = %at, hint = stop.hint, "{stop}");
                 self.outcome.stopped.push((at, stop));
@@ -230,6 +260,7 @@ impl Threads {
         let due = self.core.deadline().map(|at| at.saturating_sub(self.clock.now()));
         let mut select = Select::new();
         select.recv(inbox);
+        select.recv(self.desk.orders());
         if let Some(stop) = stop {
             select.recv(stop);
         }
@@ -248,6 +279,14 @@ impl Threads {
         outcome.writers = sinks.into_iter().map(SinkThread::join).collect();
         outcome
     }
+}
+
+/// What the core says of itself, and what the threads know besides.
+fn status(core: &Core, sinks: &[SinkThread], budget: &Budget, now: Duration) -> Status {
+    let mut status = core.status(now);
+    status.budget = BudgetStatus { used_bytes: budget.used() as u64, limit_bytes: budget.limit() as u64 };
+    status.sinks.iter_mut().zip(sinks).for_each(|(status, sink)| sink.meter.lock().tell(status));
+    status
 }
 
 /// Messages to a thread, those that it cannot take yet included.
@@ -503,6 +542,7 @@ enum ToSink {
 
 struct SinkThread {
     outbox: Outbox<ToSink>,
+    meter: Arc<Meter>,
     thread: JoinHandle<WriterStats>,
 }
 
@@ -510,8 +550,10 @@ impl SinkThread {
     fn start(n: usize, sink: Box<dyn Sink>, policy: Policy, events: Sender<Event>) -> Self {
         let (to, from) = bounded(QUEUE);
         let writer = Writer::new(sink, policy, Nonce::random);
-        let thread = spawn(&format!("sink-{n}"), move || write(n, writer, &from, &events));
-        Self { outbox: Outbox::new(to), thread }
+        let meter = Arc::new(Meter::default());
+        let shown = meter.clone();
+        let thread = spawn(&format!("sink-{n}"), move || write(n, writer, &from, &events, &shown));
+        Self { outbox: Outbox::new(to), meter, thread }
     }
 
     fn send(&mut self, message: ToSink) {
@@ -524,17 +566,65 @@ impl SinkThread {
     }
 }
 
+/// How busy a sink is, for others to look at.
+#[derive(Default)]
+struct Meter(Mutex<Measured>);
+
+#[derive(Clone, Copy, Default)]
+struct Measured {
+    stats: WriterStats,
+    busy: Duration,
+    /// When the call began that is going on.
+    calling: Option<(Clock, Duration)>,
+}
+
+impl Meter {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Measured> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, clock: Clock) {
+        self.lock().calling = Some((clock, clock.now()));
+    }
+
+    fn end(&self, stats: WriterStats) {
+        let mut measured = self.lock();
+        let took = measured.calling.take().map(|(clock, begun)| clock.now().saturating_sub(begun));
+        measured.busy += took.unwrap_or_default();
+        measured.stats = stats;
+    }
+}
+
+impl Measured {
+    fn tell(self, status: &mut SinkStatus) {
+        let calling = self.calling.map(|(clock, begun)| clock.now().saturating_sub(begun));
+        status.writer = self.stats;
+        status.busy_ms = (self.busy + calling.unwrap_or_default()).as_millis() as u64;
+        status.calling_ms = calling.map(|calling| calling.as_millis() as u64);
+    }
+}
+
 /// Serves one sink until nobody sends any more.
-fn write(n: usize, mut writer: Writer, messages: &Receiver<ToSink>, events: &Sender<Event>) -> WriterStats {
+fn write(
+    n: usize,
+    mut writer: Writer,
+    messages: &Receiver<ToSink>,
+    events: &Sender<Event>,
+    meter: &Meter,
+) -> WriterStats {
     let clock = Clock::start();
     loop {
         let patience = writer.deadline().map_or(PATIENCE, |at| at.saturating_sub(clock.now()));
-        let reports = match messages.recv_timeout(patience) {
-            Ok(message) => obey(&mut writer, message, clock.now()),
-            Err(RecvTimeoutError::Timeout) => Vec::new(),
+        let message = match messages.recv_timeout(patience) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return writer.stats(),
         };
-        for report in reports.into_iter().chain(writer.tick(clock.now())) {
+        meter.begin(clock);
+        let reports = message.map_or_else(Vec::new, |message| obey(&mut writer, message, clock.now()));
+        let reports: Vec<_> = reports.into_iter().chain(writer.tick(clock.now())).collect();
+        meter.end(writer.stats());
+        for report in reports {
             // Nobody listens any more once the pipeline ended; what is durable stays so.
             drop(events.send(Event::Sink { sink: n, report }));
         }

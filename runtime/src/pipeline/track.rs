@@ -15,6 +15,8 @@ use super::Stop;
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) run: RunId,
+    /// Under which the source reads it: another one each time that it goes on after a pause.
+    pub(super) reading: RunId,
     pub(super) assignment: Assignment,
     pub(super) phase: Phase,
     /// What the sinks said when they were claimed, in their order; complete once the phase is not `Claiming`.
@@ -39,6 +41,8 @@ pub(super) struct Track {
     failed_in_row: u64,
     /// A batch could not be transformed: nothing behind it may go on.
     pub(super) halted: bool,
+    /// Somebody wants nothing more to be read of it for now.
+    pub(super) held: bool,
     /// The end of the partition, once the source said so.
     pub(super) end: Option<End>,
     /// When it is left, whatever is under way: somebody else is to have it.
@@ -56,6 +60,8 @@ pub(super) struct End {
 /// How far a partition is.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// It became ours while nothing is to be read.
+    Unclaimed,
     /// The sinks are being claimed, one after the other.
     Claiming,
     /// The plan that made what a sink has is not known here yet.
@@ -93,6 +99,7 @@ impl Track {
     pub(super) fn new(run: RunId, assignment: Assignment) -> Self {
         Self {
             run,
+            reading: run,
             assignment,
             phase: Phase::Claiming,
             states: Vec::new(),
@@ -107,6 +114,7 @@ impl Track {
             reorder: BTreeMap::new(),
             failed_in_row: 0,
             halted: false,
+            held: false,
             end: None,
             leaves_by: None,
         }
@@ -132,6 +140,21 @@ impl Track {
     /// How many sinks have spoken.
     pub(super) fn n_claimed(&self) -> usize {
         self.states.len()
+    }
+
+    /// Up to where the source was heard; `None` while sinks are being claimed.
+    pub(super) fn heard(&self) -> Option<Offset> {
+        self.position().map(|_| self.read)
+    }
+
+    /// Per sink, what it has for certain; `None` while sinks are being claimed.
+    pub(super) fn position(&self) -> Option<&[Offset]> {
+        (!self.committed.is_empty()).then_some(&self.committed)
+    }
+
+    /// The newest plan that made an offset of this partition, here or before.
+    pub(super) fn newest_plan(&self) -> Option<u64> {
+        (!self.recorded.is_empty() || self.next_job > 0).then_some(self.floor)
     }
 
     /// Where the source is to begin: at the first offset that some sink does not have.

@@ -123,6 +123,7 @@ mod interleavings;
 mod tests {
     use super::*;
     use crate::offset::Offset;
+    use crate::plan::By;
     use crate::plan::InputPartition;
     use crate::sink::state::{Cut, PlanRef};
 
@@ -146,6 +147,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = FileLog::open(dir.path()).unwrap();
         let plan = PlanRef { plan: 3, digest: "sha256:ab".into() };
+        let by = By { who: "uid 0".into(), at_ms: 1_700_000_000_000 };
         let entries = [
             Entry::Topic { id: "topic".into() },
             start(4),
@@ -157,6 +159,8 @@ mod tests {
                 cut: Cut { from: Offset::new(7), plan },
                 runtime: "0.1.0".into(),
             },
+            Entry::Paused { of: None, by: by.clone() },
+            Entry::Resumed { of: Some(InputPartition::file(2)), by },
             Entry::Done { of: InputPartition::file(2), end: Offset::new(9) },
         ];
         for (at, entry) in (0..).zip(&entries) {

@@ -170,6 +170,24 @@ pub enum Entry {
         /// The runtime's version.
         runtime: String,
     },
+    /// Somebody wants nothing more to be read: of one partition, or at all.
+    Paused {
+        /// The partition; all if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<InputPartition>,
+        /// Who, and when.
+        #[serde(flatten)]
+        by: By,
+    },
+    /// Somebody wants it to go on: one partition, or all that was paused.
+    Resumed {
+        /// The partition; all if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<InputPartition>,
+        /// Who, and when.
+        #[serde(flatten)]
+        by: By,
+    },
     /// Every sink has the end of this partition; it is not claimed again.
     Done {
         /// The partition.
@@ -178,6 +196,15 @@ pub enum Entry {
         /// Records in it.
         end: Offset,
     },
+}
+
+/// Who decided something while a pipeline ran, and when; for people.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct By {
+    /// As the system knows them.
+    pub who: String,
+    /// In milliseconds since 1970-01-01T00:00:00Z.
+    pub at_ms: u64,
 }
 
 /// Why the plan log could not be read or written.
@@ -244,6 +271,10 @@ pub struct History {
     pub started: BTreeMap<InputPartition, BTreeSet<String>>,
     /// Where partitions of topics begin.
     pub starts: BTreeMap<InputPartition, Offset>,
+    /// Whether nothing is to be read at all, and who wants that.
+    pub paused: Option<By>,
+    /// Partitions of which nothing is to be read.
+    pub paused_partitions: BTreeMap<InputPartition, By>,
     /// Partitions that are finished, and how many records they had.
     pub done: BTreeMap<InputPartition, Offset>,
     /// Cuts as they were reported, in the order of the log.
@@ -301,10 +332,36 @@ impl History {
                 self.started.insert(of, sinks.into_iter().collect());
             }
             Entry::Adopted { of, cut, .. } => self.adopted.push((of, cut)),
+            Entry::Paused { of, by } => self.pause(of, by),
+            Entry::Resumed { of, .. } => self.resume(of.as_ref()),
             Entry::Done { of, end } => {
                 self.done.insert(of, end);
             }
         }
+    }
+
+    /// Who wanted it first stays who wanted it.
+    pub(crate) fn pause(&mut self, of: Option<InputPartition>, by: By) {
+        match of {
+            None => drop(self.paused.get_or_insert(by)),
+            Some(of) => drop(self.paused_partitions.entry(of).or_insert(by)),
+        }
+    }
+
+    /// That all is to go on goes for every partition.
+    pub(crate) fn resume(&mut self, of: Option<&InputPartition>) {
+        match of {
+            None => {
+                self.paused = None;
+                self.paused_partitions.clear();
+            }
+            Some(of) => drop(self.paused_partitions.remove(of)),
+        }
+    }
+
+    /// Whether nothing is to be read of a partition.
+    pub fn is_paused(&self, of: &InputPartition) -> bool {
+        self.paused.is_some() || self.paused_partitions.contains_key(of)
     }
 
     /// A file keeps the number it was given first, also if two processes gave it one. Only its time may be written
@@ -401,6 +458,23 @@ pub(crate) mod tests {
             history.starts[&InputPartition::of(&TopicPartition::new(topic, partition))].get()
         };
         assert_eq!([start("a", 0), start("a", 1), start("b", 0)], [5, 8, 9]);
+    }
+
+    #[test]
+    fn what_is_paused_stays_so_until_it_or_all_is_resumed() {
+        let by = |who: &str| By { who: who.into(), at_ms: 7 };
+        let (one, other) = (InputPartition::file(1), InputPartition::file(2));
+        let mut history = History::default();
+        history.apply(0, Entry::Paused { of: Some(one.clone()), by: by("a") });
+        history.apply(1, Entry::Paused { of: Some(one.clone()), by: by("b") });
+        assert_eq!((history.is_paused(&one), history.is_paused(&other)), (true, false));
+        assert_eq!(history.paused_partitions[&one], by("a"));
+        history.apply(2, Entry::Paused { of: None, by: by("c") });
+        history.apply(3, Entry::Resumed { of: Some(one.clone()), by: by("d") });
+        assert_eq!((history.is_paused(&one), history.is_paused(&other)), (true, true));
+        history.apply(4, Entry::Paused { of: Some(other.clone()), by: by("e") });
+        history.apply(5, Entry::Resumed { of: None, by: by("f") });
+        assert_eq!((history.is_paused(&one), history.is_paused(&other)), (false, false));
     }
 
     #[test]

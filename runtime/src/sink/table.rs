@@ -50,6 +50,57 @@ pub enum Mode {
     },
 }
 
+/// A target whose table is asked for before there is a sink.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The target.
+    pub target: Arc<str>,
+    /// The route whose rows it gets.
+    pub route: Arc<str>,
+    /// Their columns, without provenance.
+    pub schema: SchemaRef,
+}
+
+/// What a database is found to be, before there is a sink. Nothing in it was changed.
+#[derive(Debug)]
+pub struct Examined {
+    /// What it is, with its version.
+    pub database: String,
+    /// What is between it and us, and how it keeps rows.
+    pub notes: Vec<String>,
+    /// What is allowed and may cost rows, or may not go well.
+    pub warnings: Vec<String>,
+    /// Its clock, in milliseconds since 1970-01-01T00:00:00Z, where it has one of its own.
+    pub clock_ms: Option<i64>,
+    /// The tables that the sink needs, its own first.
+    pub tables: Vec<ExaminedTable>,
+}
+
+/// A table that a sink needs.
+#[derive(Debug)]
+pub struct ExaminedTable {
+    /// As a statement names it.
+    pub name: String,
+    /// Whether it is there and fits; else it would be made. Or why the sink would refuse it.
+    pub found: Result<bool, Error>,
+}
+
+/// Does `work` as far as it goes, and undoes it: `transaction` undoes all of its own where it ends with an error.
+pub(super) fn undone<T>(
+    transaction: impl FnOnce(&mut dyn FnMut(T) -> Error) -> Result<(), Error>,
+) -> Result<T, Error> {
+    let mut got = None;
+    let ended = transaction(&mut |done| {
+        got = Some(done);
+        Error::Permanent(Problem::new("it was only tried"))
+    });
+    match (got, ended) {
+        (Some(done), _) => Ok(done),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(Error::Permanent(Problem::new("nothing was tried"))),
+    }
+}
+
 /// What happened to a sink of tables since it was opened.
 #[derive(Debug, Default)]
 pub struct Tally {

@@ -1,5 +1,6 @@
 //! The integration tests, all in one binary.
 
+mod admin;
 mod editors;
 mod enemies;
 mod guests;

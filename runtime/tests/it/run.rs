@@ -16,7 +16,7 @@ pub(crate) struct Pipeline {
     dir: TempDir,
 }
 
-const FILE: &str = r#"
+pub(crate) const FILE: &str = r#"
 [pipeline]
 name = "it"
 state = "state"
@@ -72,7 +72,7 @@ impl Pipeline {
         self.dir.path().join(name)
     }
 
-    fn write(&self, file: &str) {
+    pub(crate) fn write(&self, file: &str) {
         fs::write(self.path("pipeline.toml"), file).expect("writable");
     }
 

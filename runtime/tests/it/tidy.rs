@@ -105,13 +105,33 @@ const RULE: &[(Names, &[Names], &str)] = &[
     ),
     (&["project"], &[MODEL, &["sandbox"]], "a transform is made and built without running a record"),
     (
+        &["admin"],
+        &[
+            MODEL,
+            &[
+                "pipeline::status",
+                "pipeline::threads::Handle",
+                "pipeline::Order",
+                "pipeline::What",
+                "plan::By",
+            ],
+        ],
+        "who looks at a pipeline knows what it shows of itself, and nothing that it does",
+    ),
+    (
         &["app"],
-        &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config"]],
+        &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config", "admin"]],
         "what is wired does not know who asks for it",
     ),
     (
         &["cli"],
-        &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config", "report", "validate", "project", "app"]],
+        &[
+            MODEL,
+            PORTS,
+            ADAPTERS,
+            CENTRE,
+            &["kafka", "config", "report", "validate", "project", "admin", "app"],
+        ],
         "the program's start is above it",
     ),
     (&["main"], &[&["cli", "app", "config"]], "it parses, runs and chooses the exit code"),
@@ -142,9 +162,16 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     (
         "tokio",
-        &["sink::files::hdfs", "sink::postgres::database", "sink::sqlite::database", "kafka::topics"],
+        &[
+            "sink::files::hdfs",
+            "sink::postgres::database",
+            "sink::sqlite::database",
+            "kafka::topics",
+            "admin",
+        ],
         "what is asynchronous is waited for where it is called",
     ),
+    ("axum", &["admin"], "only who answers requests knows how they come"),
     ("clap", &["cli", "main"], "only the command line knows that there is one"),
     ("clap_complete", &["cli"], "only the command line knows that there is one"),
     ("comfy_table", &["cli"], "only the command line knows that there is a terminal"),
@@ -162,7 +189,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     // The pipeline file's default for the number of workers is that of the processors.
     (
         "std::thread",
-        &["config::file", "pipeline::threads", "sandbox::child", "sandbox::engine", "app", "cli"],
+        &["config::file", "pipeline::threads", "sandbox::child", "sandbox::engine", "admin", "app", "cli"],
         "threads are few, and all in these places",
     ),
     (
@@ -191,13 +218,19 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
             "sandbox::cache",
             "validate",
             "project",
+            "admin::socket",
             "app",
             "cli",
         ],
         "what decides or transforms touches no file",
     ),
-    // Addresses: a driver makes the connections.
-    ("std::net", &["config::database", "sink::postgres::socket"], "only a sink speaks to a network"),
+    // Addresses, of servers: a driver makes the connections.
+    (
+        "std::net",
+        &["config", "sink::postgres::socket", "admin", "cli"],
+        "only sinks speak to a network, and who answers those who look",
+    ),
+    ("std::os::unix::net", &["admin"], "only who answers those who look has a socket of its own"),
     (
         "std::env",
         &["config", "project", "app", "cli", "main"],

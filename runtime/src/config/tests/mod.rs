@@ -73,6 +73,10 @@ commit = { bytes = "4 MiB", rows = 5_000, age = "2 s", idle = "250 ms" }
 provenance = false
 targets.usa = { table = "customers", mode = "upsert", key = ["id"] }
 targets.other = { mode = "append" }
+
+[admin]
+listen = "[::1]:0"
+socket = "${DATA}/sockets"
 "#;
 
 /// A file with what must be there and nothing else.
@@ -258,6 +262,12 @@ fn a_full_file_says_what_it_says() {
                         },
                     },
                 ),
+            },
+            admin: AdminConfig {
+                listen: Some(
+                    [::1]:0,
+                ),
+                socket: "conf/in/sockets",
             },
             file: "conf/customers.toml",
             text: "",

@@ -411,19 +411,13 @@ fn text_that_is_not_toml_is_refused_where_it_stops_being_toml() {
 fn what_this_build_does_not_have_is_said_so() {
     check(
         "path = \"out\"",
-        "path = \"out\"\n\n[sinks.topics.kafka]\n[admin]",
+        "path = \"out\"\n\n[sinks.topics.kafka]",
         expect![[r#"
-        error: this build has no kafka sink yet
-          --> conf/customers.toml:24:15
-           |
-        24 | [sinks.topics.kafka]
-           |               ^^^^^
-
-        error: this build has no admin interface yet
-          --> conf/customers.toml:25:2
-           |
-        25 | [admin]
-           |  ^^^^^"#]],
+            error: this build has no kafka sink yet
+              --> conf/customers.toml:24:15
+               |
+            24 | [sinks.topics.kafka]
+               |               ^^^^^"#]],
     );
 }
 

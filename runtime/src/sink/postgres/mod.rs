@@ -23,6 +23,7 @@
 
 mod database;
 mod encode;
+mod examine;
 mod meaning;
 mod order;
 mod parameters;
@@ -49,6 +50,8 @@ use database::{Database, Ended};
 use position::Positions;
 use table::quoted;
 use tables::Tables;
+
+pub use examine::{examine, statements};
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
 pub const FAILPOINTS: [&str; 9] = [

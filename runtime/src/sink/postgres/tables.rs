@@ -127,7 +127,7 @@ fn with_schema(error: Error, schema: &str) -> Error {
 }
 
 /// The number of a table, or of whatever else has that name.
-fn find(db: &mut Database, schema: &str, name: &str) -> Result<Option<i64>, Error> {
+pub(super) fn find(db: &mut Database, schema: &str, name: &str) -> Result<Option<i64>, Error> {
     const SQL: &str = "SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                        WHERE n.nspname = $1 AND c.relname = $2";
     let mut values = no_values();

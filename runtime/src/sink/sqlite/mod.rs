@@ -20,6 +20,7 @@
 //! refer to rows of the same sink is refused.
 
 mod database;
+mod examine;
 mod position;
 mod rows;
 mod table;
@@ -40,6 +41,8 @@ use super::{Committed, Error, Resolved, RoutedBatch, Sink, Staged};
 use crate::offset::TopicPartition;
 use database::{Database, Ended};
 use tables::Tables;
+
+pub use examine::{examine, statements};
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
 pub const FAILPOINTS: [&str; 9] = [

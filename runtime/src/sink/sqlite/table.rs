@@ -127,14 +127,18 @@ impl Table {
     }
 
     fn create(&self, db: &mut Database) -> Result<(), Error> {
+        db.run(AssertSqlSafe(self.statement()), no_values()).map(drop)
+    }
+
+    /// The statement that makes it.
+    pub(super) fn statement(&self) -> String {
         let column = |column: &Column| {
             let not_null = if column.nullable { "" } else { " NOT NULL" };
             format!("{} {}{not_null}", quoted(&column.name), column.kind)
         };
         let mut parts: Vec<_> = self.columns.iter().map(column).collect();
         parts.extend(self.key.as_ref().map(|key| format!("PRIMARY KEY ({})", self.names(key))));
-        let sql = format!("CREATE TABLE {} ({}) STRICT", quoted(&self.name), parts.join(", "));
-        db.run(AssertSqlSafe(sql), no_values()).map(drop)
+        format!("CREATE TABLE {} ({}) STRICT", quoted(&self.name), parts.join(", "))
     }
 
     fn found(&self, db: &mut Database) -> Result<Vec<Found>, Error> {

@@ -1,0 +1,92 @@
+//! A core with one partition `t/7` and two sinks, for tests that look at single decisions.
+
+use std::mem;
+use std::time::Duration;
+
+use super::{Action, Core, Event, Settings};
+use crate::batch::{BatchBuilder, RecordRef};
+use crate::budget::Permit;
+use crate::commit::Report;
+use crate::offset::{Offset, TopicPartition};
+use crate::plan::History;
+use crate::sink::state::{Claim, Epoch, Input, Nonce, PlanRef, SinkState, Start};
+use crate::source::{Assignment, RunId, SourceEvent};
+
+pub(super) struct Rig {
+    pub(super) core: Core,
+    pub(super) now: Duration,
+    /// What was to be done besides claims.
+    done: Vec<Action>,
+}
+
+pub(super) fn at() -> TopicPartition {
+    TopicPartition::new("t", 7)
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self::with(History::default())
+    }
+
+    pub(super) fn with(history: History) -> Self {
+        let settings = Settings {
+            pipeline: "p".into(),
+            owner: Nonce::from_u128(1),
+            sinks: vec!["lake".into(), "base".into()],
+            stop_after_consecutive: 1000,
+            plans_can_come: false,
+            topics: false,
+            max_attempts: 2,
+        };
+        let core = Core::new(settings, history, PlanRef { plan: 3, digest: "sha256:ab".into() });
+        Self { core, now: Duration::ZERO, done: Vec::new() }
+    }
+
+    /// The claims that follow from an event.
+    pub(super) fn decide(&mut self, event: Event) -> Vec<(usize, RunId, Claim)> {
+        let mut claims = Vec::new();
+        for action in self.core.handle(event, self.now) {
+            match action {
+                Action::Claim { sink, run, claim } => claims.push((sink, run, claim)),
+                other => self.done.push(other),
+            }
+        }
+        claims
+    }
+
+    /// What else was to be done since this was asked last.
+    pub(super) fn done(&mut self) -> Vec<Action> {
+        mem::take(&mut self.done)
+    }
+
+    pub(super) fn assign(&mut self) -> Vec<(usize, RunId, Claim)> {
+        let assignment = Assignment {
+            at: at(),
+            topic_id: "id".into(),
+            group: "p".into(),
+            epoch: Epoch::new(1),
+            start: Start::Init(Offset::ZERO),
+            input: Some(Input { path: "a.csv".into(), length: 9, digest: "sha256:cd".into() }),
+        };
+        self.decide(Event::Source(SourceEvent::Assigned(assignment)))
+    }
+
+    /// Answers the claims of both sinks, one after the other; the run.
+    pub(super) fn claim(&mut self, mut claims: Vec<(usize, RunId, Claim)>) -> RunId {
+        let mut last = RunId(0);
+        while let Some((sink, run, claim)) = claims.pop() {
+            let state = Ok(SinkState::init(&claim, Offset::ZERO));
+            claims = self.decide(Event::Sink { sink, report: Report::Claimed { at: at(), run, state } });
+            last = run;
+        }
+        last
+    }
+
+    /// Hears a record of the source, and that nothing stands up to `end`.
+    pub(super) fn batch(&mut self, run: RunId, from: i64, end: i64) {
+        let mut batch = BatchBuilder::new(at(), Offset::new(from));
+        batch.push(Offset::new(from), RecordRef { value: Some(b"1"), ..RecordRef::default() });
+        let batch = batch.finish(Offset::new(end), Permit::free()).expect("it has a record");
+        self.decide(Event::Source(SourceEvent::Batch { run, batch }));
+    }
+}

@@ -1,0 +1,526 @@
+//! How a pipeline stands at one moment, as plain data: for people, for programs, for numbers that are watched. It says
+//! what is; it decides nothing, and nobody waits for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::track::{Phase, Track};
+use super::{Core, Stop, Tally, Trouble};
+use crate::commit::WriterStats;
+use crate::offset::{Offset, TopicPartition};
+use crate::plan::{By, InputPartition};
+use crate::sink::state::PlanRef;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The pipeline's name.
+    pub pipeline: Arc<str>,
+    /// The plan that makes new offsets.
+    pub plan: PlanRef,
+    /// Since the process began to run it, in milliseconds.
+    pub running_ms: u64,
+    /// It was told to stop, and finishes what is under way.
+    pub ending: bool,
+    /// Who wants nothing to be read at all, if somebody does.
+    pub paused: Option<By>,
+    /// Of which partitions nothing is to be read besides, and who wants that.
+    pub paused_partitions: Vec<PausedPartition>,
+    /// Partitions of which every sink has all, since the process began.
+    pub finished: u64,
+    /// The partitions that this process has, and those that stopped, in their order.
+    pub partitions: Vec<Partition>,
+    /// What became of the records of this process.
+    pub records: Records,
+    /// In the pipeline's order.
+    pub sinks: Vec<SinkStatus>,
+    /// The bytes of records under way.
+    pub budget: BudgetStatus,
+}
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: i32,
+    /// The file it stands for, if it does.
+    pub input: Option<String>,
+    /// What it does.
+    pub state: State,
+    /// What went wrong, if something did: why it waits, why it is claimed again, why it stopped.
+    pub trouble: Option<TroubleStatus>,
+    /// Up to where the source was heard.
+    pub read: Option<Offset>,
+    /// Where the partition ends, as far as that is known.
+    pub end: Option<Offset>,
+    /// Per sink, what it has for certain; empty before all sinks were claimed.
+    pub committed: BTreeMap<Arc<str>, Offset>,
+    /// The newest plan that made an offset of it.
+    pub plan: Option<u64>,
+}
+
+/// A partition of which nothing is to be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedPartition {
+    /// The partition, as the plan log knows it.
+    pub of: InputPartition,
+    /// Who wants that, and since when.
+    pub by: By,
+}
+
+/// What a partition does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The sinks are being claimed, one after the other.
+    Claiming,
+    /// A sink has rows of a plan that this process has not read yet.
+    NeedsPlan,
+    /// Records flow.
+    Running,
+    /// A sink or the source did not do what it was asked; it is asked again after a while.
+    Waiting,
+    /// Somebody wants nothing more to be read of it; what is under way is being finished and committed.
+    Pausing,
+    /// Somebody wants nothing more to be read of it, and nothing is under way.
+    Paused,
+    /// What is under way is finished and committed; no more is taken in.
+    Draining,
+    /// It goes on only when somebody changed something and started it again.
+    Stopped,
+}
+
+impl State {
+    /// Every one there is, in this order.
+    pub const ALL: [Self; 8] = [
+        Self::Claiming,
+        Self::NeedsPlan,
+        Self::Running,
+        Self::Waiting,
+        Self::Pausing,
+        Self::Paused,
+        Self::Draining,
+        Self::Stopped,
+    ];
+
+    /// As it is called wherever it is shown.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Claiming => "claiming",
+            Self::NeedsPlan => "needs-plan",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What went wrong with a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleStatus {
+    /// With the code first where there is one.
+    pub text: String,
+    /// What a person can do.
+    pub hint: Option<String>,
+    /// The sink, if it is one that is asked again.
+    pub sink: Option<Arc<str>>,
+    /// How often it was tried without a commit in between.
+    pub times: u32,
+    /// Since the first of them, in milliseconds.
+    pub for_ms: u64,
+    /// Until the next, in milliseconds, while it waits.
+    pub again_in_ms: Option<u64>,
+}
+
+/// What became of records. Every one that was taken in has exactly one fate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// Taken in that at least one sink did not have.
+    pub taken: u64,
+    /// With a row on some route.
+    pub routed: u64,
+    /// Refused with a reason.
+    pub rejected: u64,
+    /// Left out on purpose.
+    pub dropped: u64,
+    /// At which the transform failed.
+    pub failed: u64,
+    /// Whether taken = routed + rejected + dropped + failed.
+    pub conserved: bool,
+    /// Per route, the records with a row on it.
+    pub routes: BTreeMap<Arc<str>, u64>,
+    /// Per reason, the records refused for it first.
+    pub reasons: BTreeMap<Arc<str>, u64>,
+    /// That a sink was not given because it had them.
+    pub skipped: u64,
+    /// Batches made again for a sink that lags, with a plan older than the newest.
+    pub replayed_older: u64,
+    /// Partitions that were lost to another owner.
+    pub lost: u64,
+    /// Partitions that began again after a sink failed.
+    pub restarted: u64,
+}
+
+/// One sink, as far as this process has to do with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkStatus {
+    /// Its name in the pipeline.
+    pub name: Arc<str>,
+    /// Per target, the rows that were committed.
+    pub rows: BTreeMap<Arc<str>, u64>,
+    /// What its writer counted.
+    pub writer: WriterStats,
+    /// How long it was busy with what it was asked, in milliseconds; the rest of the time it waited for rows.
+    pub busy_ms: u64,
+    /// For how long it has been busy with one call by now, in milliseconds.
+    pub calling_ms: Option<u64>,
+}
+
+/// The byte budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// Held now.
+    pub used_bytes: u64,
+    /// That may be held.
+    pub limit_bytes: u64,
+}
+
+/// A call to a sink that takes longer than this is worth telling.
+const LONG_CALL_MS: u64 = 30_000;
+
+impl Status {
+    /// Why somebody should look at it; empty if it does what it is there for.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.ending {
+            found.push("it was told to stop".to_owned());
+        }
+        found.extend(self.paused.iter().map(|by| format!("it was paused by {}", by.who)));
+        found.extend(self.partitions.iter().filter_map(Partition::complaint));
+        for sink in &self.sinks {
+            if let Some(ms) = sink.calling_ms.filter(|ms| *ms >= LONG_CALL_MS) {
+                found.push(format!("sink {} has been busy with one call for {} s", sink.name, ms / 1000));
+            }
+        }
+        found
+    }
+}
+
+impl Partition {
+    fn new(at: &TopicPartition, state: State) -> Self {
+        Self {
+            topic: at.topic.clone(),
+            partition: at.partition,
+            input: None,
+            state,
+            trouble: None,
+            read: None,
+            end: None,
+            committed: BTreeMap::new(),
+            plan: None,
+        }
+    }
+
+    /// As it is written everywhere.
+    pub fn at(&self) -> TopicPartition {
+        TopicPartition::new(self.topic.clone(), self.partition)
+    }
+
+    /// How many offsets the sink that is furthest behind does not have, where the end is known.
+    pub fn lag(&self) -> Option<u64> {
+        let least = self.committed.values().min()?;
+        Some(self.end?.since(*least))
+    }
+
+    /// What it does and why, in one line.
+    pub fn told(&self) -> String {
+        let word = self.state.word();
+        match (self.state, &self.trouble) {
+            (State::Waiting, Some(TroubleStatus { sink, text, for_ms, .. })) => {
+                let whom =
+                    sink.as_ref().map_or_else(|| "the source".to_owned(), |sink| format!("sink {sink}"));
+                format!("waiting for {whom} for {} s: {text}", for_ms / 1000)
+            }
+            (_, Some(trouble)) => format!("{word}: {}", trouble.text),
+            (_, None) => word.to_owned(),
+        }
+    }
+
+    fn complaint(&self) -> Option<String> {
+        match self.state {
+            State::Running | State::Draining => None,
+            State::Pausing
+            | State::Paused
+            | State::Claiming
+            | State::NeedsPlan
+            | State::Waiting
+            | State::Stopped => Some(format!("{}: {}", self.at(), self.told())),
+        }
+    }
+}
+
+impl Core {
+    /// How it stands. Of the sinks it knows what they committed; the rest is for whoever runs them to fill in.
+    pub fn status(&self, now: Duration) -> Status {
+        let tracks = self.tracks.iter().map(|(at, track)| (at, self.flowing(at, track, now)));
+        let waiting = self.waiting.keys().map(|at| (at, self.waiting(at, now)));
+        let stopped = self.stopped.iter().map(|(at, stop)| (at, stopped(at, stop)));
+        // A partition is in one of these at most, but for one that stopped on its way through the last two.
+        let partitions: BTreeMap<_, _> = stopped.chain(waiting).chain(tracks).collect();
+        Status {
+            pipeline: self.settings.pipeline.clone(),
+            plan: self.newest.clone(),
+            running_ms: milliseconds(now),
+            ending: self.stopping,
+            paused: self.history.paused.clone(),
+            paused_partitions: self.history.paused_partitions.iter().map(PausedPartition::of).collect(),
+            finished: self.finished,
+            partitions: partitions.into_values().collect(),
+            records: Records::of(&self.tally),
+            sinks: self.settings.sinks.iter().zip(&self.rows).map(SinkStatus::of).collect(),
+            budget: BudgetStatus::default(),
+        }
+    }
+
+    fn flowing(&self, at: &TopicPartition, track: &Track, now: Duration) -> Partition {
+        let state = match track.phase {
+            Phase::Unclaimed => State::Paused,
+            Phase::Claiming => State::Claiming,
+            Phase::NeedsPlan => State::NeedsPlan,
+            Phase::Running if !track.held => State::Running,
+            Phase::Running if track.is_released() && track.is_committed() => State::Paused,
+            Phase::Running => State::Pausing,
+            Phase::Draining(_) => State::Draining,
+        };
+        let told = self.troubles.get(at).map(|trouble| trouble.status(now));
+        let stopping = match &track.phase {
+            Phase::Draining(stop) => stop.as_ref().map(TroubleStatus::of),
+            _ => None,
+        };
+        let committed =
+            self.settings.sinks.iter().cloned().zip(track.position().into_iter().flatten().copied());
+        Partition {
+            input: track.assignment.input.as_ref().map(|input| input.path.clone()),
+            trouble: stopping.or(told),
+            read: track.heard(),
+            end: track.end.map(|end| end.offset),
+            committed: committed.collect(),
+            plan: track.newest_plan(),
+            ..Partition::new(at, state)
+        }
+    }
+
+    fn waiting(&self, at: &TopicPartition, now: Duration) -> Partition {
+        let waiting = &self.waiting[at];
+        let again = milliseconds(waiting.until.saturating_sub(now));
+        let told = self.troubles.get(at).map(|trouble| trouble.status(now));
+        Partition {
+            input: waiting.assignment.input.as_ref().map(|input| input.path.clone()),
+            trouble: told.map(|told| TroubleStatus { again_in_ms: Some(again), ..told }),
+            ..Partition::new(at, State::Waiting)
+        }
+    }
+}
+
+fn stopped(at: &TopicPartition, stop: &Stop) -> Partition {
+    Partition { trouble: Some(TroubleStatus::of(stop)), ..Partition::new(at, State::Stopped) }
+}
+
+impl Trouble {
+    fn status(&self, now: Duration) -> TroubleStatus {
+        TroubleStatus {
+            text: self.why.text.clone(),
+            hint: self.why.hint.clone(),
+            sink: self.why.sink.clone(),
+            times: self.times,
+            for_ms: milliseconds(now.saturating_sub(self.since)),
+            again_in_ms: None,
+        }
+    }
+}
+
+impl TroubleStatus {
+    fn of(stop: &Stop) -> Self {
+        let (text, hint) = (stop.text.clone(), stop.hint.clone());
+        Self { text, hint, sink: None, times: 0, for_ms: 0, again_in_ms: None }
+    }
+}
+
+impl PausedPartition {
+    fn of((of, by): (&InputPartition, &By)) -> Self {
+        Self { of: of.clone(), by: by.clone() }
+    }
+}
+
+impl Records {
+    fn of(tally: &Tally) -> Self {
+        Self {
+            taken: tally.records,
+            routed: tally.n_routed,
+            rejected: tally.n_rejected,
+            dropped: tally.dropped,
+            failed: tally.failed,
+            conserved: tally.conserved(),
+            routes: tally.routed.clone(),
+            reasons: tally.rejected.clone(),
+            skipped: tally.skipped,
+            replayed_older: tally.replayed_older,
+            lost: tally.lost,
+            restarted: tally.restarted,
+        }
+    }
+
+    /// Adds what another process counted.
+    pub fn add(&mut self, other: &Self) {
+        let counts = [
+            (&mut self.taken, other.taken),
+            (&mut self.routed, other.routed),
+            (&mut self.rejected, other.rejected),
+            (&mut self.dropped, other.dropped),
+            (&mut self.failed, other.failed),
+            (&mut self.skipped, other.skipped),
+            (&mut self.replayed_older, other.replayed_older),
+            (&mut self.lost, other.lost),
+            (&mut self.restarted, other.restarted),
+        ];
+        counts.into_iter().for_each(|(count, more)| *count += more);
+        for (ours, theirs) in [(&mut self.routes, &other.routes), (&mut self.reasons, &other.reasons)] {
+            theirs.iter().for_each(|(name, n)| *ours.entry(name.clone()).or_default() += n);
+        }
+        self.conserved &= other.conserved;
+    }
+}
+
+impl SinkStatus {
+    fn of((name, rows): (&Arc<str>, &BTreeMap<Arc<str>, u64>)) -> Self {
+        let (name, rows, writer) = (name.clone(), rows.clone(), WriterStats::default());
+        Self { name, rows, writer, busy_ms: 0, calling_ms: None }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::Report;
+    use crate::pipeline::Event;
+    use crate::pipeline::rig::{Rig, at};
+    use crate::sink::state::{Commit, Counters, Nonce, TargetCounters};
+    use crate::sink::{Error, Problem};
+    use crate::source::{RunId, SourceEvent};
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn fail(rig: &mut Rig, sink: usize, run: RunId) {
+        let error = Error::Transient(Problem::new("the disk is full"));
+        rig.decide(Event::Sink { sink, report: Report::Broken { at: at(), run, error } });
+    }
+
+    fn only(rig: &Rig) -> Partition {
+        let [partition] = &rig.core.status(rig.now).partitions[..] else { panic!("one partition") };
+        partition.clone()
+    }
+
+    fn rig() -> Rig {
+        let mut rig = Rig::new();
+        rig.now = NOW;
+        rig
+    }
+
+    #[test]
+    fn a_partition_tells_what_it_does_and_where_each_sink_stands() {
+        let mut rig = rig();
+        let claims = rig.assign();
+        let claiming = only(&rig);
+        assert_eq!((claiming.state, claiming.read, claiming.committed.len()), (State::Claiming, None, 0));
+        assert_eq!(claiming.input.as_deref(), Some("a.csv"));
+        let run = rig.claim(claims);
+        rig.batch(run, 0, 5);
+        let running = only(&rig);
+        assert_eq!((running.state, running.told().as_str()), (State::Running, "running"));
+        assert_eq!((running.read, running.plan, running.lag()), (Some(Offset::new(5)), Some(3), None));
+        let expected = BTreeMap::from([("lake".into(), Offset::ZERO), ("base".into(), Offset::ZERO)]);
+        assert_eq!(running.committed, expected);
+        assert!(rig.core.status(NOW).complaints().is_empty());
+    }
+
+    #[test]
+    fn a_sink_that_fails_is_named_with_why_and_since_when_until_a_commit_goes_well() {
+        let mut rig = rig();
+        let claims = rig.assign();
+        let run = rig.claim(claims);
+        fail(&mut rig, 1, run);
+        rig.now += Duration::from_secs(2);
+        let waiting = only(&rig);
+        assert_eq!(waiting.told(), "waiting for sink base for 2 s: the disk is full");
+        assert_eq!(waiting.trouble.as_ref().and_then(|trouble| trouble.again_in_ms), Some(0));
+        let complaints = rig.core.status(NOW).complaints();
+        assert_eq!(complaints, ["t/7: waiting for sink base for 0 s: the disk is full"]);
+        rig.now += Duration::from_secs(1);
+        let claims = rig.decide(Event::Tick);
+        let run = rig.claim(claims);
+        let again = only(&rig);
+        assert_eq!((again.state, again.trouble.map(|trouble| trouble.for_ms)), (State::Running, Some(3000)));
+        let targets = BTreeMap::from([("ta".into(), TargetCounters { rows: 4, sum: 0 })]);
+        let commit = Commit {
+            id: Nonce::from_u128(5),
+            range: crate::offset::OffsetRange::new(Offset::ZERO, Offset::new(5)),
+            plan: PlanRef { plan: 3, digest: "sha256:ab".into() },
+            counters: Counters { targets, ..Counters::default() },
+        };
+        rig.decide(Event::Sink { sink: 1, report: Report::Committed { at: at(), run, commit } });
+        assert_eq!(only(&rig).trouble, None);
+        let status = rig.core.status(NOW);
+        assert_eq!(status.partitions[0].committed["base"], Offset::new(5));
+        assert_eq!((&status.sinks[0].rows, status.sinks[1].rows["ta"]), (&BTreeMap::new(), 4));
+    }
+
+    #[test]
+    fn a_partition_that_stopped_is_told_until_it_is_somebody_elses() {
+        let mut rig = rig();
+        let claims = rig.assign();
+        let run = rig.claim(claims);
+        let error = Error::Permanent(Problem::new("E_SINK_SCHEMA: no column").hint("add it"));
+        rig.decide(Event::Sink { sink: 0, report: Report::Broken { at: at(), run, error } });
+        let stopped = only(&rig);
+        assert_eq!(stopped.told(), "stopped: sink lake: E_SINK_SCHEMA: no column");
+        assert_eq!(stopped.trouble.and_then(|trouble| trouble.hint).as_deref(), Some("add it"));
+        rig.decide(Event::Source(SourceEvent::Lost(at())));
+        assert_eq!(rig.core.status(NOW).partitions, []);
+    }
+
+    #[test]
+    fn a_status_reads_as_it_was_written() {
+        let mut rig = rig();
+        let claims = rig.assign();
+        let run = rig.claim(claims);
+        fail(&mut rig, 0, run);
+        let status = rig.core.status(NOW);
+        let text = serde_json::to_string(&status).unwrap();
+        assert!(text.contains(r#""state":"waiting""#), "{text}");
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+        for state in State::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.word());
+        }
+    }
+
+    #[test]
+    fn a_call_that_takes_long_is_worth_a_complaint() {
+        let mut status = rig().core.status(NOW);
+        status.sinks[1].calling_ms = Some(29_999);
+        assert!(status.complaints().is_empty());
+        status.sinks[1].calling_ms = Some(31_000);
+        assert_eq!(status.complaints(), ["sink base has been busy with one call for 31 s"]);
+    }
+}
