@@ -24,7 +24,7 @@ use crate::sink::state::{Epoch, Nonce};
 use crate::source::files::{FileSettings, FileSource, Inputs};
 
 pub use plans::{Changed, Difference};
-pub use sinks::NewSink;
+pub use sinks::{NewSink, TwoMoveTheGroup};
 use sinks::{Tallies, open_sinks, sinks_of};
 pub use state_dir::{Held, StateDir};
 
@@ -67,7 +67,7 @@ pub struct Ran {
     pub outcome: Outcome,
     /// Files that a predecessor had committed and this run made visible.
     pub rolled_forward: u64,
-    /// Rows that a database refused for what is in them; they are in its table of rejects.
+    /// Rows that a database or a topic refused for what is in them; they are among its rejects.
     pub refused: u64,
     /// Rows of tables with keys behind which another one of the same commit had their key.
     pub superseded: u64,
@@ -103,7 +103,8 @@ impl Pipeline {
         let owner = Nonce::random();
         let (generation, topic_id) = begin(&log, owner)?;
 
-        let (sinks, tallies) = open_sinks(config, &description, &sinks)?;
+        // A source of Kafka is the member of a group, and its sink has to know.
+        let (sinks, tallies) = open_sinks(config, &description, &sinks, None)?;
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
         let source = file_source(config, source_config, options, inputs, &log, &budget, generation, topic_id);
         let (history, plan) = {
@@ -147,11 +148,12 @@ impl Pipeline {
     /// committed. `watch` is called now and then.
     pub fn run(self, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Ran> {
         let outcome = threads::run(self.parts, stop, watch)?;
-        let Tallies { files, tables } = &self.tallies;
+        let Tallies { files, tables, topics } = &self.tallies;
         Ok(Ran {
             outcome,
             rolled_forward: files.iter().map(|tally| tally.rolled_forward.get()).sum(),
-            refused: tables.iter().map(|tally| tally.rejected.get()).sum(),
+            refused: tables.iter().map(|tally| tally.rejected.get()).sum::<u64>()
+                + topics.iter().map(|tally| tally.rejected.get()).sum::<u64>(),
             superseded: tables.iter().map(|tally| tally.superseded.get()).sum(),
         })
     }

@@ -8,6 +8,7 @@ mod diagnostic;
 mod document;
 mod file;
 mod json_schema;
+mod kafka;
 mod names;
 pub(crate) mod nearest;
 mod quantity;
@@ -31,10 +32,11 @@ pub(crate) use database::server_at;
 pub use database::{PostgresServer, Secret};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use file::{
-    CommitWhen, DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat,
-    Tls,
+    CommitWhen, Compression, DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox,
+    SourceFormat, Tls, Transact,
 };
 pub use json_schema::json_schema;
+pub use kafka::KafkaCluster;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
 pub use quantity::{ByteSize, Fraction, Period};
 
@@ -103,6 +105,7 @@ pub enum SinkConfig {
     Files(FilesSink),
     Sqlite(SqliteSink),
     Postgres(PostgresSink),
+    Kafka(KafkaSink),
 }
 
 /// Rows into files below a directory, in one directory per target.
@@ -146,6 +149,18 @@ pub struct PostgresSink {
     pub provenance: bool,
     /// Targets of which something is said; the others append to the table of their own name.
     pub tables: BTreeMap<TargetName, TargetTable>,
+}
+
+/// Rows into topics of a Kafka cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaSink {
+    pub cluster: KafkaCluster,
+    pub commit: Transact,
+    pub create: bool,
+    pub provenance: bool,
+    pub compression: Compression,
+    /// Targets of which something is said; the others go to the topic of their own name.
+    pub topics: BTreeMap<TargetName, TopicName>,
 }
 
 /// The table of a target.
@@ -219,6 +234,7 @@ impl SinkConfig {
             Self::Files(_) => "files",
             Self::Sqlite(_) => "sqlite",
             Self::Postgres(_) => "postgres",
+            Self::Kafka(_) => "kafka",
         }
     }
 
@@ -228,6 +244,7 @@ impl SinkConfig {
             Self::Files(sink) => sink.targets.keys().collect(),
             Self::Sqlite(sink) => sink.tables.keys().collect(),
             Self::Postgres(sink) => sink.tables.keys().collect(),
+            Self::Kafka(sink) => sink.topics.keys().collect(),
         }
     }
 }

@@ -110,8 +110,7 @@ impl Cluster {
         self.partitions(topic)?;
         let what = format!("asking how topic {topic} is configured");
         let resources = [ResourceSpecifier::Topic(topic)];
-        let found =
-            self.administer(&what, |admin, options| admin.describe_configs(&resources, options))?;
+        let found = self.administer(&what, |admin, options| admin.describe_configs(&resources, options))?;
         let found = match found.into_iter().next() {
             Some(Ok(found)) => found,
             Some(Err(code)) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
@@ -158,7 +157,8 @@ impl Cluster {
     /// [`Error::Unreachable`], [`Error::Refused`].
     pub fn make_kept(&self, topic: &str) -> Result<(), Error> {
         let made = NewTopic::new(topic, -1, TopicReplication::Fixed(-1));
-        let made = made.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1");
+        let made =
+            made.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1");
         self.make(topic, &made).map(drop)
     }
 }

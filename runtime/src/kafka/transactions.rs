@@ -186,7 +186,8 @@ impl Transactions {
     pub fn is_fit(&mut self) -> bool {
         if let Some(producer) = &self.producer {
             producer.poll(Duration::ZERO);
-            if producer.context().shaken.load(Ordering::Relaxed) || producer.client().fatal_error().is_some() {
+            if producer.context().shaken.load(Ordering::Relaxed) || producer.client().fatal_error().is_some()
+            {
                 self.producer = None;
             }
         }
@@ -405,7 +406,12 @@ impl Transactions {
                 self.producer = None;
                 return Undone::Fenced(format!("sending records: {}", super::lower(&text)));
             }
-            complaint = producer.context().complaint.lock().expect("nobody panics with the complaint in hand").clone();
+            complaint = producer
+                .context()
+                .complaint
+                .lock()
+                .expect("nobody panics with the complaint in hand")
+                .clone();
         }
         self.abort();
         // The client has numbered what did not arrive, and the cluster would refuse what it sends next for the gap.
@@ -518,6 +524,9 @@ mod tests {
     #[test]
     fn a_record_without_anything_takes_what_is_around_it() {
         assert_eq!(wire_bytes(None, None, std::iter::empty()), 61 + 1 + 6);
-        assert_eq!(wire_bytes(Some(b"k"), Some(b"vv"), [("h", None)].into_iter()), 61 + 1 + 3 + 2 + 3 + 1 + 3);
+        assert_eq!(
+            wire_bytes(Some(b"k"), Some(b"vv"), [("h", None)].into_iter()),
+            61 + 1 + 3 + 2 + 3 + 1 + 3
+        );
     }
 }

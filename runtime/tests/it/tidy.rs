@@ -21,6 +21,7 @@ const ADAPTERS: Names = &[
     "source::format",
     "sink::files",
     "sink::json",
+    "sink::kafka",
     "sink::memory",
     "sink::postgres",
     "sink::sqlite",
@@ -46,6 +47,11 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (&["sink::json"], &[MODEL], "a row's form knows nothing of where it is written to"),
     (&["sink::files"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
     (&["sink::memory"], &[MODEL, &["sink"]], "adapters do not know one another"),
+    (
+        &["sink::kafka"],
+        &[MODEL, &["sink", "sink::json", "kafka"]],
+        "adapters do not know one another; what a cluster is asked and told, `kafka` knows",
+    ),
     (
         &["sink::table"],
         &[MODEL, &["sink", "sink::json"]],
@@ -102,7 +108,11 @@ const RULE: &[(Names, &[Names], &str)] = &[
         "a component is judged whoever asks for it",
     ),
     (&["project"], &[MODEL, &["sandbox"]], "a transform is made and built without running a record"),
-    (&["app"], &[MODEL, PORTS, ADAPTERS, CENTRE, &["config"]], "what is wired does not know who asks for it"),
+    (
+        &["app"],
+        &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config"]],
+        "what is wired does not know who asks for it",
+    ),
     (
         &["cli"],
         &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config", "report", "validate", "project", "app"]],
@@ -151,7 +161,16 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ),
     (
         "std::time::Instant",
-        &["pipeline::threads", "sandbox::instance", "source::files", "app", "cli", "validate"],
+        &[
+            "pipeline::threads",
+            "sandbox::instance",
+            "source::files",
+            // How long a cluster took to end a transaction tells whether to trust the connection.
+            "kafka::transactions",
+            "app",
+            "cli",
+            "validate",
+        ],
         "decisions take the time as an argument",
     ),
     (

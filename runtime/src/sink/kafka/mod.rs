@@ -164,7 +164,10 @@ struct Owned {
 impl fmt::Debug for KafkaSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let owned: Vec<_> = self.owned.keys().collect();
-        f.debug_struct("KafkaSink").field("config", &self.config).field("owned", &owned).finish_non_exhaustive()
+        f.debug_struct("KafkaSink")
+            .field("config", &self.config)
+            .field("owned", &owned)
+            .finish_non_exhaustive()
     }
 }
 
@@ -310,7 +313,12 @@ impl KafkaSink {
     }
 
     /// What is to be done before the same is tried again, or why it is not.
-    fn again(&mut self, undone: Undone, tries: &mut Tries, ready: &[(&TopicPartition, SinkState)]) -> Result<(), Error> {
+    fn again(
+        &mut self,
+        undone: Undone,
+        tries: &mut Tries,
+        ready: &[(&TopicPartition, SinkState)],
+    ) -> Result<(), Error> {
         tries.n += 1;
         let transient = |text: String| Error::Transient(Problem::new(text));
         match undone {
@@ -516,7 +524,9 @@ impl KafkaSink {
         }
         let mut ready = Vec::new();
         let mut places = Vec::new();
-        for (i, (at, commit)) in commits.iter().enumerate().filter(|(i, _)| answers[*i].is_none()).collect::<Vec<_>>() {
+        for (i, (at, commit)) in
+            commits.iter().enumerate().filter(|(i, _)| answers[*i].is_none()).collect::<Vec<_>>()
+        {
             match self.committed(at, commit) {
                 Ok(Next::State(state)) => {
                     ready.push((at, state));
@@ -605,10 +615,13 @@ fn missing(at: &TopicPartition, topic: &str) -> Error {
 }
 
 fn mismatch(group: &str, at: &TopicPartition, stands: Offset, ours: Option<Offset>) -> Error {
-    let ours_text = ours.map_or_else(|| "there is no record".to_owned(), |ours| format!("the record says {ours}"));
-    let text =
-        format!("E_POSITION_MISMATCH: group {group} stands at {stands} in {at}, of which {ours_text}");
-    let to = ours.map_or_else(|| "--delete-offsets".to_owned(), |ours| format!("--reset-offsets --to-offset {ours} --execute"));
+    let ours_text =
+        ours.map_or_else(|| "there is no record".to_owned(), |ours| format!("the record says {ours}"));
+    let text = format!("E_POSITION_MISMATCH: group {group} stands at {stands} in {at}, of which {ours_text}");
+    let to = ours.map_or_else(
+        || "--delete-offsets".to_owned(),
+        |ours| format!("--reset-offsets --to-offset {ours} --execute"),
+    );
     let hint = format!(
         "somebody else moved the group; move it back: `kafka-consumer-groups.sh --group {group} --topic {}:{} {to}`",
         at.topic, at.partition
@@ -616,10 +629,18 @@ fn mismatch(group: &str, at: &TopicPartition, stands: Offset, ours: Option<Offse
     Error::Permanent(Problem::new(text).hint(hint))
 }
 
+/// A cluster that refuses is asked again: rights are given, and topics are made, while a pipeline waits.
 fn of_cluster(error: kafka::Error) -> Error {
-    let permanent = matches!(error, kafka::Error::Property { .. });
-    let problem = Problem { text: error.to_string(), hint: error.hint().map(str::to_owned), source: None };
-    if permanent { Error::Permanent(problem) } else { Error::Transient(problem) }
+    let problem = Problem::new(error.to_string());
+    match error {
+        kafka::Error::Property { .. } => Error::Permanent(problem),
+        kafka::Error::Refused { .. } => Error::Transient(problem),
+        kafka::Error::NoTopic { .. } => Error::Transient(problem.hint("somebody deleted it: make it again")),
+        kafka::Error::Unreachable { .. } => Error::Transient(problem.hint(
+            "see that `brokers` is right, that a broker runs there, and that `properties` has what it asks for, such \
+             as \"security.protocol\"",
+        )),
+    }
 }
 
 #[cfg(test)]

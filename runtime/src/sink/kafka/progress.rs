@@ -106,10 +106,8 @@ impl Progress {
         };
         let Version { version } = serde_json::from_slice(value).map_err(corrupt)?;
         if version > VERSION {
-            let text = format!(
-                "E_LOG_NEWER: {} has version {version}, this program reads up to {VERSION}",
-                what()
-            );
+            let text =
+                format!("E_LOG_NEWER: {} has version {version}, this program reads up to {VERSION}", what());
             return Err(Error::Permanent(Problem::new(text)));
         }
         let Kept { state, .. } = serde_json::from_slice(value).map_err(corrupt)?;

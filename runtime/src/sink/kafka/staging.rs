@@ -25,12 +25,8 @@ use crate::sink::{Error, Part, Problem};
 const OURS: &str = "weir-";
 
 /// Of a dead letter, which column stands in which header.
-const OF_DEAD_LETTERS: [(&str, &str); 4] = [
-    ("stage", "weir-stage"),
-    ("reasons", "weir-reasons"),
-    ("trap", "weir-trap"),
-    ("log", "weir-log"),
-];
+const OF_DEAD_LETTERS: [(&str, &str); 4] =
+    [("stage", "weir-stage"), ("reasons", "weir-reasons"), ("trap", "weir-trap"), ("log", "weir-log")];
 
 /// Into how many parts suspects are cut: each costs a round trip, and the one that is refused is cut again.
 const PARTS: usize = 64;
@@ -118,11 +114,23 @@ impl Staging {
     ///
     /// # Errors
     /// [`Error::Permanent`] for a column of a type that no transform can declare.
-    pub(super) fn add(&mut self, part: &Part, topic: usize, plan: &PlanRef, provenance: bool) -> Result<(), Error> {
+    pub(super) fn add(
+        &mut self,
+        part: &Part,
+        topic: usize,
+        plan: &PlanRef,
+        provenance: bool,
+    ) -> Result<(), Error> {
         let dead = *part.route == *DEAD_LETTERS;
         let content = Content::of(part, dead)?;
         let (target, route) = (part.target.clone(), part.route.clone());
-        self.origins.push(Origin { topic, target, route, plan: plan.clone(), provenance: provenance || dead });
+        self.origins.push(Origin {
+            topic,
+            target,
+            route,
+            plan: plan.clone(),
+            provenance: provenance || dead,
+        });
         self.rows.reserve(part.rows.num_rows());
         for i in 0..part.rows.num_rows() {
             let deletes = part.deletes.as_ref().is_some_and(|deletes| deletes.value(i));

@@ -14,10 +14,10 @@ use super::*;
 use crate::kafka::peek::{self, From, peek};
 use crate::kafka::topics::Shape;
 use crate::kafka::transactions::Loss;
+use crate::sink::Part;
 use crate::sink::conformance::{
     LAWS, Owner as Process, Seen, World, at, batch, claim, commit, conflict, delivered, permanent,
 };
-use crate::sink::Part;
 
 mod failpoints;
 mod group;
@@ -159,7 +159,8 @@ impl World for Base {
         for target in ["a", "b"] {
             for record in self.records(target) {
                 let number = |name| header(&record, name).unwrap().parse::<i64>().unwrap();
-                let value: serde_json::Value = serde_json::from_slice(&record.value.clone().unwrap()).unwrap();
+                let value: serde_json::Value =
+                    serde_json::from_slice(&record.value.clone().unwrap()).unwrap();
                 let text = value["text"].as_str().unwrap().to_owned();
                 seen.push((target.to_owned(), number("weir-offset"), number("weir-index") as i32, text));
             }

@@ -33,7 +33,8 @@ fn finish(sink: &mut KafkaSink, generation: u64) -> Result<(), Error> {
 
 fn check(base: &Base, when: &str) {
     let offsets = |records: Vec<peek::Seen>| {
-        let mut offsets: Vec<_> = records.iter().map(|record| header(record, "weir-offset").unwrap()).collect();
+        let mut offsets: Vec<_> =
+            records.iter().map(|record| header(record, "weir-offset").unwrap()).collect();
         offsets.sort();
         offsets
     };

@@ -208,7 +208,8 @@ fn a_key_goes_to_the_partition_that_java_clients_give_it() {
 /// The longest text that fits with all that is around it in a topic that takes `most` bytes at once.
 fn longest(most: usize) -> usize {
     let numbers = ["customers", "0", "0", "0", "7", "sha256:00"].map(|text| Some(text.as_bytes()));
-    let names = ["topic", "partition", "offset", "index", "plan", "digest"].map(|name| format!("weir-{name}"));
+    let names =
+        ["topic", "partition", "offset", "index", "plan", "digest"].map(|name| format!("weir-{name}"));
     let bytes = |n: usize| {
         let value = format!(r#"{{"text":"{}"}}"#, "x".repeat(n));
         let headers = names.iter().map(String::as_str).zip(numbers);
@@ -236,7 +237,8 @@ fn a_row_that_just_fits_is_sent_and_one_byte_more_is_refused_in_the_same_transac
     assert_eq!(value(refused).unwrap(), format!(r#"{{"text":"{}"}}"#, "y".repeat(2 * MOST)));
     let reason = header(refused, "weir-reason").unwrap();
     assert!(reason.ends_with(&format!("bytes, and topic {} takes 5000", base.topic("a"))), "{reason}");
-    let expected = [("weir-offset", "1"), ("weir-sink", "base"), ("weir-target", "a"), ("weir-route", "to-a")];
+    let expected =
+        [("weir-offset", "1"), ("weir-sink", "base"), ("weir-target", "a"), ("weir-route", "to-a")];
     expected.iter().for_each(|(name, value)| assert_eq!(header(refused, name).unwrap(), *value));
     assert_eq!(sink.tally().rejected.get(), 1);
     let large = text("a", 2, &"x".repeat(n + 1));
@@ -257,7 +259,10 @@ fn of_a_row_that_no_topic_takes_as_much_is_kept_as_fits() {
     let large = text("a", 1, &"y".repeat(9_000));
     deliver(&mut sink, 2, vec![keyed, large]).unwrap();
     let refused = sorted(base.rejects());
-    assert_eq!((refused[0].key.as_deref(), value(&refused[0]).as_deref()), (None, Some(r#"{"text":"small"}"#)));
+    assert_eq!(
+        (refused[0].key.as_deref(), value(&refused[0]).as_deref()),
+        (None, Some(r#"{"text":"small"}"#))
+    );
     assert_eq!(header(&refused[0], "weir-key-bytes").unwrap(), "3000");
     assert_eq!(header(&refused[1], "weir-value-bytes").unwrap(), "9011");
     let kept = value(&refused[1]).unwrap();
