@@ -19,6 +19,7 @@ use crate::budget::Budget;
 use crate::config::{self, FilesSource, KafkaSource, PipelineConfig, SourceConfig};
 use crate::description::Description;
 use crate::kafka::Cluster;
+use crate::kafka::group::Membership;
 use crate::pipeline::threads::{self, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
@@ -30,7 +31,7 @@ use crate::source::Source;
 
 use logs::{Cached, SharedLog};
 pub use plans::{Changed, Difference};
-pub use sinks::NewSink;
+pub use sinks::{NewSink, OtherCluster, TwoMoveTheGroup};
 use sinks::{Tallies, open_sinks, sinks_of};
 pub use state_dir::{Held, Sharing, StateDir};
 
@@ -76,7 +77,7 @@ pub struct Ran {
     pub outcome: Outcome,
     /// Files that a predecessor had committed and this run made visible.
     pub rolled_forward: u64,
-    /// Rows that a database refused for what is in them; they are in its table of rejects.
+    /// Rows that a database or a topic refused for what is in them; they are among its rejects.
     pub refused: u64,
     /// Rows of tables with keys behind which another one of the same commit had their key.
     pub superseded: u64,
@@ -108,8 +109,8 @@ impl Pipeline {
 
         let owner = Nonce::random();
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
-        let source = origin.source(config, options, &log, &budget, owner)?;
-        let (sinks, tallies) = open_sinks(config, &description, &sinks)?;
+        let (source, member) = origin.source(config, options, &log, &budget, owner)?;
+        let (sinks, tallies) = open_sinks(config, &description, &sinks, member.as_ref())?;
         let history = log.lock().history.clone();
         let plan = history.plans[&newest.plan].clone();
         let settings = Settings {
@@ -164,11 +165,12 @@ impl Pipeline {
     /// committed. `watch` is called now and then.
     pub fn run(self, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Ran> {
         let outcome = threads::run(self.parts, stop, watch)?;
-        let Tallies { files, tables } = &self.tallies;
+        let Tallies { files, tables, topics } = &self.tallies;
         Ok(Ran {
             outcome,
             rolled_forward: files.iter().map(|tally| tally.rolled_forward.get()).sum(),
-            refused: tables.iter().map(|tally| tally.rejected.get()).sum(),
+            refused: tables.iter().map(|tally| tally.rejected.get()).sum::<u64>()
+                + topics.iter().map(|tally| tally.rejected.get()).sum::<u64>(),
             superseded: tables.iter().map(|tally| tally.superseded.get()).sum(),
         })
     }
@@ -187,6 +189,13 @@ fn serve(config: &PipelineConfig, plan: &Plan, handle: Handle) -> Result<Server,
     let address = server.address().map(|address| address.to_string());
     tracing::info!(address, socket = %server.socket().display(), "others may look now");
     Ok(server)
+}
+
+/// What this process is in the group in which its records are read.
+struct Member {
+    who: Arc<dyn Membership>,
+    /// Where the group is.
+    cluster: Cluster,
 }
 
 /// Where the records of a pipeline come from, and so where it writes down its decisions.
@@ -228,11 +237,15 @@ impl<'a> Origin<'a> {
         log: &SharedLog,
         budget: &Budget,
         owner: Nonce,
-    ) -> Result<Box<dyn Source>> {
+    ) -> Result<(Box<dyn Source>, Option<Member>)> {
         Ok(match self {
-            Self::Files(files) => Box::new(inputs::file_source(config, files, options, log, budget, owner)?),
+            Self::Files(files) => {
+                (Box::new(inputs::file_source(config, files, options, log, budget, owner)?), None)
+            }
             Self::Kafka(kafka, cluster) => {
-                Box::new(topics::kafka_source(config, kafka, cluster, options, log, budget)?)
+                let source = topics::kafka_source(config, kafka, cluster, options, log, budget)?;
+                let member = Member { who: source.membership(), cluster: cluster.clone() };
+                (Box::new(source), Some(member))
             }
         })
     }

@@ -6,13 +6,18 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::{Member, topics};
+
 use crate::commit::Policy;
 use crate::config::{self, PipelineConfig, SinkConfig, SinkName};
-use crate::description::Description;
+use crate::description::{Description, Route};
+use crate::kafka::Cluster;
+use crate::kafka::produce::Compression;
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::Sink;
 use crate::sink::files::{self, FilesConfig, FilesSink, HdfsConfig};
+use crate::sink::kafka::{self, KafkaConfig, KafkaSink};
 use crate::sink::postgres::{self, PostgresConfig, PostgresSink};
 use crate::sink::sqlite::{SqliteConfig, SqliteSink};
 use crate::sink::table::{Mode, TableConfig, TableSink, Tally};
@@ -28,14 +33,20 @@ type Sinks = Vec<(Box<dyn Sink>, Policy)>;
 pub(super) struct Tallies {
     pub(super) files: Vec<Arc<files::Tally>>,
     pub(super) tables: Vec<Arc<Tally>>,
+    pub(super) topics: Vec<Arc<kafka::Tally>>,
 }
 
-/// Opens the `used` sinks. Tables are made, or compared with what the routes bring, before a record flows.
+/// Opens the `used` sinks. Tables and topics are made, or looked at, before a record flows. `member` is what this process
+/// is in the group in which the records are read, if they come from Kafka.
 pub(super) fn open_sinks(
     config: &PipelineConfig,
     description: &Description,
     used: &[(&SinkName, &SinkConfig)],
+    member: Option<&Member>,
 ) -> Result<(Sinks, Tallies)> {
+    if member.is_some() {
+        one_moves_the_group(used)?;
+    }
     let mut sinks: Sinks = Vec::new();
     let mut tallies = Tallies::default();
     for (name, sink) in used {
@@ -59,6 +70,16 @@ pub(super) fn open_sinks(
                 let sink = prepared(sink, config, description, name).with_context(opening)?;
                 tallies.tables.push(sink.tally());
                 (sink, commit_policy(&tables.commit))
+            }
+            SinkConfig::Kafka(written) => {
+                let settings = kafka_config(config, name, written, member).with_context(opening)?;
+                let mut sink = KafkaSink::open(settings).with_context(opening)?;
+                for (target, ..) in bound(config, description, name) {
+                    sink.prepare(&target).with_context(opening)?;
+                }
+                tallies.topics.push(sink.tally());
+                let commit = &written.commit;
+                (Box::new(sink), policy(commit.bytes, commit.rows.get(), commit.age, commit.idle))
             }
         });
     }
@@ -175,6 +196,94 @@ fn table_configs(
     tables.iter().map(|(target, of)| (target.as_str().into(), table(of))).collect()
 }
 
+fn kafka_config(
+    config: &PipelineConfig,
+    name: &SinkName,
+    written: &config::KafkaSink,
+    member: Option<&Member>,
+) -> Result<KafkaConfig> {
+    let cluster = topics::cluster_of(&written.cluster)?;
+    if let Some(member) = member {
+        same_cluster(&member.cluster, &cluster)?;
+    }
+    let named = written.topics.iter();
+    Ok(KafkaConfig {
+        member: member.map(|member| member.who.clone()),
+        provenance: written.provenance,
+        create: written.create,
+        compression: match written.compression {
+            config::Compression::None => Compression::None,
+            config::Compression::Gzip => Compression::Gzip,
+            config::Compression::Lz4 => Compression::Lz4,
+            config::Compression::Zstd => Compression::Zstd,
+        },
+        topics: named.map(|(target, topic)| (target.as_str().into(), topic.to_string())).collect(),
+        ..KafkaConfig::new(cluster, config.name.as_str(), name.as_str())
+    })
+}
+
+/// A transaction cannot move the offsets of a group that is in another cluster.
+fn same_cluster(source: &Cluster, sink: &Cluster) -> Result<()> {
+    let (read, written) = (source.id()?, sink.id()?);
+    if read != written {
+        return Err(OtherCluster { read, written }.into());
+    }
+    Ok(())
+}
+
+/// Records come from one cluster and go to another.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "E_OTHER_CLUSTER: the records come from cluster {read} and are to go to cluster {written}: a transaction, in which \
+     rows and positions move together, is in one cluster"
+)]
+pub struct OtherCluster {
+    read: String,
+    written: String,
+}
+
+/// The offsets of a group are the position of the sink in whose transaction they move.
+fn one_moves_the_group(used: &[(&SinkName, &SinkConfig)]) -> Result<(), TwoMoveTheGroup> {
+    let mut topics = used.iter().filter(|(_, sink)| matches!(sink, SinkConfig::Kafka(_)));
+    match (topics.next(), topics.next()) {
+        (Some((one, _)), Some((other, _))) => {
+            Err(TwoMoveTheGroup { one: one.to_string(), other: other.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Two sinks of one pipeline write to Kafka, and its records come from there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "E_TWO_KAFKA_SINKS: sinks {one} and {other} both write to Kafka, where the records come from: the offsets of their \
+     group move in the transactions of one sink"
+)]
+pub struct TwoMoveTheGroup {
+    one: String,
+    other: String,
+}
+
+/// What is bound to a sink: the targets, each with its route; without one, dead letters go there.
+fn bound<'a>(
+    config: &PipelineConfig,
+    description: &'a Description,
+    name: &SinkName,
+) -> Vec<(Arc<str>, Option<&'a Route>)> {
+    let to_us = |targets: &[config::TargetRef]| {
+        let ours = targets.iter().filter(|target| target.sink == *name);
+        ours.map(|target| Arc::from(target.target.as_str())).collect::<Vec<Arc<str>>>()
+    };
+    let mut bound = Vec::new();
+    for route in &description.routes {
+        let targets = config.routes.get(&*route.name).map(Vec::as_slice).unwrap_or_default();
+        bound.extend(to_us(targets).into_iter().map(|target| (target, Some(route))));
+    }
+    let dead = to_us(std::slice::from_ref(&config.dead_letter.to));
+    bound.extend(dead.into_iter().map(|target| (target, None)));
+    bound
+}
+
 /// The sink, with the tables for all that is bound to it.
 fn prepared<S: TableSink + 'static>(
     mut sink: S,
@@ -182,18 +291,11 @@ fn prepared<S: TableSink + 'static>(
     description: &Description,
     name: &SinkName,
 ) -> Result<Box<S>> {
-    let to_us = |targets: &[config::TargetRef]| {
-        let ours = targets.iter().filter(|target| target.sink == *name);
-        ours.map(|target| Arc::from(target.target.as_str())).collect::<Vec<Arc<str>>>()
-    };
-    for route in &description.routes {
-        let targets = config.routes.get(&*route.name).map(Vec::as_slice).unwrap_or_default();
-        for target in to_us(targets) {
-            sink.prepare(&target, &route.name, &route.schema())?;
+    for (target, route) in bound(config, description, name) {
+        match route {
+            Some(route) => sink.prepare(&target, &route.name, &route.schema())?,
+            None => sink.prepare(&target, DEAD_LETTERS, &dead_letters_schema())?,
         }
-    }
-    for target in to_us(std::slice::from_ref(&config.dead_letter.to)) {
-        sink.prepare(&target, DEAD_LETTERS, &dead_letters_schema())?;
     }
     Ok(Box::new(sink))
 }

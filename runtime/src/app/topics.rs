@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use super::Options;
 use super::logs::{Inner, SharedLog};
 use crate::budget::Budget;
-use crate::config::{KafkaSource as Configured, PipelineConfig, Secret, StartAt};
-use crate::kafka::{Cluster, topics::From};
+use crate::config::{KafkaCluster, KafkaSource as Configured, PipelineConfig, Secret, StartAt};
+use crate::kafka::{self, Cluster, topics::From};
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{self, Entry, History, InputPartition, PartitionStart};
 use crate::sink::state::Start;
@@ -20,8 +20,13 @@ use crate::source::kafka::{KafkaSettings, KafkaSource, Starts};
 
 /// The cluster that a source reads.
 pub(super) fn cluster(source: &Configured) -> Result<Cluster> {
-    let properties = source.properties.iter().map(|(name, Secret(value))| (name.clone(), value.clone()));
-    Cluster::new(&source.brokers, properties.collect()).context("[source.kafka]")
+    cluster_of(&source.cluster).context("[source.kafka]")
+}
+
+/// A cluster that the pipeline file names.
+pub(super) fn cluster_of(written: &KafkaCluster) -> Result<Cluster, kafka::Error> {
+    let properties = written.properties.iter().map(|(name, Secret(value))| (name.clone(), value.clone()));
+    Cluster::new(&written.brokers, properties.collect())
 }
 
 /// The source; it joins its group when it is first asked for records.

@@ -31,7 +31,7 @@ pub(super) struct DemoArgs {
 
 /// What the demo consists of, by where it goes.
 const FILES: [(&str, &[u8]); 5] = [
-    ("pipeline.toml", include_bytes!("../../../transforms/customers/customers.toml")),
+    ("pipeline.toml", include_bytes!("../../../transforms/customers/pipeline.toml")),
     ("customers.wasm", include_bytes!(env!("WEIR_CUSTOMERS_WASM"))),
     ("us_cities.csv", include_bytes!("../../../data/us_cities.csv")),
     ("input/customers.csv", include_bytes!("../../../data/customers.csv")),

@@ -202,7 +202,7 @@ impl Done {
         }
         if self.ran.refused > 0 {
             let refused = count(self.ran.refused);
-            println!("refused by a database, with the reason in its table weir_reject: {refused}");
+            println!("refused by a database or a topic, among its rejects with the reason: {refused}");
         }
         let plan = &self.plan;
         println!("plan {}: {} {} ({})", self.plan_number, plan.name, plan.version, plan.digest);

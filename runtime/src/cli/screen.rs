@@ -8,7 +8,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::Ended;
-use crate::app::{Changed, Held, NewSink};
+use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup};
 use crate::pipeline::Tally;
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
 
@@ -83,6 +83,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let hint =
             "a pipeline of another name, with a state directory of its own, reads its input from the start";
         return Some(hint.to_owned());
+    }
+    if find::<TwoMoveTheGroup>(error).is_some() {
+        return Some("one sink can have several targets; or let each have a pipeline of its own".to_owned());
+    }
+    if find::<OtherCluster>(error).is_some() {
+        return Some("write to topics of that cluster, and have them copied to the other one".to_owned());
     }
     if find::<Held>(error).is_some() {
         return Some(

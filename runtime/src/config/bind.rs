@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Directory, SinkConfig, SinkName, TargetName, TargetRef,
+    Directory, SinkConfig, SinkName, TargetName, TargetRef, TargetTable,
     diagnostic::Diagnostic,
     file::Targets,
+    kafka::topic_name,
     nearest,
     resolve::{Resolver, table_name},
 };
@@ -82,8 +83,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Targets of which nothing is said have the tables of their own names: those have to be free as well.
-    pub(super) fn unnamed_tables(
+    /// Targets of which nothing is said have the tables, or topics, of their own names: those have to be free as well.
+    pub(super) fn unnamed_targets(
         &mut self,
         sinks: &BTreeMap<SinkName, SinkConfig>,
         routes: &BTreeMap<String, Vec<TargetRef>>,
@@ -92,21 +93,30 @@ impl Resolver<'_> {
         let bound: BTreeSet<_> = routes.values().flatten().chain([dead_letter]).collect();
         for TargetRef { sink, target } in bound {
             let Some(config) = sinks.get(sink) else { continue };
-            let tables = match config {
-                SinkConfig::Files(_) => continue,
-                SinkConfig::Sqlite(config) => &config.tables,
-                SinkConfig::Postgres(config) => &config.tables,
+            let name = target.as_str();
+            let same_table = |tables: &BTreeMap<TargetName, TargetTable>| {
+                let twin = tables.iter().find(|(_, other)| other.table.eq_ignore_ascii_case(name));
+                (tables.contains_key(target), twin.map(|(twin, _)| twin.clone()))
             };
-            if tables.contains_key(target) {
+            let (what, complaint, (named, twin)) = match config {
+                SinkConfig::Files(_) => continue,
+                SinkConfig::Sqlite(config) => ("table", table_name(name), same_table(&config.tables)),
+                SinkConfig::Postgres(config) => ("table", table_name(name), same_table(&config.tables)),
+                SinkConfig::Kafka(config) => {
+                    let twin = config.topics.iter().find(|(_, other)| other.as_str() == name);
+                    let twin = twin.map(|(twin, _)| twin.clone());
+                    ("topic", topic_name(name), (config.topics.contains_key(target), twin))
+                }
+            };
+            if named {
                 continue;
             }
             let place = ["sinks", sink.as_str(), config.kind()];
-            if let Some(complaint) = table_name(target.as_str()) {
+            if let Some(complaint) = complaint {
                 self.complain(&place, complaint);
             }
-            let twin = tables.iter().find(|(_, other)| other.table.eq_ignore_ascii_case(target.as_str()));
-            if let Some((twin, _)) = twin {
-                let message = format!("targets `{twin}` and `{target}` have the same table `{target}`");
+            if let Some(twin) = twin {
+                let message = format!("targets `{twin}` and `{target}` have the same {what} `{target}`");
                 self.report(&place, message, Some("let both routes go to one target".to_owned()));
             }
         }

@@ -290,6 +290,7 @@ pub(super) struct Sink {
     pub(super) files: Option<FileSink>,
     pub(super) sqlite: Option<SqliteSink>,
     pub(super) postgres: Option<PostgresSink>,
+    pub(super) kafka: Option<KafkaSink>,
 }
 
 /// Rows into files. Each target is a directory below the sink's. A file appears when it is complete
@@ -617,4 +618,92 @@ pub(super) struct Admin {
     /// the environment variable NAME.
     #[schemars(length(min = 1))]
     pub(super) socket: Option<String>,
+}
+
+/// Rows into topics of a Kafka cluster. Each target is a topic, and each row a record: a JSON object as its value, or, on
+/// a route of records and for dead letters, the value of the record as it came. Key, headers and time of a row for which
+/// the transform sets none are those of its record; a row that deletes is a tombstone. Keys go to the partitions that Java
+/// clients give them. Rows become visible, with their positions, in one transaction, to readers with
+/// `isolation.level=read_committed`. Rows that a topic refuses for what is in them are in the topic
+/// `weir.PIPELINE.rejects`, positions in `weir.PIPELINE.progress`: both are made.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct KafkaSink {
+    /// Where the cluster is: `host:port`, or several with commas between. `${NAME}` is the environment variable NAME.
+    #[schemars(length(min = 1))]
+    pub(super) brokers: String,
+    /// What the client is told besides, in the words of librdkafka, such as `"security.protocol" = "SASL_SSL"`. What
+    /// exactly once rests on is not to be set. `${NAME}` is the environment variable NAME; a password comes from one.
+    #[serde(default)]
+    pub(super) properties: BTreeMap<String, String>,
+    /// When rows are committed: as soon as one of these is reached, and at a clean stop. Until then they are kept in
+    /// memory. A commit is one transaction for all partitions of the input.
+    #[serde(default)]
+    pub(super) commit: Transact,
+    /// Whether topics are made that are not there, with as many partitions and copies as the cluster makes by default.
+    /// Otherwise the command that makes one is told.
+    #[serde(default = "yes")]
+    pub(super) create: bool,
+    /// How records are packed: `none`, `gzip`, `lz4` or `zstd`.
+    #[serde(default)]
+    pub(super) compression: Compression,
+    /// Whether rows carry the headers `weir-topic`, `weir-partition`, `weir-offset`, `weir-index`, `weir-plan` and
+    /// `weir-digest`: from which record they come, by which plan. Without them an audit compares counts only. Headers of
+    /// these names that a record came with are left out either way.
+    #[serde(default = "yes")]
+    pub(super) provenance: bool,
+    /// The topics, by the names of the targets. The rows of a target that is not named here go to the topic of its own
+    /// name.
+    #[serde(default)]
+    pub(super) targets: BTreeMap<String, TopicTarget>,
+}
+
+/// The topic of a target.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TopicTarget {
+    /// The topic's name, instead of the target's. No two targets have the same.
+    pub(super) topic: Option<TopicName>,
+}
+
+/// How records are packed on their way, and in their topics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Gzip.
+    Gzip,
+    /// LZ4.
+    #[default]
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+/// When rows are committed in a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Transact {
+    /// Size of the rows of all partitions, in memory.
+    pub bytes: ByteSize,
+    /// Rows of all partitions.
+    pub rows: NonZeroU64,
+    /// Time since the first row of a partition.
+    pub age: Period,
+    /// Time without a further row of a partition.
+    pub idle: Period,
+}
+
+impl Default for Transact {
+    fn default() -> Self {
+        Self {
+            bytes: ByteSize::mib(32),
+            rows: const { NonZeroU64::new(50_000).expect("not 0") },
+            age: Period::milliseconds(100),
+            idle: Period::milliseconds(50),
+        }
+    }
 }

@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn shipped() -> Json {
-        let text = include_str!("../../../transforms/customers/customers.toml");
+        let text = include_str!("../../../transforms/customers/pipeline.toml");
         toml::from_str(text).expect("the shipped file is TOML")
     }
 

@@ -1,94 +1,94 @@
-//! What a pipeline file says of Kafka, and what it means. Never asks a cluster.
+//! From what a file says of a Kafka cluster to what it means. The value of a property may be a password, and is never
+//! shown. No connection is made; which properties a client has is for the client to say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{
-    KafkaSource, Secret, StartAt,
-    file::{self, Start},
-    names::TopicName,
-    resolve::Resolver,
-};
+use super::file::{self, TopicTarget};
+use super::names::TopicName;
+use super::resolve::Resolver;
+use super::{Complaint, KafkaSink, Secret, TargetName};
+
+/// Where a cluster is, and what its clients are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaCluster {
+    /// Addresses with ports, separated by commas.
+    pub brokers: String,
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// Properties whose values nobody should read in a file.
+const SECRET: [&str; 4] =
+    ["sasl.password", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.client.secret"];
 
 impl Resolver<'_> {
-    pub(super) fn kafka_source(&mut self, source: file::Topics) -> KafkaSource {
-        let brokers = self.expand(&["source", "kafka", "brokers"], &source.brokers);
-        let topics: BTreeSet<_> = source.topics.iter().collect();
-        if topics.len() != source.topics.len() || topics.is_empty() {
-            let message = if topics.is_empty() { "`topics` names none" } else { "`topics` names one twice" };
-            self.report(&["source", "kafka", "topics"], message.to_owned(), None);
+    pub(super) fn kafka_sink(&mut self, name: &str, sink: file::KafkaSink) -> KafkaSink {
+        let cluster = self.kafka_cluster(&["sinks", name, "kafka"], &sink.brokers, &sink.properties);
+        KafkaSink {
+            cluster,
+            commit: sink.commit,
+            create: sink.create,
+            provenance: sink.provenance,
+            compression: sink.compression,
+            topics: self.topics(name, sink.targets),
         }
-        let start = self.start(source.start, source.spark_checkpoint, &source.topics);
-        let properties = self.client_properties(&["source", "kafka", "properties"], source.properties);
-        KafkaSource { brokers, topics: source.topics, start, properties }
     }
 
-    /// Settings of the client, with the values of environment variables in them.
-    pub(super) fn client_properties(
+    /// The cluster that the table at `place` names.
+    pub(super) fn kafka_cluster(
         &mut self,
         place: &[&str],
-        written: BTreeMap<String, String>,
-    ) -> BTreeMap<String, Secret> {
-        let expanded = written.into_iter().map(|(name, value)| {
-            let value = Secret(self.expand(&[place, &[&name]].concat(), &value));
-            (name, value)
-        });
-        expanded.collect()
-    }
-
-    fn start(&mut self, start: Option<Start>, spark: Option<String>, topics: &[TopicName]) -> StartAt {
-        let place = ["source", "kafka", "start"];
-        match (start, spark) {
-            (Some(_), Some(_)) => {
-                let help = "`spark_checkpoint` says where it begins".to_owned();
-                self.report(&place, "both `start` and `spark_checkpoint` are given".to_owned(), Some(help));
-                StartAt::Earliest
+        brokers: &str,
+        properties: &BTreeMap<String, String>,
+    ) -> KafkaCluster {
+        let brokers = self.expand(&[place, &["brokers"]].concat(), brokers);
+        let mut expanded = BTreeMap::new();
+        for (key, value) in properties {
+            if SECRET.contains(&key.as_str()) && !value.contains("${") {
+                let message = format!("the password `{key}` stands in the file, where everybody reads it");
+                let help = "let an environment variable hold it: \"${KAFKA_PASSWORD}\"".to_owned();
+                // Not where it stands: that would show the line.
+                self.report(place, message, Some(help));
             }
-            (None, Some(directory)) => {
-                let directory = self.expand(&["source", "kafka", "spark_checkpoint"], &directory);
-                StartAt::Spark(self.base.join(directory))
-            }
-            (None, None) => StartAt::Earliest,
-            (Some(Start::Named(name)), None) => self.named_start(&place, &name),
-            (Some(Start::Offsets(offsets)), None) => self.offsets(&place, offsets, topics),
+            let value = self.expand(&[place, &["properties", key]].concat(), value);
+            expanded.insert(key.clone(), Secret(value));
         }
+        KafkaCluster { brokers, properties: expanded }
     }
 
-    fn named_start(&mut self, place: &[&str], name: &str) -> StartAt {
-        let time = name.parse::<jiff::Timestamp>().map(|time| time.as_millisecond());
-        match (name, time) {
-            ("earliest", _) => StartAt::Earliest,
-            ("latest", _) => StartAt::Latest,
-            (_, Ok(time)) if time >= 0 => StartAt::Time(time),
-            _ => {
-                let help = "\"earliest\", \"latest\", a time such as \"2026-11-01T00:00:00Z\", or offsets such as \
-                            { customers-raw = [12, 40] }";
-                self.report(place, format!("`start`: `{name}` is no place to begin"), Some(help.to_owned()));
-                StartAt::Earliest
-            }
-        }
-    }
-
-    fn offsets(
+    fn topics(
         &mut self,
-        place: &[&str],
-        written: BTreeMap<String, Vec<i64>>,
-        topics: &[TopicName],
-    ) -> StartAt {
-        let mut offsets = BTreeMap::new();
-        for topic in topics {
-            match written.get(topic.as_str()) {
-                Some(of) if of.iter().all(|offset| *offset >= 0) => {
-                    offsets.insert(topic.clone(), of.clone());
+        name: &str,
+        targets: BTreeMap<String, TopicTarget>,
+    ) -> BTreeMap<TargetName, TopicName> {
+        let mut topics: BTreeMap<TargetName, TopicName> = BTreeMap::new();
+        for (target, TopicTarget { topic }) in targets {
+            let place = ["sinks", name, "kafka", "targets", &target];
+            let parsed = TargetName::parse(&target).and_then(|parsed| {
+                let topic = topic.map_or_else(|| TopicName::parse(&target), Ok)?;
+                Ok((parsed, topic))
+            });
+            match parsed {
+                Err(complaint) => self.complain(&place, complaint),
+                Ok((parsed, topic)) => {
+                    if let Some(complaint) = topic_name(topic.as_str()) {
+                        self.complain(&[&place[..], &["topic"]].concat(), complaint);
+                    }
+                    if let Some((twin, _)) = topics.iter().find(|(_, other)| **other == topic) {
+                        let message =
+                            format!("targets `{twin}` and `{target}` have the same topic `{topic}`");
+                        let help = Some("let both routes go to one target".to_owned());
+                        self.report(&place, message, help);
+                    }
+                    topics.insert(parsed, topic);
                 }
-                Some(_) => {
-                    self.report(place, format!("`start`: an offset of `{topic}` is less than 0"), None);
-                }
-                None => self.report(place, format!("`start` has no offsets of topic `{topic}`"), None),
             }
         }
-        for other in written.keys().filter(|name| topics.iter().all(|topic| topic.as_str() != *name)) {
-            self.report(place, format!("`start` has offsets of `{other}`, which is not read"), None);
-        }
-        StartAt::Offsets(offsets)
+        topics
     }
+}
+
+/// What is wrong with the name of a topic for rows, if anything is.
+pub(super) fn topic_name(name: &str) -> Option<Complaint> {
+    let message = || format!("`{name}` is not a name for a topic of rows: what begins with `weir.` is taken");
+    name.starts_with("weir.").then(|| Complaint { message: message(), help: None })
 }

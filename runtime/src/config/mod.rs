@@ -18,6 +18,7 @@ mod reference;
 mod resolve;
 mod root;
 mod schema;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -35,10 +36,11 @@ pub(crate) use database::server_at;
 pub use database::{PostgresServer, Secret};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use file::{
-    CommitWhen, DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox, SourceFormat,
-    Tls,
+    CommitWhen, Compression, DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox,
+    SourceFormat, Tls, Transact,
 };
 pub use json_schema::json_schema;
+pub use kafka::KafkaCluster;
 pub use listen::Listen;
 pub use names::{Complaint, PipelineName, SinkName, TargetName, TargetRef, TopicName};
 pub use quantity::{ByteSize, Fraction, Period};
@@ -80,12 +82,10 @@ pub enum SourceConfig {
 /// Records from topics of a Kafka cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KafkaSource {
-    pub brokers: String,
+    pub cluster: KafkaCluster,
     /// At least one, no two the same.
     pub topics: Vec<TopicName>,
     pub start: StartAt,
-    /// Of the client, in its words.
-    pub properties: BTreeMap<String, Secret>,
 }
 
 /// Where partitions begin that were never read before.
@@ -135,6 +135,7 @@ pub enum SinkConfig {
     Files(FilesSink),
     Sqlite(SqliteSink),
     Postgres(PostgresSink),
+    Kafka(KafkaSink),
 }
 
 /// Rows into files below a directory, in one directory per target.
@@ -187,6 +188,18 @@ pub struct AdminConfig {
     pub listen: Option<SocketAddr>,
     /// The directory with a socket for each process.
     pub socket: PathBuf,
+}
+
+/// Rows into topics of a Kafka cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaSink {
+    pub cluster: KafkaCluster,
+    pub commit: Transact,
+    pub create: bool,
+    pub provenance: bool,
+    pub compression: Compression,
+    /// Targets of which something is said; the others go to the topic of their own name.
+    pub topics: BTreeMap<TargetName, TopicName>,
 }
 
 /// The table of a target.
@@ -260,6 +273,7 @@ impl SinkConfig {
             Self::Files(_) => "files",
             Self::Sqlite(_) => "sqlite",
             Self::Postgres(_) => "postgres",
+            Self::Kafka(_) => "kafka",
         }
     }
 
@@ -269,6 +283,7 @@ impl SinkConfig {
             Self::Files(sink) => sink.targets.keys().collect(),
             Self::Sqlite(sink) => sink.tables.keys().collect(),
             Self::Postgres(sink) => sink.tables.keys().collect(),
+            Self::Kafka(sink) => sink.topics.keys().collect(),
         }
     }
 }

@@ -57,6 +57,10 @@ impl ByteSize {
 }
 
 impl Period {
+    pub(super) const fn milliseconds(n: u64) -> Self {
+        Self(n)
+    }
+
     pub(super) const fn seconds(n: u64) -> Self {
         Self(n * 1_000)
     }

@@ -31,7 +31,7 @@ impl Resolver<'_> {
         self.dead_letter(&written.dead_letter.to, &routes);
         let source = self.source(written.source);
         let sinks = self.sinks(written.sinks);
-        self.unnamed_tables(&sinks, &routes, &written.dead_letter.to);
+        self.unnamed_targets(&sinks, &routes, &written.dead_letter.to);
         let transform = self.transform(written.transform);
         let mut warnings = self.warnings(&sinks, &routes, &written.dead_letter.to);
         if matches!(source, Some(SourceConfig::Files(_))) {
@@ -126,10 +126,13 @@ impl Resolver<'_> {
                 self.found
                     .push(Diagnostic::error(place, &complaint.message).maybe_help(complaint.help.clone()));
             }
-            let sink = match (sink.files, sink.sqlite, sink.postgres) {
-                (Some(files), None, None) => self.file_sink(&name, files).map(SinkConfig::Files),
-                (None, Some(sqlite), None) => Some(SinkConfig::Sqlite(self.sqlite_sink(&name, sqlite))),
-                (None, None, Some(postgres)) => self.postgres_sink(&name, postgres).map(SinkConfig::Postgres),
+            let sink = match (sink.files, sink.sqlite, sink.postgres, sink.kafka) {
+                (Some(files), None, None, None) => self.file_sink(&name, files).map(SinkConfig::Files),
+                (None, Some(sqlite), None, None) => Some(SinkConfig::Sqlite(self.sqlite_sink(&name, sqlite))),
+                (None, None, Some(postgres), None) => {
+                    self.postgres_sink(&name, postgres).map(SinkConfig::Postgres)
+                }
+                (None, None, None, Some(kafka)) => Some(SinkConfig::Kafka(self.kafka_sink(&name, kafka))),
                 // The schema has found it.
                 _ => None,
             };

@@ -17,9 +17,6 @@ use super::{
     quantity::{ByteSize, Fraction, Period},
 };
 
-/// What a person may expect, since it is designed, and what this build does not have. `*` is any name.
-const NOT_YET: &[(&[&str], &str)] = &[(&["sinks", "*", "kafka"], "kafka sink")];
-
 /// The schema of the whole file, with every part in its place instead of a reference to it.
 pub(super) static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
@@ -62,10 +59,6 @@ impl Checker<'_> {
 
     /// A key that the schema does not have; returns the one that was meant, if it is plain.
     fn unknown<'s>(&mut self, schema: &'s Json, is_table: bool) -> Option<&'s str> {
-        if let Some((_, what)) = NOT_YET.iter().find(|(path, _)| self.is_at(path)) {
-            self.report_key(format!("this build has no {what} yet"), None);
-            return None;
-        }
         let (key, parent) = self.path.split_last().expect("an unknown key has a name");
         let valid = || {
             keys(schema).filter(|name| {
@@ -132,11 +125,6 @@ impl Checker<'_> {
             self.value(schema, item.get_ref());
             self.path.pop();
         }
-    }
-
-    fn is_at(&self, path: &[&str]) -> bool {
-        path.len() == self.path.len()
-            && path.iter().zip(&self.path).all(|(want, is)| *want == "*" || want == is)
     }
 
     /// "`memory` in [limits]", "an entry of `usa` in [routes]"

@@ -9,6 +9,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::{Cluster, Error};
 use crate::offset::{Offset, TopicPartition};
+use crate::sink::state::Epoch;
 
 /// How long the offset of a partition may be in the hands of a transaction whose process died: its own time, 10 s, and
 /// as long again until a broker looks.
@@ -16,16 +17,17 @@ const PENDING: std::time::Duration = std::time::Duration::from_secs(40);
 
 /// What this process is in its consumer group, as the source that reads as a member knows it.
 pub trait Membership: Send + Sync {
-    /// The member and its generation as they are now: asked for each transaction, since a partition that stays with a
-    /// member is committed under later generations than that in which it came.
+    /// The member and its generation as they are now, if each of these partitions is still this member's, as it was
+    /// given to it under that epoch, and has not been revoked or lost since. Asked for each transaction: a partition that
+    /// stays with a member is committed under later generations than that in which it came.
     ///
-    /// `None` while this process is no member. It must not be the metadata of a consumer that has not joined: a broker
-    /// believes those of anybody, and nothing would be fenced.
+    /// A broker asks who commits, and not whose the partition is; so who has come back to the group after it lost one
+    /// could still move it. The answer therefore has to be given under the lock under which partitions are given up: a
+    /// revocation is answered after the partition is gone from what is looked at here. Then nothing more is needed, since
+    /// a generation in which somebody else has the partition begins only after that, and brokers refuse the one before.
     ///
-    /// A partition that this process has to give up is given up once the sink was told to release it, and has: between
-    /// two calls of a sink nothing is under way. Until then the source keeps it, since a broker asks who commits, and
-    /// not whose the partition is.
-    fn metadata(&self) -> Option<ConsumerGroupMetadata>;
+    /// It must not be the metadata of a consumer that has not joined, either: a broker believes those of anybody.
+    fn metadata(&self, held: &[(TopicPartition, Epoch)]) -> Option<ConsumerGroupMetadata>;
 }
 
 /// Asks how far a group is.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
@@ -21,6 +21,7 @@ use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE};
 use crate::batch::BatchBuilder;
 use crate::offset::{Offset, TopicPartition};
+use crate::sink::state::Epoch;
 
 /// What the client is told where the pipeline file says nothing.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -194,6 +195,7 @@ impl Member {
 
     fn give_away_what_was_let_go(&mut self) {
         let Some(revoked) = self.revoked.take_if(|revoked| revoked.held.is_empty()) else { return };
+        self.consumer.context().not_ours(&revoked.all);
         let mut list = TopicPartitionList::new();
         for at in revoked.all.iter().filter(|at| self.queues.contains_key(at)) {
             list.add_partition(&at.topic, at.partition);
@@ -240,9 +242,12 @@ impl std::fmt::Debug for Us {
 }
 
 impl Membership for Us {
-    fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        // A member's generation is 1 or higher.
-        (generation(&self.0) > 0).then(|| self.0.group_metadata()).flatten()
+    fn metadata(&self, held: &[(TopicPartition, Epoch)]) -> Option<ConsumerGroupMetadata> {
+        let ours = self.0.context().ours();
+        let is_ours = |(at, epoch): &(TopicPartition, Epoch)| ours.get(at) == Some(&epoch.generation);
+        // While it is looked at nothing is given away. A member's generation is 1 or higher.
+        let member = held.iter().all(is_ours) && generation(&self.0) > 0;
+        member.then(|| self.0.group_metadata()).flatten()
     }
 }
 
@@ -250,9 +255,21 @@ impl Membership for Us {
 #[derive(Default)]
 struct Ear {
     told: Mutex<VecDeque<Told>>,
+    /// What the group gave us and has not got back, and in which generation.
+    ours: Mutex<BTreeMap<TopicPartition, u64>>,
     leaving: AtomicBool,
     /// Rung by the client's threads, which end before their context does.
     wake: Wake,
+}
+
+impl Ear {
+    fn ours(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, u64>> {
+        self.ours.lock().expect("nobody panics with it in hand")
+    }
+
+    fn not_ours(&self, partitions: &[TopicPartition]) {
+        self.ours().retain(|at, _| !partitions.contains(at));
+    }
 }
 
 impl ClientContext for Ear {
@@ -275,11 +292,15 @@ impl ConsumerContext for Ear {
         partitions: &mut TopicPartitionList,
     ) {
         let named = partitions.elements();
-        let named = named.iter().map(|at| TopicPartition::new(at.topic(), at.partition())).collect();
+        let named = named.iter().map(|at| TopicPartition::new(at.topic(), at.partition()));
+        let named: Vec<_> = named.collect();
         let told = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let generation = generation(consumer);
+            self.ours().extend(named.iter().map(|at| (at.clone(), generation)));
             answer(consumer.incremental_assign(&TopicPartitionList::new()));
-            Told::Assigned { generation: generation(consumer), partitions: named }
+            Told::Assigned { generation, partitions: named }
         } else if self.leaving.load(Ordering::Relaxed) || consumer.assignment_lost() {
+            self.not_ours(&named);
             answer(consumer.incremental_unassign(&those_of(consumer, partitions)));
             Told::Lost(named)
         } else {

@@ -1,4 +1,4 @@
-//! Which topic of a name it is: one that is deleted and made again has another id.
+//! Which cluster it is, and which topic of a name: one that is deleted and made again has another id.
 
 use std::ffi::{CStr, CString};
 use std::ptr;
@@ -9,6 +9,18 @@ use rdkafka::consumer::Consumer;
 use super::{Cluster, Error, PATIENCE};
 
 impl Cluster {
+    /// The id of the cluster.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn id(&self) -> Result<String, Error> {
+        self.asker()?.client().fetch_cluster_id(PATIENCE).ok_or_else(|| Error::Unreachable {
+            what: "asking for the id of the cluster".to_owned(),
+            brokers: self.brokers.clone(),
+            text: format!("nothing came for {} s", PATIENCE.as_secs()),
+        })
+    }
+
     /// The id of a topic, as Kafka's tools print it (22 letters and digits).
     ///
     /// # Errors

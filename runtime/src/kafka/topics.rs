@@ -165,14 +165,13 @@ impl Cluster {
     /// # Errors
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
     pub fn most_bytes(&self, topic: &str) -> Result<usize, Error> {
+        // One that is not there has a configuration without any entry.
+        self.partitions(topic)?;
         let what = format!("asking how topic {topic} is configured");
         let resources = [ResourceSpecifier::Topic(topic)];
         let found = self.administer(&what, |admin, options| admin.describe_configs(&resources, options))?;
         let found = match found.into_iter().next() {
             Some(Ok(found)) => found,
-            Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) => {
-                return Err(Error::NoTopic { topic: topic.to_owned(), brokers: self.brokers.clone() });
-            }
             Some(Err(code)) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
             None => return Err(Error::Refused { what, text: "there is no answer for it".to_owned() }),
         };

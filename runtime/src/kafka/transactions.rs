@@ -23,6 +23,7 @@ use super::group::{Membership, is_stale};
 use super::produce::Compression;
 use super::{Cluster, Error};
 use crate::offset::{Offset, TopicPartition};
+use crate::sink::state::Epoch;
 
 /// How long the client gathers records before it sends them, unless the file says otherwise: the last of a transaction
 /// wait so long.
@@ -75,8 +76,13 @@ pub enum Undone {
     Stale(String),
     /// Another producer has the name, or the cluster gave the transaction up: they look the same.
     Fenced(String),
-    /// The cluster refuses records for what is in them: which, and why.
-    Refused(Vec<(usize, String)>),
+    /// The cluster refuses records for what is in them.
+    Refused {
+        /// Which it is among; a single one is to blame. A cluster may refuse a whole batch for one of its records.
+        tags: Vec<usize>,
+        /// Why.
+        why: String,
+    },
     /// A topic takes less at once than it did.
     TooLarge(String),
     /// Anything else.
@@ -279,29 +285,31 @@ impl Transactions {
                 Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
                     self.abort();
                     let why = "it is larger than the client sends".to_owned();
-                    return Err(Undone::Refused(vec![(tag, why)]));
+                    return Err(Undone::Refused { tags: vec![tag], why });
                 }
                 Err((error, _)) => return Err(self.undo("sending records", &error)),
             }
         }
     }
 
-    /// Moves the group of `member` with the transaction.
+    /// Moves the group of `member` with the transaction: to where, and under which epoch each partition was given to it.
     ///
     /// # Errors
-    /// The transaction was undone: [`Undone::Stale`] where this process is no member any more.
+    /// The transaction was undone: [`Undone::Stale`] where one of them is not this process's any more.
     pub fn send_offsets(
         &mut self,
-        offsets: &[(TopicPartition, Offset)],
+        offsets: &[(TopicPartition, Epoch, Offset)],
         member: &dyn Membership,
     ) -> Result<(), Undone> {
         let producer = self.producer.as_ref().expect("a transaction has begun");
-        let Some(metadata) = member.metadata() else {
+        let held: Vec<_> = offsets.iter().map(|(at, epoch, _)| (at.clone(), *epoch)).collect();
+        let Some(metadata) = member.metadata(&held) else {
             self.abort();
-            return Err(Undone::Stale("this process is no member of the group at the moment".to_owned()));
+            let text = "moving the group: this process is no member any more that has these partitions";
+            return Err(Undone::Stale(text.to_owned()));
         };
         let mut list = TopicPartitionList::new();
-        for (at, next) in offsets {
+        for (at, _, next) in offsets {
             let added = list.add_partition_offset(&at.topic, at.partition, Place::Offset(next.get()));
             added.expect("every offset of a record has a place in the list");
         }
@@ -316,15 +324,21 @@ impl Transactions {
     /// # Errors
     /// The transaction was undone.
     pub fn settle(&mut self) -> Result<(), Undone> {
-        let producer = self.producer.as_ref().expect("a transaction has begun");
-        while producer.in_flight_count() > 0 {
-            producer.poll(MOMENT);
-        }
-        let failed = producer.context().take();
+        let failed = self.undelivered(None);
         match failed.is_empty() {
             true => Ok(()),
-            false => Err(self.undelivered(failed)),
+            false => Err(self.undo_undelivered(failed)),
         }
+    }
+
+    /// Records that did not arrive, once it is known of all, or so long has passed.
+    fn undelivered(&self, most: Option<Duration>) -> Vec<(usize, KafkaError)> {
+        let Some(producer) = &self.producer else { return Vec::new() };
+        let begun = now();
+        while producer.in_flight_count() > 0 && most.is_none_or(|most| begun.elapsed() < most) {
+            producer.poll(MOMENT);
+        }
+        producer.context().take()
     }
 
     /// Makes the transaction visible, once it is settled.
@@ -366,6 +380,11 @@ impl Transactions {
     /// Nothing of it is told to the cluster to be committed yet, so it never will be: what cannot be undone now is when
     /// another producer begins under the name.
     fn undo(&mut self, what: &str, error: &KafkaError) -> Undone {
+        // Whatever is asked after a record did not arrive fails, and does not say why.
+        let failed = self.undelivered(Some(SLOW));
+        if failed.iter().any(|(_, error)| !is_dropped(error)) {
+            return self.undo_undelivered(failed);
+        }
         let meaning = self.meaning(what, error);
         self.abort();
         meaning
@@ -380,7 +399,7 @@ impl Transactions {
         }
     }
 
-    fn undelivered(&mut self, failed: Vec<(usize, KafkaError)>) -> Undone {
+    fn undo_undelivered(&mut self, failed: Vec<(usize, KafkaError)>) -> Undone {
         let mut complaint = String::new();
         if let Some(producer) = &self.producer {
             if let Some((_, text)) = producer.client().fatal_error() {
@@ -395,6 +414,8 @@ impl Transactions {
                 .clone();
         }
         self.abort();
+        // The client has numbered what did not arrive, and the cluster would refuse what it sends next for the gap.
+        self.producer = None;
         let code = |error: &KafkaError| error.rdkafka_error_code();
         let innocent = |error: &KafkaError| matches!(code(error), Some(Code::InvalidDifferentRecord));
         let guilty =
@@ -402,21 +423,20 @@ impl Transactions {
         if let Some((_, error)) = failed.iter().find(|(_, e)| code(e) == Some(Code::MessageSizeTooLarge)) {
             return Undone::TooLarge(super::lower(&error.to_string()));
         }
-        let dropped =
-            |error: &KafkaError| matches!(code(error), Some(Code::PurgeQueue | Code::PurgeInflight));
-        match failed.iter().find(|(_, error)| !innocent(error) && !guilty(error)) {
-            Some((_, error)) if dropped(error) => Undone::Failed(Error::Refused {
+        // What comes behind a refused batch fails for other reasons.
+        if failed.iter().any(|(_, error)| guilty(error)) {
+            let mut refused: Vec<_> = failed.into_iter().filter(|(_, error)| guilty(error)).collect();
+            refused.sort_unstable_by_key(|(tag, _)| *tag);
+            let why = refused.first().and_then(|(_, error)| code(error)).map(|code| code.to_string());
+            let tags: Vec<_> = refused.into_iter().map(|(tag, _)| tag).collect();
+            return Undone::Refused { tags, why: super::lower(&why.unwrap_or_default()) };
+        }
+        match failed.iter().find(|(_, error)| !is_dropped(error) && !innocent(error)) {
+            Some((_, error)) => self.meaning("sending records", error),
+            None => Undone::Failed(Error::Refused {
                 what: "sending records".to_owned(),
                 text: super::lower(&complaint),
             }),
-            Some((_, error)) => self.meaning("sending records", error),
-            None => {
-                let refused = failed.into_iter().filter(|(_, error)| guilty(error));
-                let why = |error: &KafkaError| {
-                    code(error).map_or_else(|| error.to_string(), |code| super::lower(&code.to_string()))
-                };
-                Undone::Refused(refused.map(|(tag, error)| (tag, why(&error))).collect())
-            }
         }
     }
 
@@ -449,6 +469,11 @@ fn is_fenced(error: &KafkaError) -> bool {
     let fatal = matches!(error, KafkaError::Transaction(error) if error.is_fatal());
     let codes = [Code::Fenced, Code::ProducerFenced, Code::InvalidProducerEpoch, Code::Fatal];
     fatal || error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
+}
+
+/// Whether a record did not arrive because the transaction had failed before.
+fn is_dropped(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight))
 }
 
 fn headers_of<'h>(headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>) -> Option<OwnedHeaders> {

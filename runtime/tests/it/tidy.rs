@@ -22,6 +22,7 @@ const ADAPTERS: Names = &[
     "source::kafka",
     "sink::files",
     "sink::json",
+    "sink::kafka",
     "sink::memory",
     "sink::postgres",
     "sink::sqlite",
@@ -48,6 +49,11 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (&["sink::json"], &[MODEL], "a row's form knows nothing of where it is written to"),
     (&["sink::files"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
     (&["sink::memory"], &[MODEL, &["sink"]], "adapters do not know one another"),
+    (
+        &["sink::kafka"],
+        &[MODEL, &["sink", "sink::json", "kafka"]],
+        "adapters do not know one another; what a cluster is asked and told, `kafka` knows",
+    ),
     (
         &["sink::table"],
         &[MODEL, &["sink", "sink::json"]],
@@ -199,6 +205,8 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
             "sandbox::instance",
             "source::files",
             "source::kafka",
+            // How long a cluster took to end a transaction tells whether to trust the connection.
+            "kafka::transactions",
             "app",
             "cli",
             "validate",

@@ -582,3 +582,72 @@ fn a_place_to_begin_is_one_that_there_is() {
     let SourceConfig::Kafka(source) = config.source else { panic!("{:?}", config.source) };
     assert_eq!(source.start, StartAt::Time(1_793_491_200_000));
 }
+
+/// What a person sees when the sink of the small file is a Kafka cluster with these keys.
+fn check_cluster(keys: &str, expected: expect_test::Expect) {
+    check("files]\npath = \"out\"", &format!("kafka]\n{keys}"), expected);
+}
+
+#[test]
+fn a_password_of_a_cluster_is_not_in_the_file_and_never_shown() {
+    check_cluster(
+        "brokers = \"b:9092\"\nproperties = { \"sasl.password\" = \"geheim\" }",
+        expect![[r#"
+        error: the password `sasl.password` stands in the file, where everybody reads it
+          --> conf/customers.toml:21:1
+           |
+        21 | [sinks.lake.kafka]
+           | ^^^^^^^^^^^^^^^^^^
+           = help: let an environment variable hold it: "${KAFKA_PASSWORD}""#]],
+    );
+    check_cluster(
+        "brokers = \"b:9092\"\nproperties = { \"sasl.password\" = \"${NOT_SET}\" }",
+        expect![[r#"
+        error: the environment variable `NOT_SET` is not set
+          --> conf/customers.toml:23:34
+           |
+        23 | properties = { "sasl.password" = "${NOT_SET}" }
+           |                                  ^^^^^^^^^^^^"#]],
+    );
+    let keys = "brokers = \"${BROKERS}\"\nproperties = { \"sasl.password\" = \"${PASSWORD}\" }";
+    let text = SMALL.replace("files]\npath = \"out\"", &format!("kafka]\n{keys}"));
+    let env = |name: &str| Some(if name == "BROKERS" { "a:1,b:2" } else { "geheim" }.to_owned());
+    let config = PipelineConfig::parse(&text, Path::new("conf/customers.toml"), &env).expect("it is right");
+    let Some(SinkConfig::Kafka(sink)) = config.sinks.values().next() else { panic!("it is a cluster") };
+    assert_eq!(sink.cluster.brokers, "a:1,b:2");
+    assert_eq!(sink.cluster.properties["sasl.password"], crate::config::Secret("geheim".to_owned()));
+    assert!(!format!("{config:?}").contains("geheim"));
+}
+
+#[test]
+fn a_topic_is_that_of_one_target_and_none_of_ours() {
+    check_cluster(
+        "brokers = \"b:9092\"\ntargets.customers_usa.topic = \"dead_letters\"\ntargets.b.topic = \"weir.x.rejects\"\ntargets.c.topic = \"weir.x.rejects\"",
+        expect![[r#"
+            error: targets `customers_usa` and `dead_letters` have the same topic `dead_letters`
+              --> conf/customers.toml:21:1
+               |
+            21 | [sinks.lake.kafka]
+               | ^^^^^^^^^^^^^^^^^^
+               = help: let both routes go to one target
+
+            error: `weir.x.rejects` is not a name for a topic of rows: what begins with `weir.` is taken
+              --> conf/customers.toml:24:19
+               |
+            24 | targets.b.topic = "weir.x.rejects"
+               |                   ^^^^^^^^^^^^^^^^
+
+            error: targets `b` and `c` have the same topic `weir.x.rejects`
+              --> conf/customers.toml:25:9
+               |
+            25 | targets.c.topic = "weir.x.rejects"
+               |         ^
+               = help: let both routes go to one target
+
+            error: `weir.x.rejects` is not a name for a topic of rows: what begins with `weir.` is taken
+              --> conf/customers.toml:25:19
+               |
+            25 | targets.c.topic = "weir.x.rejects"
+               |                   ^^^^^^^^^^^^^^^^"#]],
+    );
+}

@@ -26,7 +26,7 @@ fn an_unknown_key_is_refused_with_the_nearest_name() {
                |
             24 | [sinks.copy.fiels]
                |             ^^^^^
-               = help: known here: `files`, `postgres`, `sqlite`"#]],
+               = help: known here: `files`, `kafka`, `postgres`, `sqlite`"#]],
     );
     check(
         "[limits]",
@@ -331,7 +331,7 @@ fn a_missing_key_is_refused_at_its_table() {
                |
             21 | [sinks.lake]
                |        ^^^^
-               = help: add one of [sinks.lake.files], [sinks.lake.postgres], [sinks.lake.sqlite]"#]],
+               = help: add one of [sinks.lake.files], [sinks.lake.kafka], [sinks.lake.postgres], [sinks.lake.sqlite]"#]],
     );
     check(
         "path = \"out\"",
@@ -408,20 +408,6 @@ fn text_that_is_not_toml_is_refused_where_it_stops_being_toml() {
 }
 
 #[test]
-fn what_this_build_does_not_have_is_said_so() {
-    check(
-        "path = \"out\"",
-        "path = \"out\"\n\n[sinks.topics.kafka]",
-        expect![[r#"
-            error: this build has no kafka sink yet
-              --> conf/customers.toml:24:15
-               |
-            24 | [sinks.topics.kafka]
-               |               ^^^^^"#]],
-    );
-}
-
-#[test]
 fn directories_go_by_a_date_or_a_column_each_by_another() {
     check(
         "path = \"out\"",
@@ -477,6 +463,6 @@ fn a_sink_is_of_one_kind() {
                |
             21 | [sinks.lake.files]
                |        ^^^^
-               = help: keep one of [sinks.lake.files], [sinks.lake.postgres], [sinks.lake.sqlite]"#]],
+               = help: keep one of [sinks.lake.files], [sinks.lake.kafka], [sinks.lake.postgres], [sinks.lake.sqlite]"#]],
     );
 }

@@ -335,32 +335,40 @@ impl KafkaSink {
                 self.begun_with = None;
                 self.topics.look_again()
             }
-            Undone::Refused(rows) => {
-                let first = rows.first().map(|(_, why)| why.clone()).unwrap_or_default();
-                if tries.n > TRIES || !self.refuse(rows, ready) {
-                    return Err(transient(format!("records are refused: {first}")));
-                }
-                Ok(())
+            Undone::Refused { why, .. } if tries.n > TRIES => {
+                Err(transient(format!("records are refused: {why}")))
+            }
+            Undone::Refused { tags, why } => {
+                // Each that is found is one less.
+                tries.n = if tags.len() == 1 { 0 } else { tries.n };
+                self.blame(&tags, &why, ready)
             }
         }
     }
 
-    /// Notes which rows are not sent any more. Whether all that was refused are rows.
-    fn refuse(&mut self, rows: Vec<(usize, String)>, ready: &[(&TopicPartition, SinkState)]) -> bool {
-        for (tag, why) in rows {
-            let mut place = tag;
-            let found = ready.iter().find_map(|(at, _)| {
-                let n = self.owned.get(*at)?.staging.n_rows() as usize;
-                if place < n {
-                    return Some((*at).clone());
-                }
-                place = place.checked_sub(n)?;
-                None
-            });
-            let Some(owned) = found.and_then(|at| self.owned.get_mut(&at)) else { return false };
-            owned.staging.refuse(place, why);
+    /// Notes which rows are not sent any more, or among which to look for those.
+    fn blame(
+        &mut self,
+        tags: &[usize],
+        why: &str,
+        ready: &[(&TopicPartition, SinkState)],
+    ) -> Result<(), Error> {
+        let mut first = 0;
+        for (at, _) in ready {
+            let Some(owned) = self.owned.get_mut(*at) else { continue };
+            let end = first + owned.staging.n_rows() as usize;
+            let places = tags.iter().filter(|tag| (first..end).contains(*tag)).map(|tag| tag - first);
+            match tags {
+                [_] => places.for_each(|place| owned.staging.refuse(place, why.to_owned())),
+                _ => owned.staging.suspect(places.collect()),
+            }
+            first = end;
         }
-        true
+        match tags.iter().any(|tag| *tag >= first) {
+            // What is no row is ours: a position, or a row that was refused already.
+            true => Err(Error::Transient(Problem::new(format!("a record of Weir's own is refused: {why}")))),
+            false => Ok(()),
+        }
     }
 
     fn done(&mut self, at: &TopicPartition, commit: &Commit) {
@@ -621,10 +629,18 @@ fn mismatch(group: &str, at: &TopicPartition, stands: Offset, ours: Option<Offse
     Error::Permanent(Problem::new(text).hint(hint))
 }
 
+/// A cluster that refuses is asked again: rights are given, and topics are made, while a pipeline waits.
 fn of_cluster(error: kafka::Error) -> Error {
-    let permanent = matches!(error, kafka::Error::Property { .. });
-    let problem = Problem { text: error.to_string(), hint: error.hint().map(str::to_owned), source: None };
-    if permanent { Error::Permanent(problem) } else { Error::Transient(problem) }
+    let problem = Problem::new(error.to_string());
+    match error {
+        kafka::Error::Property { .. } => Error::Permanent(problem),
+        kafka::Error::Refused { .. } => Error::Transient(problem),
+        kafka::Error::NoTopic { .. } => Error::Transient(problem.hint("somebody deleted it: make it again")),
+        kafka::Error::Unreachable { .. } => Error::Transient(problem.hint(
+            "see that `brokers` is right, that a broker runs there, and that `properties` has what it asks for, such \
+             as \"security.protocol\"",
+        )),
+    }
 }
 
 #[cfg(test)]

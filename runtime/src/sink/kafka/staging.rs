@@ -9,7 +9,7 @@
 //!
 //! A row that deletes, and a record without a value, has none: a tombstone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,6 +28,9 @@ const OURS: &str = "weir-";
 const OF_DEAD_LETTERS: [(&str, &str); 4] =
     [("stage", "weir-stage"), ("reasons", "weir-reasons"), ("trap", "weir-trap"), ("log", "weir-log")];
 
+/// Into how many parts suspects are cut: each costs a round trip, and the one that is refused is cut again.
+const PARTS: usize = 64;
+
 /// Rows on their way.
 #[derive(Debug, Default)]
 pub(super) struct Staging {
@@ -38,6 +41,8 @@ pub(super) struct Staging {
     origins: Vec<Origin>,
     /// Rows that the cluster refused for what is in them, and why.
     refused: BTreeMap<usize, String>,
+    /// Rows among which some are to be refused, and nobody knows which.
+    suspects: BTreeSet<usize>,
 }
 
 /// A place in the bytes.
@@ -89,9 +94,20 @@ impl Staging {
         self.rows.iter().enumerate().map(|(place, row)| Staged { of: self, row, place })
     }
 
-    /// The rows `places` are not sent any more, each for its reason.
+    /// The row is not sent any more.
     pub(super) fn refuse(&mut self, place: usize, why: String) {
+        self.suspects.clear();
         self.refused.insert(place, why);
+    }
+
+    /// Some of these rows are to be refused: they are sent apart from others, and in small parts.
+    pub(super) fn suspect(&mut self, places: BTreeSet<usize>) {
+        self.suspects = places;
+    }
+
+    /// How many suspects are sent at once.
+    pub(super) fn suspects_at_once(&self) -> usize {
+        self.suspects.len().div_ceil(PARTS).max(1)
     }
 
     /// Adds the rows of a part.
@@ -178,6 +194,11 @@ impl<'a> Staged<'a> {
             let name = std::str::from_utf8(&of.bytes[name.clone()]).expect("it was kept from text");
             (name, value.clone().map(|span| &of.bytes[span]))
         })
+    }
+
+    /// Whether it is to be sent apart from others.
+    pub(super) fn is_suspect(self) -> bool {
+        self.of.suspects.contains(&self.place)
     }
 
     /// Why it may not be sent, if it was refused before.

@@ -119,7 +119,18 @@ impl Base {
     }
 }
 
+/// All records of a topic that are committed, once no transaction is open there.
 fn read(topic: &str) -> Vec<peek::Seen> {
+    let ends = ["read_committed", "read_uncommitted"].map(|isolation| {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers()).set("group.id", "tests").set("isolation.level", isolation);
+        let consumer: BaseConsumer = config.create().unwrap();
+        move |partition| consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap().1
+    });
+    let partitions = cluster().partitions(topic).unwrap_or_default();
+    for partition in 0..i32::try_from(partitions).unwrap() {
+        while ends[0](partition) < ends[1](partition) {}
+    }
     let mut records = Vec::new();
     let each = &mut |record| {
         records.push(record);
@@ -159,26 +170,30 @@ impl World for Base {
     }
 }
 
-/// The group of a pipeline, whose only member is the process that joined last.
+/// The group of a pipeline, whose only member is the process that was asked for the highest epoch.
 struct Members {
     group: String,
-    present: Mutex<Option<BaseConsumer>>,
+    present: Mutex<(Epoch, Option<BaseConsumer>)>,
 }
 
 impl Members {
     fn of(pipeline: &str) -> Self {
-        Self { group: format!("weir.{pipeline}"), present: Mutex::new(None) }
+        Self { group: format!("weir.{pipeline}"), present: Mutex::default() }
     }
 
     /// A process that joins when it is first asked, and knows nothing of those who joined later.
     fn member(self: &Arc<Self>) -> Member {
-        Member { members: self.clone(), known: Mutex::new(None) }
+        Member { members: self.clone(), known: Mutex::default() }
     }
 
-    /// Joins in the place of whoever is a member; what a member of this generation may show, often enough.
-    fn join(&self) -> Vec<ConsumerGroupMetadata> {
+    /// Joins in the place of whoever is a member; what a member of this generation may show, often enough. Nothing, if
+    /// the partitions were given to somebody else by then.
+    fn join(&self, epoch: Epoch) -> Vec<ConsumerGroupMetadata> {
         let mut present = self.present.lock().unwrap();
-        drop(present.take());
+        if present.0 > epoch {
+            return Vec::new();
+        }
+        drop(present.1.take());
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers())
             .set("group.id", &self.group)
@@ -190,7 +205,7 @@ impl Members {
             consumer.poll(Duration::from_millis(10));
         }
         let known = (0..100).map(|_| consumer.group_metadata().unwrap()).collect();
-        *present = Some(consumer);
+        *present = (epoch, Some(consumer));
         known
     }
 }
@@ -198,12 +213,14 @@ impl Members {
 /// What one process knows of the group.
 struct Member {
     members: Arc<Members>,
-    known: Mutex<Option<Vec<ConsumerGroupMetadata>>>,
+    known: Mutex<BTreeMap<Epoch, Vec<ConsumerGroupMetadata>>>,
 }
 
 impl Membership for Member {
-    fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        self.known.lock().unwrap().get_or_insert_with(|| self.members.join()).pop()
+    fn metadata(&self, held: &[(TopicPartition, Epoch)]) -> Option<ConsumerGroupMetadata> {
+        let epoch = held[0].1;
+        assert!(held.iter().all(|(_, of)| *of == epoch));
+        self.known.lock().unwrap().entry(epoch).or_insert_with(|| self.members.join(epoch)).pop()
     }
 }
 

@@ -2,7 +2,7 @@
 //! nothing about what to do when it fails.
 
 use crate::kafka::transactions::{Ended, Outgoing, Transactions, Undone, wire_bytes};
-use crate::offset::{Offset, TopicPartition};
+use crate::offset::TopicPartition;
 use crate::sink::state::SinkState;
 
 use super::progress::Progress;
@@ -53,12 +53,9 @@ fn send(
     fail::fail_point!("kafka.after_begin");
     let mut first = 0;
     for Work { at, staging, .. } in work {
-        let mut refused = 0;
-        for row in staging.iter().flat_map(|staging| staging.rows()) {
-            refused += u64::from(!send_row(transactions, with, at, first + row.place, row)?);
-        }
-        first += staging.map_or(0, |staging| staging.n_rows() as usize);
-        rejected.push(refused);
+        let Some(staging) = staging else { continue };
+        rejected.push(send_rows(transactions, with, at, staging, first)?);
+        first += staging.n_rows() as usize;
     }
     fail::fail_point!("kafka.after_rows");
     for Work { state, .. } in work {
@@ -69,12 +66,35 @@ fn send(
     }
     fail::fail_point!("kafka.after_progress");
     if let Some(group) = with.group {
-        let offsets: Vec<(TopicPartition, Offset)> =
-            work.iter().map(|work| (work.at.clone(), work.state.next)).collect();
+        let offsets: Vec<_> =
+            work.iter().map(|Work { at, state, .. }| ((*at).clone(), state.epoch, state.next)).collect();
         transactions.send_offsets(&offsets, &*group.member)?;
     }
     fail::fail_point!("kafka.after_offsets");
     transactions.settle()
+}
+
+/// Sends the rows of a partition in their order; how many of them are refused.
+fn send_rows(
+    transactions: &mut Transactions,
+    with: &With<'_>,
+    at: &TopicPartition,
+    staging: &Staging,
+    first: usize,
+) -> Result<u64, Undone> {
+    let (mut refused, mut apart, mut n) = (0, false, 0);
+    for row in staging.rows() {
+        n += 1;
+        if row.is_suspect() != apart || apart && n > staging.suspects_at_once() {
+            transactions.settle()?;
+            (apart, n) = (row.is_suspect(), 1);
+        }
+        refused += u64::from(!send_row(transactions, with, at, first + row.place, row)?);
+    }
+    if apart {
+        transactions.settle()?;
+    }
+    Ok(refused)
 }
 
 /// Sends a row to its topic, or, if that would refuse it, to those that are refused; whether it was the former.

@@ -9,9 +9,9 @@ struct Late {
 }
 
 impl Membership for Late {
-    fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+    fn metadata(&self, held: &[(TopicPartition, Epoch)]) -> Option<ConsumerGroupMetadata> {
         let stale = self.stale.lock().unwrap().pop();
-        stale.or_else(|| self.then.metadata())
+        stale.or_else(|| self.then.metadata(held))
     }
 }
 
@@ -32,9 +32,9 @@ fn a_commit_under_a_generation_that_is_over_is_tried_again_under_the_next() {
     let base = Base::in_a_group();
     let mut sink = base.claimed(1);
     let members = base.members.as_ref().unwrap();
-    let stale = members.join().into_iter().take(3).collect();
+    let stale = members.join(Epoch::new(1)).into_iter().take(3).collect();
     let then = members.member();
-    then.metadata();
+    assert!(then.metadata(&[(at(), Epoch::new(1))]).is_some());
     sink.group.as_mut().unwrap().member = Arc::new(Late { stale: Mutex::new(stale), then });
     sink.write(batch(0, 3)).unwrap();
     assert_eq!(sink.commit(&at(), &commit(0, 3)).unwrap(), Committed::Done);
@@ -46,7 +46,7 @@ fn a_commit_under_a_generation_that_is_over_is_tried_again_under_the_next() {
 fn who_is_no_member_any_more_commits_nothing() {
     let base = Base::in_a_group();
     let mut sink = base.claimed(1);
-    base.members.as_ref().unwrap().join();
+    base.members.as_ref().unwrap().join(Epoch::new(2));
     sink.write(batch(0, 3)).unwrap();
     let text = transient(sink.commit(&at(), &commit(0, 3)).unwrap_err());
     assert!(text.contains("moving the group"), "{text}");
@@ -65,7 +65,7 @@ fn a_claim_waits_for_the_transaction_that_a_predecessor_left_open() {
     state.commit(epoch, owner, &commit(0, 5)).unwrap();
     dead.transactions.begin().unwrap();
     let group = dead.group.as_ref().unwrap();
-    dead.transactions.send_offsets(&[(at(), Offset::new(5))], &*group.member).unwrap();
+    dead.transactions.send_offsets(&[(at(), epoch, Offset::new(5))], &*group.member).unwrap();
     let (key, value) = dead.progress.record(&state);
     let record = kafka::transactions::Outgoing {
         topic: &format!("weir.{}.progress", base.pipeline),
@@ -82,7 +82,7 @@ fn a_claim_waits_for_the_transaction_that_a_predecessor_left_open() {
 }
 
 fn move_group(base: &Base, to: i64) {
-    drop(base.members.as_ref().unwrap().present.lock().unwrap().take());
+    drop(base.members.as_ref().unwrap().present.lock().unwrap().1.take());
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
         .set("group.id", format!("weir.{}", base.pipeline))
@@ -123,4 +123,16 @@ fn a_group_without_an_offset_takes_that_of_the_record() {
     assert_eq!(base.stands(), None);
     Process::claimed(&base, 2).deliver(3, 4);
     assert_eq!(base.stands(), Some(4));
+}
+
+/// It was asked under the epoch in which it lost the partition, and may be a member again by now.
+#[test]
+fn who_lost_a_partition_and_is_a_member_again_does_not_move_it() {
+    let base = Base::in_a_group();
+    let mut first = base.claimed(1);
+    first.write(batch(0, 3)).unwrap();
+    Process::claimed(&base, 2).deliver(0, 2);
+    let refused = conflict(first.commit(&at(), &commit(0, 3)).unwrap_err());
+    assert!(matches!(refused, Refused::Fenced { .. }), "{refused}");
+    assert_eq!((base.visible(), base.stands()), (delivered(0, 2), Some(2)));
 }

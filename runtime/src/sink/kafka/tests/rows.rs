@@ -137,14 +137,14 @@ fn what_deletes_is_a_tombstone() {
 }
 
 fn record_columns(values: &[Option<&[u8]>]) -> Vec<ArrayRef> {
-    let text = |value: &Option<&[u8]>| value.and_then(|value| std::str::from_utf8(value).ok());
-    let bytes = |value: &Option<&[u8]>| value.filter(|value| std::str::from_utf8(value).is_err());
+    let texts = values.iter().map(|value| value.and_then(|value| std::str::from_utf8(value).ok()));
+    let bytes = values.iter().map(|value| value.filter(|value| std::str::from_utf8(value).is_err()));
     let none = arrow::array::new_null_array;
     vec![
         none(&DataType::Utf8, values.len()),
         none(&DataType::Binary, values.len()),
-        Arc::new(values.iter().map(text).collect::<StringArray>()),
-        Arc::new(values.iter().map(bytes).collect::<BinaryArray>()),
+        Arc::new(texts.collect::<StringArray>()),
+        Arc::new(bytes.collect::<BinaryArray>()),
         none(&DataType::Utf8, values.len()),
         none(records_schema().field(5).data_type(), values.len()),
     ]
@@ -269,22 +269,29 @@ fn of_a_row_that_no_topic_takes_as_much_is_kept_as_fits() {
     assert!((1_000..2_000).contains(&kept.len()) && kept.starts_with(r#"{"text":"yyyy"#), "{kept}");
 }
 
-/// Brokers have refused such since version 3.6, each by itself.
+/// Brokers have refused such since version 3.6, some of them with all that is in their batch.
 #[test]
-fn a_row_that_the_cluster_refuses_for_what_is_in_it_is_refused_alone() {
+fn rows_that_the_cluster_refuses_for_what_is_in_them_are_refused_alone() {
+    const BAD: [i64; 3] = [3, 700, 701];
+    const N: i64 = 1_000;
     for base in [Base::alone(), Base::in_a_group()] {
         let mut sink = base.claimed(1);
-        let column = StringArray::from(vec!["x", "from the year 5138", "y"]);
-        let part = rows("a", &[0, 1, 2], vec![("text", Arc::new(column))]);
-        let part = Part { timestamps: vec![-1, 99_999_999_999_999, -1].into(), ..part };
-        deliver(&mut sink, 3, vec![part]).unwrap();
-        let offsets: Vec<_> = sorted(base.records("a")).iter().map(|r| header(r, "weir-offset")).collect();
-        assert_eq!(offsets, [Some("0".to_owned()), Some("2".to_owned())]);
+        let all: Vec<i64> = (0..N).collect();
+        let column: StringArray = all.iter().map(|offset| Some(offset.to_string())).collect();
+        let part = rows("a", &all, vec![("text", Arc::new(column))]);
+        // In the year 5138.
+        let times = all.iter().map(|offset| if BAD.contains(offset) { 99_999_999_999_999 } else { -1 });
+        deliver(&mut sink, N, vec![Part { timestamps: times.collect(), ..part }]).unwrap();
+        let offsets = |records: Vec<peek::Seen>| -> Vec<i64> {
+            sorted(records).iter().map(|r| header(r, "weir-offset").unwrap().parse().unwrap()).collect()
+        };
+        let good: Vec<i64> = all.into_iter().filter(|offset| !BAD.contains(offset)).collect();
+        assert_eq!(offsets(base.records("a")), good);
         let refused = base.rejects();
-        assert_eq!((refused.len(), sink.tally().rejected.get()), (1, 1));
-        assert_eq!(header(&refused[0], "weir-offset").unwrap(), "1");
+        assert_eq!(sink.tally().rejected.get(), 3);
         assert_eq!(header(&refused[0], "weir-timestamp").unwrap(), "99999999999999");
         assert!(header(&refused[0], "weir-reason").unwrap().contains("timestamp"));
+        assert_eq!(offsets(refused), BAD);
     }
 }
 
@@ -308,7 +315,10 @@ fn a_topic_that_takes_less_than_it_did_is_looked_at_again() {
 fn a_topic_that_is_missing_and_may_not_be_made_is_told_with_what_makes_it() {
     let base = Base::alone();
     let mut sink = KafkaSink::open(KafkaConfig { create: false, ..base.config() }).unwrap();
-    let Error::Permanent(problem) = sink.prepare(&"a".into()).unwrap_err() else { panic!("not permanent") };
+    let problem = match sink.prepare(&"a".into()).unwrap_err() {
+        Error::Permanent(problem) => problem,
+        other => panic!("not permanent: {other}"),
+    };
     let topic = base.topic("a");
     assert_eq!(problem.text, format!("E_SINK_TOPIC: there is no topic {topic} at {}", brokers()));
     let make = format!("kafka-topics.sh --bootstrap-server {} --create --topic {topic}", brokers());
