@@ -1,6 +1,7 @@
 //! Several processes that run one pipeline, from the topics of a real Kafka: each record arrives once, whoever dies, is
 //! stopped or comes later.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
 use weir::sink::state::Nonce;
@@ -34,9 +36,9 @@ tables.us_cities = { file = "us_cities.csv" }
 workers = 2
 
 [routes]
-usa = ["base.usa", "files.usa"]
-alerts = ["base.alerts", "files.alerts"]
-other = ["base.other", "files.other"]
+usa = ["base.usa", "files.usa", "topics.usa"]
+alerts = ["base.alerts", "files.alerts", "topics.alerts"]
+other = ["base.other", "files.other", "topics.other"]
 
 [dead_letter]
 to = "base.dead_letters"
@@ -50,6 +52,12 @@ roll = { rows = 3000, age = "2 s", idle = "500 ms" }
 url = "${WEIR_TEST_POSTGRES}"
 schema = "SCHEMA"
 commit = { rows = 1000, age = "200 ms", idle = "100 ms" }
+
+[sinks.topics.kafka]
+brokers = "${WEIR_TEST_KAFKA}"
+targets.usa.topic = "usa-TOPIC"
+targets.alerts.topic = "alerts-TOPIC"
+targets.other.topic = "other-TOPIC"
 "#;
 
 /// A pipeline, and a topic for it, of this test alone.
@@ -165,28 +173,63 @@ impl Pipeline {
         (1..=self.started).map(|n| format!("process {n}:\n{}\n", log(n))).collect()
     }
 
-    /// Every record that was sent is in the tables once, and in the files as often.
+    /// Every record that was sent is in the tables once, and so it is in the files and in the topics.
     fn check(&self) {
-        assert_eq!(self.delivered(), (self.sent, self.sent), "{}", self.logs());
-        let mut seen = std::collections::BTreeSet::new();
-        let mut rows = 0;
+        assert_eq!(self.delivered(), (self.sent, self.sent), "in tables\n{}", self.logs());
+        let mut files = Seen::default();
+        let mut topics = Seen::default();
         for route in ["usa", "alerts", "other"] {
-            let Ok(files) = fs::read_dir(self.path("out").join(route)) else { continue };
-            for file in files.map(|file| file.expect("listed").path()) {
-                for line in fs::read_to_string(&file).expect("readable").lines() {
-                    let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
-                    rows += 1;
-                    seen.insert((row["weir_partition"].as_i64(), row["weir_offset"].as_i64()));
+            for file in fs::read_dir(self.path("out").join(route)).expect("a directory") {
+                for line in fs::read_to_string(file.expect("listed").path()).expect("readable").lines() {
+                    let row: Value = serde_json::from_str(line).expect("JSON");
+                    files.add(&row["weir_partition"], &row["weir_offset"]);
                 }
             }
+            for line in self.peek(&format!("{route}-{}", self.topic)).lines() {
+                let record: Value = serde_json::from_str(line).expect("JSON");
+                let headers = record["headers"].as_array().expect("headers");
+                let header =
+                    |name| &headers.iter().find(|header| header["name"] == name).expect(name)["value"];
+                topics.add(header("weir-partition"), header("weir-offset"));
+            }
         }
-        assert_eq!((rows, seen.len()), (self.sent, self.sent), "in files");
+        assert_eq!(files.counts(), (self.sent, self.sent), "in files");
+        assert_eq!(topics.counts(), (self.sent, self.sent), "in topics");
+    }
+
+    /// All records of a topic that were committed, as JSON lines.
+    fn peek(&self, topic: &str) -> String {
+        let shown = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["peek", "--json", topic, "-n", "1000000"])
+            .env("WEIR_BROKERS", given("WEIR_TEST_KAFKA"))
+            .output()
+            .expect("the program starts");
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        String::from_utf8(shown.stdout).expect("text")
     }
 }
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
         self.ask(&format!("DROP SCHEMA {} CASCADE", self.schema));
+    }
+}
+
+/// Rows, and the records they are of.
+#[derive(Default)]
+struct Seen {
+    rows: usize,
+    records: BTreeSet<(String, String)>,
+}
+
+impl Seen {
+    fn add(&mut self, partition: &Value, offset: &Value) {
+        self.rows += 1;
+        self.records.insert((partition.to_string(), offset.to_string()));
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.rows, self.records.len())
     }
 }
 
