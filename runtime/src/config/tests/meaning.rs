@@ -452,19 +452,25 @@ fn check_cluster(keys: &str, expected: expect_test::Expect) {
 
 #[test]
 fn a_password_of_a_cluster_is_not_in_the_file_and_never_shown() {
-    check_cluster("brokers = \"b:9092\"\nproperties = { \"sasl.password\" = \"geheim\" }", expect![[r#"
+    check_cluster(
+        "brokers = \"b:9092\"\nproperties = { \"sasl.password\" = \"geheim\" }",
+        expect![[r#"
         error: the password `sasl.password` stands in the file, where everybody reads it
           --> conf/customers.toml:21:1
            |
         21 | [sinks.lake.kafka]
            | ^^^^^^^^^^^^^^^^^^
-           = help: let an environment variable hold it: "${KAFKA_PASSWORD}""#]]);
-    check_cluster("brokers = \"b:9092\"\nproperties = { \"sasl.password\" = \"${NOT_SET}\" }", expect![[r#"
+           = help: let an environment variable hold it: "${KAFKA_PASSWORD}""#]],
+    );
+    check_cluster(
+        "brokers = \"b:9092\"\nproperties = { \"sasl.password\" = \"${NOT_SET}\" }",
+        expect![[r#"
         error: the environment variable `NOT_SET` is not set
           --> conf/customers.toml:23:34
            |
         23 | properties = { "sasl.password" = "${NOT_SET}" }
-           |                                  ^^^^^^^^^^^^"#]]);
+           |                                  ^^^^^^^^^^^^"#]],
+    );
     let keys = "brokers = \"${BROKERS}\"\nproperties = { \"sasl.password\" = \"${PASSWORD}\" }";
     let text = SMALL.replace("files]\npath = \"out\"", &format!("kafka]\n{keys}"));
     let env = |name: &str| Some(if name == "BROKERS" { "a:1,b:2" } else { "geheim" }.to_owned());
