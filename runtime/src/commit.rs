@@ -330,3 +330,74 @@ impl std::fmt::Debug for Writer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::conformance::{at, batch, claim};
+    use crate::sink::memory::{Fault, MemorySink, MemoryStore, Step};
+
+    const POLICY: Policy = Policy {
+        bytes: u64::MAX,
+        rows: 5,
+        age: Duration::from_secs(10),
+        idle: Duration::from_secs(10),
+        offsets: 100,
+    };
+
+    /// A writer with two partitions.
+    fn writer(sink: MemorySink) -> (Writer, [TopicPartition; 2]) {
+        let mut writer = Writer::new(Box::new(sink), POLICY, Nonce::random);
+        let ats = [at(), TopicPartition::new("customers", 1)];
+        for at in &ats {
+            let claim = Claim { at: at.clone(), ..claim(1) };
+            assert!(matches!(writer.claim(RunId(1), &claim), Report::Claimed { state: Ok(_), .. }));
+        }
+        (writer, ats)
+    }
+
+    fn committed(reports: &[Report]) -> Vec<&TopicPartition> {
+        let at = |report| match report {
+            &Report::Committed { ref at, .. } => at,
+            other => panic!("{other:?}"),
+        };
+        reports.iter().map(at).collect()
+    }
+
+    #[test]
+    fn a_sink_that_prefers_it_gets_all_that_is_staged_in_one_step_once_the_sum_is_due() {
+        let (mut writer, [one, other]) = writer(MemorySink::new(&MemoryStore::default()).together(true));
+        assert!(writer.write(RunId(1), batch(0, 2), Duration::ZERO).is_empty());
+        let rows = RoutedBatch { at: other.clone(), ..batch(0, 2) };
+        assert_eq!(committed(&writer.write(RunId(1), rows, Duration::ZERO)), [&one, &other]);
+        assert_eq!((writer.stats().commits, writer.deadline()), (2, None));
+    }
+
+    #[test]
+    fn another_sink_gets_the_one_partition_that_is_due() {
+        let (mut writer, [one, other]) = writer(MemorySink::new(&MemoryStore::default()));
+        let rows = RoutedBatch { at: other, ..batch(0, 2) };
+        assert!(writer.write(RunId(1), rows, Duration::ZERO).is_empty());
+        assert_eq!(committed(&writer.write(RunId(1), batch(0, 4), Duration::ZERO)), [&one]);
+        assert!(writer.deadline().is_some());
+    }
+
+    #[test]
+    fn a_lost_answer_of_one_step_is_found_out_for_each_partition() {
+        let store = MemoryStore::default();
+        let mut lost = 0;
+        let faults = move |step: Step<'_>| match step {
+            Step::Commit(..) if lost < 2 => {
+                lost += 1;
+                if lost == 1 { Fault::LostBefore } else { Fault::AppliedThenLost }
+            }
+            _ => Fault::None,
+        };
+        let sink = MemorySink::with_faults(&store, Box::new(faults)).together(true);
+        let (mut writer, [one, other]) = writer(sink);
+        writer.write(RunId(1), batch(0, 2), Duration::ZERO);
+        let rows = RoutedBatch { at: other.clone(), ..batch(0, 2) };
+        assert_eq!(committed(&writer.write(RunId(1), rows, Duration::ZERO)), [&one, &other]);
+        assert_eq!((writer.stats().unknown_resolved, store.rows().len()), (4, 6));
+    }
+}

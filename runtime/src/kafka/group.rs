@@ -25,6 +25,7 @@ pub trait Membership: Send + Sync {
     /// could still move it. The answer therefore has to be given under the lock under which partitions are given up: a
     /// revocation is answered after the partition is gone from what is looked at here. Then nothing more is needed, since
     /// a generation in which somebody else has the partition begins only after that, and brokers refuse the one before.
+    /// Whoever holds that lock must not wait for a sink: the sink may be waiting here.
     ///
     /// It must not be the metadata of a consumer that has not joined, either: a broker believes those of anybody.
     fn metadata(&self, held: &[(TopicPartition, Epoch)]) -> Option<ConsumerGroupMetadata>;

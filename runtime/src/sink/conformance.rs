@@ -182,6 +182,7 @@ pub(crate) const LAWS: &[Law] = &[
     ("another input is refused", other_input),
     ("what was overtaken leaves the new owner alone", zombie_is_harmless),
     ("partitions do not disturb each other", partitions_are_apart),
+    ("of partitions that are committed together each is there, but one that is refused", committed_together),
     ("who has not claimed cannot write or commit", not_claimed),
     ("a commit that is known is resolved as committed, another as not", resolve_tells),
     ("cuts and counters survive the process", state_survives),
@@ -378,6 +379,27 @@ fn partitions_are_apart(world: &dyn World) {
     owner.sink.release(&other.at);
     assert_eq!(owner.commit(0, 2).unwrap(), Committed::Done);
     assert_eq!(world.visible().len(), delivered(0, 4).len() + delivered(0, 2).len());
+}
+
+fn committed_together(world: &dyn World) {
+    let mut owner = Owner::claimed(world, 1);
+    let ats = [1, 2].map(|partition| TopicPartition::new("customers", partition));
+    for at in &ats {
+        let start = Start::Init(Offset::new(10));
+        owner.sink.claim(&Claim { at: at.clone(), start, ..owner.claim.clone() }).unwrap();
+    }
+    owner.write(0, 2).unwrap();
+    owner.sink.write(RoutedBatch { at: ats[0].clone(), ..batch(10, 14) }).unwrap();
+    let [one, other] = ats;
+    let commits = [(at(), commit(0, 2)), (other, commit(11, 12)), (one.clone(), commit(10, 14))];
+    let answers = owner.sink.commit_together(&commits);
+    assert!(matches!(answers[..], [Ok(Committed::Done), Err(_), Ok(Committed::Done)]), "{answers:?}");
+    let mut all = [delivered(0, 2), delivered(10, 14)].concat();
+    all.sort();
+    assert_eq!(world.visible(), all);
+    let claim = Claim { at: one, ..claim(2) };
+    let state = world.process().claim(&claim).unwrap();
+    assert_eq!((state.next, state.last_commit), (Offset::new(14), Some(commits[2].1.id)));
 }
 
 fn not_claimed(world: &dyn World) {

@@ -219,4 +219,4 @@ impl fmt::Display for Problem {
 }
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;

@@ -21,6 +21,8 @@
 //! epoch, in a transaction of that kind. So no commit of a lower epoch can follow: the group, or the name, has moved on.
 //! Whoever begins under the name has to read on before anything else, since what it knew may not be true any more.
 
+mod attempt;
+mod claim;
 mod progress;
 mod reject;
 mod staging;
@@ -32,17 +34,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState, Start};
+use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState};
 use super::{Committed, Count, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
 use crate::kafka::group::{GroupOffsets, Membership};
 use crate::kafka::produce::Compression;
 use crate::kafka::transactions::{Ended, Settings, Transactions, Undone};
 use crate::kafka::{self, Cluster};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
+use attempt::{Repeated, Tries};
 use progress::Progress;
 use staging::Staging;
 use topics::Topics;
-use transaction::{With, Work};
 
 /// Every place at which a test can stop this sink, in the order in which a claim, and then a commit, comes by.
 pub const FAILPOINTS: [&str; 8] = [
@@ -55,16 +57,6 @@ pub const FAILPOINTS: [&str; 8] = [
     "kafka.before_commit",
     "kafka.after_commit",
 ];
-
-/// How long to wait before what is the same is tried again by a member whose group has moved on without it: it learns of
-/// that from another thread. Together they are more than it takes to join again, and less than the others wait for it.
-const UNTIL_JOINED_MS: [u64; 7] = [20, 50, 100, 300, 800, 1_500, 3_000];
-
-/// How often something is tried again for any one of the other reasons.
-const TRIES: usize = 20;
-
-/// How long to wait until a group and its record may agree: the markers of one transaction land one after the other.
-const UNTIL_LANDED_MS: [u64; 3] = [50, 500, 2_000];
 
 /// What a Kafka sink is told.
 #[derive(Clone)]
@@ -237,166 +229,6 @@ impl KafkaSink {
         fail::fail_point!("kafka.after_renewal");
         self.progress.read_on()
     }
-
-    /// The state of a claim's partition, once it is the claim's.
-    fn claimed(&self, claim: &Claim) -> Result<SinkState, Error> {
-        let mut state = match self.progress.get(&claim.at) {
-            Some(state) => state.clone(),
-            None => self.begun(claim)?,
-        };
-        state.claim(claim)?;
-        Ok(state)
-    }
-
-    fn begun(&self, claim: &Claim) -> Result<SinkState, Error> {
-        if let Some(held) = self.progress.other_topic(&claim.at.topic, &claim.topic_id) {
-            let (topic, ours) = (claim.at.topic.clone(), claim.topic_id.clone());
-            return Err(Refused::TopicReplaced { topic, held: held.clone(), ours }.into());
-        }
-        match claim.start {
-            Start::Init(start) => Ok(SinkState::init(claim, start)),
-            Start::MustExist => Err(missing(&claim.at, self.progress.topic())),
-        }
-    }
-
-    /// Whether the group stands where the sink does; both were moved by the same transactions.
-    fn agrees_with_group(&mut self, at: &TopicPartition) -> Result<(), Error> {
-        let Some(group) = &self.group else { return Ok(()) };
-        let mut waits = UNTIL_LANDED_MS.into_iter().map(Duration::from_millis);
-        loop {
-            let stands = group.offsets.committed(at).map_err(of_cluster)?;
-            self.progress.read_on()?;
-            let ours = self.progress.get(at).map(|state| state.next);
-            match (ours, stands) {
-                (Some(_) | None, None) => return Ok(()),
-                (Some(ours), Some(stands)) if ours == stands => return Ok(()),
-                (ours, Some(stands)) => match waits.next() {
-                    Some(time) => self.transactions.wait(time),
-                    None => return Err(mismatch(group.offsets.group(), at, stands, ours)),
-                },
-            }
-        }
-    }
-
-    /// What a commit would make of the partition's state.
-    fn committed(&self, at: &TopicPartition, commit: &Commit) -> Result<Next, Error> {
-        let owned = self.owned.get(at).ok_or_else(|| not_claimed(at))?;
-        owned.check_range(commit)?;
-        let state = self.progress.get(at).ok_or_else(|| missing(at, self.progress.topic()))?;
-        if state.last_commit == Some(commit.id) {
-            return Ok(Next::Done);
-        }
-        let mut state = state.clone();
-        state.commit(owned.epoch, owned.owner, commit)?;
-        Ok(Next::State(state))
-    }
-
-    /// One transaction over `ready`.
-    fn transact(&mut self, ready: &[(&TopicPartition, SinkState)], staged: bool) -> Ended {
-        let work: Vec<_> = ready
-            .iter()
-            .map(|(at, state)| {
-                let staging = self.owned.get(*at).filter(|_| staged).map(|owned| &owned.staging);
-                Work { at, state, staging }
-            })
-            .collect();
-        let (topics, progress, group) = (&self.topics, &self.progress, self.group.as_ref());
-        let with = With { sink: &self.config.sink, topics, progress, group };
-        let (ended, rejected) = transaction::run(&mut self.transactions, &with, &work);
-        drop(work);
-        for ((at, _), n) in ready.iter().zip(rejected) {
-            if let Some(owned) = self.owned.get_mut(*at) {
-                owned.in_doubt = n;
-            }
-        }
-        ended
-    }
-
-    /// What is to be done before the same is tried again, or why it is not.
-    fn again(
-        &mut self,
-        undone: Undone,
-        tries: &mut Tries,
-        ready: &[(&TopicPartition, SinkState)],
-    ) -> Result<(), Error> {
-        tries.n += 1;
-        let transient = |text: String| Error::Transient(Problem::new(text));
-        match undone {
-            Undone::Failed(error) => Err(of_cluster(error)),
-            Undone::Stale(text) => {
-                self.progress.read_on()?;
-                let ms = tries.waits.next().ok_or_else(|| transient(text))?;
-                self.transactions.wait(Duration::from_millis(*ms));
-                Ok(())
-            }
-            Undone::Fenced(text) | Undone::TooLarge(text) if tries.n > TRIES => Err(transient(text)),
-            Undone::Fenced(_) => Ok(()),
-            Undone::TooLarge(_) => {
-                self.begun_with = None;
-                self.topics.look_again()
-            }
-            Undone::Refused { why, .. } if tries.n > TRIES => {
-                Err(transient(format!("records are refused: {why}")))
-            }
-            Undone::Refused { tags, why } => {
-                // Each that is found is one less.
-                tries.n = if tags.len() == 1 { 0 } else { tries.n };
-                self.blame(&tags, &why, ready)
-            }
-        }
-    }
-
-    /// Notes which rows are not sent any more, or among which to look for those.
-    fn blame(
-        &mut self,
-        tags: &[usize],
-        why: &str,
-        ready: &[(&TopicPartition, SinkState)],
-    ) -> Result<(), Error> {
-        let mut first = 0;
-        for (at, _) in ready {
-            let Some(owned) = self.owned.get_mut(*at) else { continue };
-            let end = first + owned.staging.n_rows() as usize;
-            let places = tags.iter().filter(|tag| (first..end).contains(*tag)).map(|tag| tag - first);
-            match tags {
-                [_] => places.for_each(|place| owned.staging.refuse(place, why.to_owned())),
-                _ => owned.staging.suspect(places.collect()),
-            }
-            first = end;
-        }
-        match tags.iter().any(|tag| *tag >= first) {
-            // What is no row is ours: a position, or a row that was refused already.
-            true => Err(Error::Transient(Problem::new(format!("a record of Weir's own is refused: {why}")))),
-            false => Ok(()),
-        }
-    }
-
-    fn done(&mut self, at: &TopicPartition, commit: &Commit) {
-        if let Some(owned) = self.owned.get_mut(at) {
-            self.tally.rejected.add(std::mem::take(&mut owned.in_doubt));
-            owned.move_on(commit);
-        }
-    }
-}
-
-/// How often what is the same was tried.
-struct Tries {
-    n: usize,
-    waits: std::slice::Iter<'static, u64>,
-}
-
-impl Tries {
-    fn new() -> Self {
-        Self { n: 0, waits: UNTIL_JOINED_MS.iter() }
-    }
-}
-
-/// What is left to do for a commit.
-enum Next {
-    /// Nothing: it is there.
-    Done,
-    /// To bring the sink here.
-    State(SinkState),
 }
 
 impl Owned {
@@ -442,10 +274,12 @@ impl Sink for KafkaSink {
                     self.owned.insert(claim.at.clone(), Owned::new(claim, state.next));
                     return Ok(state);
                 }
-                // The next look tells: what is claimed by this very claim may be claimed by it again.
-                Ended::Unknown(text) | Ended::UnknownAndFenced(text) => {
+                // Whether it is there makes no difference: what this very claim has may be claimed by it again.
+                Ended::Unknown(text) => {
                     self.again(Undone::Fenced(text), &mut tries, &ready)?;
+                    self.renew()?;
                 }
+                Ended::UnknownAndFenced(text) => self.again(Undone::Fenced(text), &mut tries, &ready)?,
                 Ended::Undone(undone) => self.again(undone, &mut tries, &ready)?,
             }
         }
@@ -493,9 +327,6 @@ impl Sink for KafkaSink {
     /// Whoever begins under the name ends what was in doubt; then the record of the position tells.
     fn resolve(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Resolved, Error> {
         if !self.is_fit() {
-            // Who was overtaken is told so without fencing the new owner.
-            self.progress.read_on()?;
-            self.resolved(at, commit)?;
             self.renew()?;
         }
         let resolved = self.resolved(at, commit)?;
@@ -510,123 +341,8 @@ impl Sink for KafkaSink {
     }
 }
 
-impl KafkaSink {
-    /// Tries once to commit what has no answer yet. Whether all have one now.
-    fn commit_once(
-        &mut self,
-        commits: &[(TopicPartition, Commit)],
-        answers: &mut [Option<Result<Committed, Error>>],
-        tries: &mut Tries,
-    ) -> Result<bool, Error> {
-        let is_fit = self.is_fit();
-        if !is_fit {
-            self.progress.read_on()?;
-        }
-        let mut ready = Vec::new();
-        let mut places = Vec::new();
-        for (i, (at, commit)) in
-            commits.iter().enumerate().filter(|(i, _)| answers[*i].is_none()).collect::<Vec<_>>()
-        {
-            match self.committed(at, commit) {
-                Ok(Next::State(state)) => {
-                    ready.push((at, state));
-                    places.push(i);
-                }
-                Ok(Next::Done) => {
-                    self.done(at, commit);
-                    answers[i] = Some(Ok(Committed::Done));
-                }
-                Err(error) => answers[i] = Some(Err(error)),
-            }
-        }
-        if ready.is_empty() {
-            return Ok(true);
-        }
-        if !is_fit {
-            self.renew()?;
-            return Ok(false);
-        }
-        match self.transact(&ready, true) {
-            Ended::Committed => {
-                fail::fail_point!("kafka.after_commit");
-                for ((_, state), i) in ready.into_iter().zip(places) {
-                    self.progress.keep(state);
-                    self.done(&commits[i].0, &commits[i].1);
-                    answers[i] = Some(Ok(Committed::Done));
-                }
-                Ok(true)
-            }
-            Ended::Unknown(text) => {
-                places.into_iter().for_each(|i| answers[i] = Some(Ok(Committed::Unknown(text.clone()))));
-                Ok(true)
-            }
-            // Nothing is on its way any more, so the next look tells.
-            Ended::UnknownAndFenced(text) => self.again(Undone::Fenced(text), tries, &ready).map(|()| false),
-            Ended::Undone(undone) => self.again(undone, tries, &ready).map(|()| false),
-        }
-    }
-
-    fn resolved(&self, at: &TopicPartition, commit: &Commit) -> Result<Resolved, Error> {
-        let owned = self.owned.get(at).ok_or_else(|| not_claimed(at))?;
-        let state = self.progress.get(at).ok_or_else(|| missing(at, self.progress.topic()))?;
-        if state.last_commit == Some(commit.id) {
-            return Ok(Resolved::Committed);
-        }
-        state.check_commit(owned.epoch, owned.owner, commit)?;
-        Ok(Resolved::NotCommitted)
-    }
-}
-
-/// One error for several partitions.
-struct Repeated {
-    first: Option<Error>,
-    permanent: bool,
-    text: String,
-    hint: Option<String>,
-}
-
-impl Repeated {
-    fn new(error: Error) -> Self {
-        let (permanent, hint) = match &error {
-            Error::Permanent(problem) => (true, problem.hint.clone()),
-            Error::Transient(problem) => (false, problem.hint.clone()),
-            Error::Conflict(_) => (false, None),
-        };
-        Self { permanent, text: error.to_string(), hint, first: Some(error) }
-    }
-
-    fn next(&mut self) -> Error {
-        let problem = Problem { text: self.text.clone(), hint: self.hint.clone(), source: None };
-        self.first.take().unwrap_or(match self.permanent {
-            true => Error::Permanent(problem),
-            false => Error::Transient(problem),
-        })
-    }
-}
-
 fn not_claimed(at: &TopicPartition) -> Error {
     Error::Permanent(Problem::new(format!("{at} is not claimed")))
-}
-
-/// The state was there once.
-fn missing(at: &TopicPartition, topic: &str) -> Error {
-    let text = format!("E_STATE_MISSING: there is no position of {at} in topic {topic}, but there was one");
-    Error::Permanent(Problem::new(text).hint("start over with a pipeline of another name"))
-}
-
-fn mismatch(group: &str, at: &TopicPartition, stands: Offset, ours: Option<Offset>) -> Error {
-    let ours_text =
-        ours.map_or_else(|| "there is no record".to_owned(), |ours| format!("the record says {ours}"));
-    let text = format!("E_POSITION_MISMATCH: group {group} stands at {stands} in {at}, of which {ours_text}");
-    let to = ours.map_or_else(
-        || "--delete-offsets".to_owned(),
-        |ours| format!("--reset-offsets --to-offset {ours} --execute"),
-    );
-    let hint = format!(
-        "somebody else moved the group; move it back: `kafka-consumer-groups.sh --group {group} --topic {}:{} {to}`",
-        at.topic, at.partition
-    );
-    Error::Permanent(Problem::new(text).hint(hint))
 }
 
 /// A cluster that refuses is asked again: rights are given, and topics are made, while a pipeline waits.

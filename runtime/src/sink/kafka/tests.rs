@@ -18,6 +18,7 @@ use crate::sink::Part;
 use crate::sink::conformance::{
     LAWS, Owner as Process, Seen, World, at, batch, claim, commit, conflict, delivered, permanent,
 };
+use crate::sink::state::Start;
 
 mod failpoints;
 mod group;
@@ -42,7 +43,7 @@ fn cluster() -> Cluster {
     let cluster = Cluster::new(brokers(), BTreeMap::new()).unwrap();
     static INPUT_IS_THERE: OnceLock<()> = OnceLock::new();
     INPUT_IS_THERE.get_or_init(|| {
-        cluster.create(INPUT, Shape { partitions: Some(2), replication: Some(1) }).unwrap();
+        cluster.create(INPUT, Shape { partitions: Some(3), replication: Some(1) }).unwrap();
     });
     cluster
 }
@@ -306,37 +307,18 @@ fn who_lost_the_answer_and_then_the_partition_is_told_so() {
 }
 
 #[test]
-fn partitions_that_are_committed_together_become_visible_in_one_transaction() {
+fn the_group_moves_in_all_partitions_that_are_committed_together() {
     let base = Base::in_a_group();
     let mut sink = base.claimed(1);
     let other = TopicPartition::new(INPUT, 1);
     sink.claim(&Claim { at: other.clone(), ..claim(1) }).unwrap();
-    let owner = sink.owned[&other].owner;
     sink.write(batch(0, 3)).unwrap();
     sink.write(RoutedBatch { at: other.clone(), ..batch(0, 4) }).unwrap();
-    let commits = [(at(), commit(0, 3)), (other.clone(), commit(0, 4))];
-    assert!(sink.prefers_together());
-    let answers = sink.commit_together(&commits);
+    let answers = sink.commit_together(&[(at(), commit(0, 3)), (other.clone(), commit(0, 4))]);
     assert!(answers.iter().all(|answer| matches!(answer, Ok(Committed::Done))), "{answers:?}");
-    let mut all = [delivered(0, 3), delivered(0, 4)].concat();
-    all.sort();
-    assert_eq!(base.visible(), all);
-    assert_eq!(base.stands(), Some(3));
-    let state = base.sink().claim(&Claim { at: other, owner, ..claim(2) }).unwrap();
-    assert_eq!((state.next, state.last_commit), (Offset::new(4), Some(commits[1].1.id)));
-}
-
-/// One that starts where the sink does not stand is refused, and the others are committed.
-#[test]
-fn a_partition_that_is_refused_does_not_hold_back_those_with_it() {
-    let base = Base::alone();
-    let mut sink = base.claimed(1);
-    let other = TopicPartition::new(INPUT, 1);
-    sink.claim(&Claim { at: other.clone(), ..claim(1) }).unwrap();
-    sink.write(batch(0, 3)).unwrap();
-    let answers = sink.commit_together(&[(at(), commit(0, 3)), (other, commit(7, 9))]);
-    assert!(matches!(answers[..], [Ok(Committed::Done), Err(_)]), "{answers:?}");
-    assert_eq!(base.visible(), delivered(0, 3));
+    let offsets = &sink.group.as_ref().unwrap().offsets;
+    let stands = [at(), other].map(|at| offsets.committed(&at).unwrap());
+    assert_eq!(stands, [3, 4].map(|next| Some(Offset::new(next))));
 }
 
 /// It takes the name, and then finds that it may not: who may goes on.

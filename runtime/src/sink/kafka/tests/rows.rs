@@ -49,7 +49,10 @@ fn keys(keys: &[Option<&[u8]>]) -> Option<crate::batch::VarBytes> {
     Some(keys.iter().copied().collect())
 }
 
-fn headers(of: &[&[(&str, Option<&[u8]>)]]) -> Option<Headers> {
+/// Name and value.
+type Header<'a> = (&'a str, Option<&'a [u8]>);
+
+fn headers(of: &[&[Header<'_>]]) -> Option<Headers> {
     let mut headers = Headers::default();
     of.iter().for_each(|entry| headers.push(entry));
     Some(headers)
