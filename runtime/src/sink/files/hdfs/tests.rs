@@ -16,6 +16,11 @@ fn closing(hdfs: &Hdfs, path: &str, bytes: &[u8]) -> Box<dyn crate::sink::files:
     file.close().unwrap()
 }
 
+/// Each look asks the NameNode, which takes a millisecond or more.
+fn wait_until(is_so: impl Fn() -> bool) {
+    assert!((0..20_000).any(|_| is_so()), "it never came");
+}
+
 #[test]
 fn a_file_comes_once_whatever_became_of_the_answers() {
     let ground = On::Hdfs.ground();
@@ -33,15 +38,18 @@ fn a_file_comes_once_whatever_became_of_the_answers() {
 }
 
 #[test]
-fn a_file_that_nobody_waits_for_gets_no_name_and_disturbs_no_other() {
+fn a_file_that_is_given_up_gets_no_name_and_leaves_nothing_and_disturbs_no_other() {
     let ground = On::Hdfs.ground();
     let hdfs = open(&*ground);
     let bytes = vec![7; 32 << 20];
     let (given_up, wanted) = (closing(&hdfs, "given-up", &bytes), closing(&hdfs, "wanted", &bytes));
+    let is_under_way = || ground.files().iter().any(|path| path.starts_with("given-up."));
+    wait_until(is_under_way);
     drop(given_up);
     wanted.wait().unwrap();
     assert!(ground.read("wanted") == bytes);
     closing(&hdfs, "later", b"later").wait().unwrap();
+    wait_until(|| !is_under_way());
     assert_eq!(hdfs.length("given-up").unwrap(), None);
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hdfs_native::{Client, HdfsError, WriteOptions};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -76,7 +76,8 @@ impl Write for SpooledFile {
 impl StagedFile for SpooledFile {
     fn close(self: Box<Self>) -> io::Result<Box<dyn Closing>> {
         let Self { runtime, courier, file, path } = *self;
-        let upload = Upload { courier, file: Arc::new(file), path, tried: Vec::new() };
+        let (file, handle) = (Arc::new(file), runtime.handle().clone());
+        let upload = Upload { courier, file, path, tried: Vec::new(), handle };
         let mut task = JoinSet::new();
         task.spawn_on(upload.run(), runtime.handle());
         Ok(Box::new(Uploading { task, runtime }))
@@ -103,6 +104,23 @@ struct Upload {
     path: String,
     /// Names under which it was sent, and may still be, or become `path` after all.
     tried: Vec<String>,
+    handle: Handle,
+}
+
+/// Given up, it leaves nothing if that can be had at once. What stays is removed by a later claim.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let (courier, tried) = (self.courier.clone(), std::mem::take(&mut self.tried));
+        if !tried.is_empty() {
+            self.handle.spawn(async move {
+                for name in tried {
+                    if let Err(error) = courier.link.delete(&name).await {
+                        tracing::debug!(name, %error, "a file that was given up stays behind");
+                    }
+                }
+            });
+        }
+    }
 }
 
 impl Upload {
@@ -122,7 +140,6 @@ impl Upload {
             }
         });
         let ended = ended.await.unwrap_or_else(|_| Err(failed.unwrap_or_else(no_answer)));
-        // What cannot be removed now is left to a later claim.
         match ended {
             Err(_) if self.arrived().await.is_ok_and(|arrived| arrived) => Ok(()),
             ended => ended,
@@ -151,7 +168,9 @@ impl Upload {
             let (found, sent) = (found.unwrap_or_default(), self.file.length());
             return Err(io::Error::other(format!("{found} bytes are there after {sent} were sent")));
         }
-        self.courier.link.rename(&name, &self.path).await
+        self.courier.link.rename(&name, &self.path).await?;
+        self.tried.clear();
+        Ok(())
     }
 
     /// Whether an attempt before did it after all. Once its name is gone, a rename that is only late finds nothing to
