@@ -1,8 +1,10 @@
 //! What takes real servers, through the program as it is. `runtime/check` brings them up; by hand:
 //!
-//! `cargo run -p weir-services -- run kafka postgres -- cargo test -p weir --features servers --test servers`
+//! `cargo run -p weir-services -- run kafka postgres hdfs --datanodes 3 -- cargo test -p weir --features servers --test servers`
 
 mod group;
+#[cfg(target_os = "linux")]
+mod hdfs;
 mod kafka;
 mod postgres;
 
@@ -10,7 +12,7 @@ mod postgres;
 fn given(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!(
-            "{name} is not set: cargo run -p weir-services -- run kafka postgres -- \
+            "{name} is not set: cargo run -p weir-services -- run kafka postgres hdfs --datanodes 3 -- \
              cargo test -p weir --features servers --test servers"
         )
     })

@@ -480,7 +480,7 @@ fn a_file_is_found_at_the_name_and_with_the_length_its_record_says(on: On) {
 
 #[cfg(feature = "failpoints")]
 mod failpoints;
-mod ground;
+pub(crate) mod ground;
 mod interleavings;
 mod protocol;
 mod snapshots;

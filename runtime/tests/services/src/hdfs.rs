@@ -80,13 +80,25 @@ impl Hdfs {
 
     /// What Hadoop's own client prints for a command, such as `["-ls", "/"]`. It takes seconds: a JVM for each.
     pub fn fs(&self, arguments: &[&str]) -> Result<String> {
+        self.client("org.apache.hadoop.fs.FsShell", arguments)
+    }
+
+    /// What Hadoop's tool for administrators prints for a command, such as `["-safemode", "enter"]`. It takes seconds, too.
+    pub fn admin(&self, arguments: &[&str]) -> Result<String> {
+        self.client("org.apache.hadoop.hdfs.tools.DFSAdmin", arguments)
+    }
+
+    fn client(&self, class: &str, arguments: &[&str]) -> Result<String> {
         let mut command = java(&self.place, "256m", &conf(&self.place), &JARS.fetch(&self.place.interrupt)?)?;
-        command.arg("org.apache.hadoop.fs.FsShell").args(arguments).env_remove("HADOOP_USER_NAME");
-        let output = command.output().doing(|| "run FsShell".to_owned())?;
+        command.arg(class).args(arguments).env_remove("HADOOP_USER_NAME");
+        let output = command.output().doing(|| format!("run {class}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match output.status.success() {
             true => Ok(text(&output.stdout)),
-            false => Err(Error::new(format!("fs {arguments:?} failed:\n{}", end_of(&text(&output.stderr))))),
+            false => {
+                let end = text(&output.stderr);
+                Err(Error::new(format!("{class} {arguments:?} failed:\n{}", end_of(&end))))
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use hdfs_native::{Client, ClientBuilder, HdfsError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -51,6 +51,18 @@ pub(super) struct Link {
     properties: BTreeMap<String, String>,
     patient: AtomicBool,
     session: Mutex<Arc<Session>>,
+    #[cfg(all(test, feature = "servers"))]
+    pub(super) lose: Mutex<Vec<Loss>>,
+}
+
+/// What goes wrong with the next rename, on purpose.
+#[cfg(all(test, feature = "servers"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Loss {
+    /// It is done, and the answer is lost.
+    Answer,
+    /// It is not done, and nobody says so.
+    Request,
 }
 
 /// A client with all that goes on behind its back. The client leaves some of that behind when it is given up in the
@@ -99,7 +111,14 @@ impl Link {
     pub(super) fn open(cluster: &str, properties: &BTreeMap<String, String>) -> io::Result<Self> {
         let session = Mutex::new(Arc::new(session(cluster, properties, OPENING)?));
         let (cluster, properties) = (cluster.to_owned(), properties.clone());
-        Ok(Self { cluster, properties, patient: AtomicBool::new(false), session })
+        Ok(Self {
+            cluster,
+            properties,
+            patient: AtomicBool::new(false),
+            session,
+            #[cfg(all(test, feature = "servers"))]
+            lose: Mutex::default(),
+        })
     }
 
     pub(super) fn be_patient(&self) {
@@ -136,14 +155,14 @@ impl Link {
     {
         let mut refused = None;
         let answered = timeout(self.patience().call, async {
-            for delay in delays(Duration::from_millis(100), Duration::from_secs(2)) {
+            let mut pause = Pause::new(Duration::from_millis(100), Duration::from_secs(2));
+            loop {
                 match self.ask(&ask).await {
                     Err(error) if meaning::is_passing(&error) => refused = Some(error),
                     answer => return answer,
                 }
-                sleep(delay).await;
+                pause.make().await;
             }
-            unreachable!("there is no last delay")
         });
         answered.await.unwrap_or_else(|_| Err(refused.unwrap_or_else(no_answer)))
     }
@@ -159,12 +178,22 @@ impl Link {
     }
 
     pub(super) async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let names = || (from.to_owned(), to.to_owned());
-        self.call(|client| {
-            let (from, to) = names();
+        #[cfg(all(test, feature = "servers"))]
+        let lost = self.lose.lock().expect("nobody panics with it in hand").pop();
+        #[cfg(all(test, feature = "servers"))]
+        if lost == Some(Loss::Request) {
+            return Err(no_answer());
+        }
+        let renamed = self.call(|client| {
+            let (from, to) = (from.to_owned(), to.to_owned());
             async move { client.rename(&from, &to, false).await }
-        })
-        .await
+        });
+        let renamed = renamed.await;
+        #[cfg(all(test, feature = "servers"))]
+        if lost == Some(Loss::Answer) {
+            return Err(no_answer());
+        }
+        renamed
     }
 
     pub(super) async fn make_directories(&self, path: &str) -> io::Result<()> {
@@ -232,10 +261,21 @@ pub(super) async fn apart<T: Send + 'static>(
     done.map_err(|error| io::Error::other(format!("the client of HDFS gave up: {error}")))
 }
 
-/// For ever, twice as long each time, from between one and two times `first` up to twice `most`.
-pub(super) fn delays(first: Duration, most: Duration) -> impl Iterator<Item = Duration> {
-    let delays = ExponentialBuilder::new().with_min_delay(first).with_max_delay(most);
-    delays.with_jitter().without_max_times().build()
+/// What lies between attempts.
+pub(super) struct Pause {
+    delays: ExponentialBackoff,
+}
+
+impl Pause {
+    /// Twice as long each time, from `first` up to `most`, and as long again by chance.
+    pub(super) fn new(first: Duration, most: Duration) -> Self {
+        let delays = ExponentialBuilder::new().with_min_delay(first).with_max_delay(most);
+        Self { delays: delays.with_jitter().without_max_times().build() }
+    }
+
+    pub(super) async fn make(&mut self) {
+        sleep(self.delays.next().expect("their number has no limit")).await;
+    }
 }
 
 pub(super) fn no_answer() -> io::Error {

@@ -49,7 +49,9 @@ fn refused(class: &str, text: &str) -> Error {
         "FileNotFoundException" => (ErrorKind::NotFound, ""),
         "ParentNotDirectoryException" => (ErrorKind::NotADirectory, ""),
         "InvalidPathException" | "PathComponentTooLongException" => (ErrorKind::InvalidFilename, ""),
-        _ if text.contains("could only be written to") => (ErrorKind::Other, "no DataNode has room: "),
+        _ if text.contains("could only be written to") => {
+            (ErrorKind::Other, "no DataNode is up, or none has room: ")
+        }
         _ => (ErrorKind::Other, ""),
     };
     told(kind, what, text)
@@ -131,7 +133,7 @@ mod tests {
             (
                 rpc("java.io.IOException", "/a could only be written to 0 of the 1 minReplication nodes"),
                 ErrorKind::Other,
-                "no DataNode has room: /a could only be written to 0 of the 1 minReplication nodes",
+                "no DataNode is up, or none has room: /a could only be written to 0 of the 1 minReplication nodes",
             ),
             (HdfsError::AlreadyExists("b\r\n\tat".into()), ErrorKind::AlreadyExists, "b"),
         ] {

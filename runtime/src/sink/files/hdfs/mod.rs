@@ -154,3 +154,6 @@ impl Storage for Hdfs {
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("/", |(parent, _)| parent)
 }
+
+#[cfg(all(test, feature = "servers"))]
+mod tests;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hdfs_native::{Client, HdfsError, WriteOptions};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::link::{Link, apart, delays, no_answer};
+use super::link::{Link, Pause, apart, no_answer};
 use super::meaning;
 use super::spool::SpoolFile;
 use crate::sink::files::storage::{Closing, StagedFile};
@@ -22,16 +22,18 @@ use crate::sink::state::Nonce;
 /// What is handed to the client at once.
 const PIECE: usize = 1 << 20;
 
-/// For one piece to be taken. The client waits for DataNodes by itself, for up to a minute, and then looks for others.
-const TAKE: Duration = Duration::from_secs(75);
+/// For one piece to be taken: longer than a long pause of a DataNode. The client would wait for a minute and then look for
+/// another one, which is not always well; to send the file again is.
+const TAKE: Duration = Duration::from_secs(40);
 
-/// For a file to be closed: what is on its way is confirmed, for which the client waits like that, and then it asks the
-/// NameNode for 16 s whether all is there. A second close would wait for that again, and fail.
-const CLOSE: Duration = Duration::from_secs(95);
+/// For a file to be closed: up to 13 MB are confirmed, and then the client asks the NameNode for 16 s whether all is there.
+/// A second close would wait for that again, and fail.
+const CLOSE: Duration = Duration::from_secs(45);
 
-/// Before a file is sent again, at first and at most, and as long again by chance.
-const DELAY: Duration = Duration::from_millis(200);
-const DELAY_MAX: Duration = Duration::from_secs(5);
+/// Before a file is sent again, at first and at most. A DataNode that is dead is offered until the NameNode knows, which
+/// takes ten minutes by default: each attempt is another chance to be offered others.
+const DELAY: Duration = Duration::from_millis(100);
+const DELAY_MAX: Duration = Duration::from_secs(3);
 
 /// Who brings files into HDFS.
 pub(super) struct Courier {
@@ -74,7 +76,8 @@ impl Write for SpooledFile {
 impl StagedFile for SpooledFile {
     fn close(self: Box<Self>) -> io::Result<Box<dyn Closing>> {
         let Self { runtime, courier, file, path } = *self;
-        let upload = Upload { courier, file: Arc::new(file), path, tried: Vec::new() };
+        let (file, handle) = (Arc::new(file), runtime.handle().clone());
+        let upload = Upload { courier, file, path, tried: Vec::new(), handle };
         let mut task = JoinSet::new();
         task.spawn_on(upload.run(), runtime.handle());
         Ok(Box::new(Uploading { task, runtime }))
@@ -101,6 +104,23 @@ struct Upload {
     path: String,
     /// Names under which it was sent, and may still be, or become `path` after all.
     tried: Vec<String>,
+    handle: Handle,
+}
+
+/// Given up, it leaves nothing if that can be had at once. What stays is removed by a later claim.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let (courier, tried) = (self.courier.clone(), std::mem::take(&mut self.tried));
+        if !tried.is_empty() {
+            self.handle.spawn(async move {
+                for name in tried {
+                    if let Err(error) = courier.link.delete(&name).await {
+                        tracing::debug!(name, %error, "a file that was given up stays behind");
+                    }
+                }
+            });
+        }
+    }
 }
 
 impl Upload {
@@ -108,27 +128,32 @@ impl Upload {
         let courier = self.courier.clone();
         let _room = courier.room.acquire().await.map_err(io::Error::other)?;
         let mut failed = None;
-        let patience = courier.link.patience().upload;
-        let ended = timeout(patience, async {
-            for delay in delays(DELAY, DELAY_MAX) {
+        let ended = timeout(courier.link.patience().upload, async {
+            let mut pause = Pause::new(DELAY, DELAY_MAX);
+            loop {
                 match self.attempt().await {
                     Ok(()) => return Ok(()),
                     Err(error) if meaning::is_hopeless(&error) => return Err(error),
-                    Err(error) => {
-                        tracing::warn!(path = self.path, %error, "the file is sent again");
-                        failed = Some(error);
-                    }
+                    Err(error) => failed = Some(self.tell(failed.take(), error)),
                 }
-                sleep(delay).await;
+                pause.make().await;
             }
-            unreachable!("there is no last delay")
         });
         let ended = ended.await.unwrap_or_else(|_| Err(failed.unwrap_or_else(no_answer)));
-        // What cannot be removed now is left to a later claim.
         match ended {
             Err(_) if self.arrived().await.is_ok_and(|arrived| arrived) => Ok(()),
             ended => ended,
         }
+    }
+
+    /// Says why the file is sent again; the same reason once.
+    fn tell(&self, before: Option<io::Error>, error: io::Error) -> io::Error {
+        let path = &self.path;
+        match before.is_some_and(|before| before.to_string() == error.to_string()) {
+            true => tracing::debug!(path, %error, "the file is sent again"),
+            false => tracing::warn!(path, %error, "the file is sent again"),
+        }
+        error
     }
 
     async fn attempt(&mut self) -> io::Result<()> {
@@ -143,7 +168,9 @@ impl Upload {
             let (found, sent) = (found.unwrap_or_default(), self.file.length());
             return Err(io::Error::other(format!("{found} bytes are there after {sent} were sent")));
         }
-        self.courier.link.rename(&name, &self.path).await
+        self.courier.link.rename(&name, &self.path).await?;
+        self.tried.clear();
+        Ok(())
     }
 
     /// Whether an attempt before did it after all. Once its name is gone, a rename that is only late finds nothing to
@@ -184,9 +211,9 @@ async fn write(
         let from = file.clone();
         let piece = spawn_blocking(move || from.piece(sent, PIECE)).await.map_err(io::Error::other)??;
         sent += piece.len() as u64;
-        within(TAKE, writer.write_bytes(Bytes::from(piece))).await?;
+        within(TAKE, Box::pin(writer.write_bytes(Bytes::from(piece)))).await?;
     }
-    within(CLOSE, writer.close()).await
+    within(CLOSE, Box::pin(writer.close())).await
 }
 
 async fn within<T>(most: Duration, answer: impl Future<Output = Result<T, HdfsError>>) -> io::Result<T> {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::sink::files::LocalStorage;
+use crate::sink::files::tests::ground::{On, laws};
 
 /// What goes wrong with the next publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,4 +194,77 @@ fn a_file_system_without_links_or_exclusive_renames_is_refused_and_left_clean() 
         }
         assert_eq!(storage.list("_weir").unwrap(), Vec::<String>::new());
     }
+}
+
+fn put(storage: &dyn Storage, path: &str, bytes: &[u8]) {
+    let mut file = storage.create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.close().unwrap().wait().unwrap();
+}
+
+fn kind<T: fmt::Debug>(answer: io::Result<T>) -> io::ErrorKind {
+    answer.unwrap_err().kind()
+}
+
+laws![
+    a_file_that_was_closed_is_there_as_it_was_written,
+    a_name_that_is_taken_stays_what_it_was,
+    who_moves_nothing_is_told_so_wherever_it_was_to_go,
+    what_is_not_there_is_no_error_but_to_read,
+    a_file_system_that_is_fit_is_found_so_and_left_clean,
+];
+
+fn a_file_that_was_closed_is_there_as_it_was_written(on: On) {
+    let ground = on.ground();
+    let storage = ground.storage();
+    // Several pieces, with a rest; and nothing at all.
+    let bytes: Vec<u8> = (0..3_500_000_u32).map(|n| (n ^ (n >> 8)) as u8).collect();
+    put(&*storage, "a/b/large", &bytes);
+    put(&*storage, "a/b/empty", b"");
+    assert_eq!(storage.length("a/b/large").unwrap(), Some(bytes.len() as u64));
+    assert!(storage.read("a/b/large").unwrap() == bytes && ground.read("a/b/large") == bytes);
+    assert_eq!((storage.length("a/b/empty").unwrap(), storage.read("a/b/empty").unwrap()), (Some(0), vec![]));
+    let mut names = storage.list("a/b").unwrap();
+    names.sort();
+    assert_eq!(names, ["empty", "large"]);
+}
+
+fn a_name_that_is_taken_stays_what_it_was(on: On) {
+    let ground = on.ground();
+    let storage = ground.storage();
+    for move_it in [Storage::rename, Storage::publish] {
+        put(&*storage, "old", b"old");
+        put(&*storage, "new", b"new");
+        assert_eq!(kind(move_it(&*storage, "new", "old")), io::ErrorKind::AlreadyExists);
+        assert_eq!((ground.read("old"), ground.read("new")), (b"old".to_vec(), b"new".to_vec()));
+        move_it(&*storage, "new", "not/there/yet").unwrap();
+        assert_eq!(ground.read("not/there/yet"), b"new");
+        ground.files().iter().for_each(|path| storage.delete(path).unwrap());
+    }
+}
+
+fn who_moves_nothing_is_told_so_wherever_it_was_to_go(on: On) {
+    let ground = on.ground();
+    let storage = ground.storage();
+    put(&*storage, "there", b"there");
+    for to in ["free", "there", "no/directory/yet"] {
+        assert_eq!(kind(storage.rename("nothing", to)), io::ErrorKind::NotFound, "{to}");
+    }
+    assert_eq!(ground.files(), ["there"]);
+}
+
+fn what_is_not_there_is_no_error_but_to_read(on: On) {
+    let ground = on.ground();
+    let storage = ground.storage();
+    assert_eq!(storage.list("nothing/here").unwrap(), [""; 0]);
+    assert_eq!(storage.length("nothing").unwrap(), None);
+    storage.delete("nothing").unwrap();
+    assert_eq!(kind(storage.read("nothing")), io::ErrorKind::NotFound);
+}
+
+fn a_file_system_that_is_fit_is_found_so_and_left_clean(on: On) {
+    let ground = on.ground();
+    self_test(&*ground.storage()).unwrap();
+    assert_eq!(ground.files(), [""; 0]);
+    assert_eq!(ground.storage().list("_weir").unwrap(), [""; 0]);
 }

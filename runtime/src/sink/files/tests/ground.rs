@@ -173,8 +173,8 @@ mod cluster {
             let write = async {
                 let options = WriteOptions::default().overwrite(true);
                 let mut file = self.client.create(&path, options).await?;
-                file.write_bytes(bytes.into()).await?;
-                file.close().await
+                Box::pin(file.write_bytes(bytes.into())).await?;
+                Box::pin(file.close()).await
             };
             self.runtime.block_on(write).unwrap();
         }
