@@ -64,7 +64,8 @@ const METRICS: &[Metric] = &[
         "weir_heartbeat_age_seconds",
         Gauge,
         &[],
-        "How long ago the thread that decides turned last. It turns many times a second; a minute means that it is stuck.",
+        "How long ago the thread that decides turned last. It turns many times a second, but for when the \
+         plan log keeps it waiting; three minutes mean that it is stuck.",
         |view, to| to.add(&[], view.silent.as_secs_f64()),
     ),
     metric(
@@ -330,7 +331,7 @@ What is worth an alarm:
 
 * `weir_partitions{state=\"stopped\"} > 0`: somebody has to do something; `weir status` says what.
 * `weir_partitions{state=\"waiting\"} > 0` for some minutes: a sink cannot be reached, or refuses.
-* `weir_heartbeat_age_seconds > 60`, or no answer: the process is stuck or gone.
+* `weir_heartbeat_age_seconds > 180`, or no answer: the process is stuck or gone.
 * `rate(weir_record_fates_total{fate=~\"rejected|failed\"}[10m])` is more than it used to be: the input or the rule changed.
 * `weir_partition_read_offset` stands still, or is far from what the source has.
 

@@ -132,6 +132,23 @@ impl Candidate {
         Ok(Self { plan, bytes, transform, init, started })
     }
 
+    /// What the pipeline file asks for.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What its transform says of itself.
+    pub(super) fn description(&self) -> &Description {
+        &self.init.description
+    }
+
+    /// How the file, or something it names, changed since the newest plan was taken from it, if it did.
+    pub(super) fn changed(&self, history: &History) -> Option<Changed> {
+        let (plan, newest) = history.newest()?;
+        let changed = newest.declared != self.plan.declared;
+        changed.then(|| Changed { plan, differences: differences(newest, &self.plan) })
+    }
+
     /// The newest plan if the file did not change since it was last taken over, however far the log moved on;
     /// otherwise this one, if that is wanted.
     pub(super) fn choose(
@@ -153,14 +170,9 @@ impl Candidate {
         store: &dyn Store,
         adopt: bool,
     ) -> Result<PlanRef> {
-        let newest = history.newest().map(|(n, plan)| (n, plan.clone()));
-        match newest {
-            Some((n, plan)) if plan.declared == self.plan.declared => {
-                return Ok(PlanRef { plan: n, digest: plan.digest });
-            }
-            Some((plan, newest)) if !adopt => {
-                return Err(Changed { plan, differences: differences(&newest, &self.plan) }.into());
-            }
+        match (self.changed(history), history.newest()) {
+            (None, Some((n, plan))) => return Ok(PlanRef { plan: n, digest: plan.digest.clone() }),
+            (Some(changed), _) if !adopt => return Err(changed.into()),
             _ => {}
         }
         // What a plan names is durable before the plan is.

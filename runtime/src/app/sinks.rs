@@ -15,7 +15,7 @@ use crate::sink::Sink;
 use crate::sink::files::{self, FilesConfig, FilesSink, HdfsConfig};
 use crate::sink::postgres::{self, PostgresConfig, PostgresSink};
 use crate::sink::sqlite::{SqliteConfig, SqliteSink};
-use crate::sink::table::{Mode, TableConfig, TableSink, Tally};
+use crate::sink::table::{Mode, TableConfig, TableSink, Tally, Wanted};
 
 /// What a sink without rows advances by, at the latest: it bounds what a restart reads again.
 const EMPTY_ADVANCE: u64 = 100_000;
@@ -74,7 +74,11 @@ fn commit_policy(commit: &config::CommitWhen) -> Policy {
     policy(commit.bytes, commit.rows.get(), commit.age, commit.idle)
 }
 
-fn files_config(config: &PipelineConfig, name: &SinkName, files: &config::FilesSink) -> FilesConfig {
+pub(super) fn files_config(
+    config: &PipelineConfig,
+    name: &SinkName,
+    files: &config::FilesSink,
+) -> FilesConfig {
     let mut settings = FilesConfig {
         format: format_of(files.format),
         directories: files.directories.iter().filter_map(directory_of).collect(),
@@ -121,7 +125,11 @@ fn format_of(format: config::FileFormat) -> files::Format {
     }
 }
 
-fn sqlite_config(config: &PipelineConfig, name: &SinkName, tables: &config::SqliteSink) -> SqliteConfig {
+pub(super) fn sqlite_config(
+    config: &PipelineConfig,
+    name: &SinkName,
+    tables: &config::SqliteSink,
+) -> SqliteConfig {
     SqliteConfig {
         provenance: tables.provenance,
         targets: table_configs(&tables.tables),
@@ -129,7 +137,7 @@ fn sqlite_config(config: &PipelineConfig, name: &SinkName, tables: &config::Sqli
     }
 }
 
-fn postgres_config(
+pub(super) fn postgres_config(
     config: &PipelineConfig,
     name: &SinkName,
     tables: &config::PostgresSink,
@@ -182,20 +190,28 @@ fn prepared<S: TableSink + 'static>(
     description: &Description,
     name: &SinkName,
 ) -> Result<Box<S>> {
-    let to_us = |targets: &[config::TargetRef]| {
-        let ours = targets.iter().filter(|target| target.sink == *name);
-        ours.map(|target| Arc::from(target.target.as_str())).collect::<Vec<Arc<str>>>()
-    };
-    for route in &description.routes {
-        let targets = config.routes.get(&*route.name).map(Vec::as_slice).unwrap_or_default();
-        for target in to_us(targets) {
-            sink.prepare(&target, &route.name, &route.schema())?;
-        }
-    }
-    for target in to_us(std::slice::from_ref(&config.dead_letter.to)) {
-        sink.prepare(&target, DEAD_LETTERS, &dead_letters_schema())?;
+    for Wanted { target, route, schema } in wanted(config, description, name) {
+        sink.prepare(&target, &route, &schema)?;
     }
     Ok(Box::new(sink))
+}
+
+/// What is bound to a sink: each of its targets with every route that goes there, dead letters last.
+pub(super) fn wanted(config: &PipelineConfig, description: &Description, name: &SinkName) -> Vec<Wanted> {
+    let dead = [(DEAD_LETTERS, dead_letters_schema(), std::slice::from_ref(&config.dead_letter.to))];
+    let routes = description.routes.iter().map(|route| {
+        let targets = config.routes.get(&*route.name).map(Vec::as_slice).unwrap_or_default();
+        (&*route.name, route.schema(), targets)
+    });
+    let ours = routes.chain(dead).flat_map(|(route, schema, targets)| {
+        let ours = targets.iter().filter(|target| target.sink == *name);
+        ours.map(move |to| Wanted {
+            target: to.target.as_str().into(),
+            route: route.into(),
+            schema: schema.clone(),
+        })
+    });
+    ours.collect()
 }
 
 /// The sinks that a route goes to, or went to in a run before, in the order of their names.
