@@ -170,10 +170,11 @@ impl Candidate {
         store: &dyn Store,
         adopt: bool,
     ) -> Result<PlanRef> {
-        match (self.changed(history), history.newest()) {
-            (None, Some((n, plan))) => return Ok(PlanRef { plan: n, digest: plan.digest.clone() }),
-            (Some(changed), _) if !adopt => return Err(changed.into()),
-            _ => {}
+        if let Some(runs) = self.runs_already(history) {
+            return Ok(runs);
+        }
+        if let Some(changed) = self.changed(history).filter(|_| !adopt) {
+            return Err(changed.into());
         }
         // What a plan names is durable before the plan is.
         for bytes in &self.bytes {
@@ -185,11 +186,19 @@ impl Candidate {
         fail::fail_point!("plan.before_adopt");
         let mut put = false;
         let plan = history.append(log, |history| {
-            (!std::mem::replace(&mut put, true)).then(|| Entry::Plan(next(history)))
+            let other = self.runs_already(history).is_some() || std::mem::replace(&mut put, true);
+            (!other).then(|| Entry::Plan(next(history)))
         })?;
         fail::fail_point!("plan.after_adopt");
-        let plan = plan.context("another process changed the plan at the same moment; run again")?;
-        Ok(PlanRef { plan, digest })
+        // Another process may have been faster with the same file.
+        let runs = plan.map(|plan| PlanRef { plan, digest }).or_else(|| self.runs_already(history));
+        runs.context("another process changed the plan at the same moment; run again")
+    }
+
+    /// The newest plan, if the file said the same when that was taken from it.
+    fn runs_already(&self, history: &History) -> Option<PlanRef> {
+        let newest = history.newest().filter(|(_, plan)| plan.declared == self.plan.declared);
+        newest.map(|(n, plan)| PlanRef { plan: n, digest: plan.digest.clone() })
     }
 }
 

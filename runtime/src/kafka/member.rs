@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList, bindings as sys};
 
+use super::group::Membership;
 use super::queue::{self, Queue, Taken};
 use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE};
@@ -211,6 +212,11 @@ impl Member {
         self.cluster.bounds(&self.consumer, &at.topic, at.partition)
     }
 
+    /// Who this process is in the group, for transactions that move its offsets.
+    pub fn membership(&self) -> Arc<dyn Membership> {
+        Arc::new(Us(self.consumer.clone()))
+    }
+
     fn client(&self) -> *mut sys::rd_kafka_t {
         self.consumer.client().native_ptr()
     }
@@ -221,6 +227,22 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.queues.clear();
         self.consumer.context().leaving.store(true, Ordering::Relaxed);
+    }
+}
+
+/// This process in its group.
+struct Us(Arc<BaseConsumer<Ear>>);
+
+impl std::fmt::Debug for Us {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Us").finish_non_exhaustive()
+    }
+}
+
+impl Membership for Us {
+    fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        // A member's generation is 1 or higher.
+        (generation(&self.0) > 0).then(|| self.0.group_metadata()).flatten()
     }
 }
 

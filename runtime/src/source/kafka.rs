@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::BatchBuilder;
 use crate::budget::{Budget, Denied, Permit};
+use crate::kafka::group::Membership;
 use crate::kafka::member::{Member, Told};
 use crate::kafka::{self, Cluster};
 use crate::offset::{Offset, TopicPartition};
@@ -137,9 +138,9 @@ impl KafkaSource {
         })
     }
 
-    /// What the group says of who this process is in it, for transactions that move its offsets.
-    pub fn member(&self) -> &Member {
-        &self.member
+    /// Who this process is in the group, for transactions that move its offsets.
+    pub fn membership(&self) -> Arc<dyn Membership> {
+        self.member.membership()
     }
 
     fn join(&mut self) {

@@ -2,6 +2,7 @@
 //!
 //! `cargo run -p weir-services -- run kafka postgres -- cargo test -p weir --features servers --test servers`
 
+mod group;
 mod kafka;
 mod postgres;
 

@@ -1,0 +1,243 @@
+//! Several processes that run one pipeline, from the topics of a real Kafka: each record arrives once, whoever dies, is
+//! stopped or comes later.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use tempfile::TempDir;
+use weir::sink::state::Nonce;
+
+use crate::given;
+
+/// Far more than anything here takes.
+const LONG: Duration = Duration::from_secs(180);
+
+const FILE: &str = r#"
+[pipeline]
+name = "NAME"
+state = "state"
+
+[source.kafka]
+brokers = "${WEIR_TEST_KAFKA}"
+topics = ["TOPIC"]
+
+[transform]
+component = "customers.wasm"
+tables.us_cities = { file = "us_cities.csv" }
+
+[limits]
+workers = 2
+
+[routes]
+usa = ["base.usa", "files.usa"]
+alerts = ["base.alerts", "files.alerts"]
+other = ["base.other", "files.other"]
+
+[dead_letter]
+to = "base.dead_letters"
+
+[sinks.files.files]
+path = "out"
+format = "jsonl"
+roll = { rows = 3000, age = "2 s", idle = "500 ms" }
+
+[sinks.base.postgres]
+url = "${WEIR_TEST_POSTGRES}"
+schema = "SCHEMA"
+commit = { rows = 1000, age = "200 ms", idle = "100 ms" }
+"#;
+
+/// A pipeline, and a topic for it, of this test alone.
+struct Pipeline {
+    dir: TempDir,
+    schema: String,
+    topic: String,
+    /// How many records were sent.
+    sent: usize,
+    /// Processes that were started.
+    started: usize,
+}
+
+impl Pipeline {
+    fn new(partitions: u16) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let own = Nonce::random().short();
+        let (schema, topic) = (format!("weir_{own}"), format!("customers-{own}"));
+        let file = FILE.replace("NAME", &format!("group-{own}")).replace("TOPIC", &topic);
+        fs::write(dir.path().join("pipeline.toml"), file.replace("SCHEMA", &schema)).expect("writable");
+        fs::write(dir.path().join("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
+        fs::copy(env!("WEIR_CUSTOMERS_WASM"), dir.path().join("customers.wasm")).expect("writable");
+        let mut pipeline = Self { dir, schema, topic, sent: 0, started: 0 };
+        pipeline.ask(&format!("CREATE SCHEMA {}", pipeline.schema));
+        pipeline.send(0, &["--create", "--partitions", &partitions.to_string()]);
+        pipeline
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Sends so many customers, in turn from Boston, Lyon, Austin and nowhere.
+    fn send(&mut self, n: usize, more: &[&str]) {
+        let program = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["produce", "-", "--format", "csv", "--topic", &self.topic])
+            .args(more)
+            .env("WEIR_BROKERS", given("WEIR_TEST_KAFKA"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut program = program.expect("the program starts");
+        let mut rows = "id,first_name,last_name,email,age,location\n".to_owned();
+        for i in self.sent..self.sent + n {
+            let place = ["Boston", "Lyon", "\"austin, Texas\"", ""][i % 4];
+            rows += &format!("c{i},Ada,Lovelace,{i}@example.com,{},{place}\n", i % 90);
+        }
+        program.stdin.take().expect("piped").write_all(rows.as_bytes()).expect("it reads");
+        assert!(program.wait().expect("it ends").success());
+        self.sent += n;
+    }
+
+    /// Starts a process that runs until it is told to stop.
+    fn start(&mut self) -> Process {
+        self.started += 1;
+        let log = self.path(&format!("log-{}", self.started));
+        let program = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .arg("run")
+            .arg(self.path("pipeline.toml"))
+            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
+            .env("WEIR_LOG", "info")
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("writable"))
+            .spawn();
+        Process { child: program.expect("the program starts"), log }
+    }
+
+    /// What PostgreSQL answers: rows of numbers.
+    fn ask(&self, sql: &str) -> Vec<Vec<i64>> {
+        let sql = format!("SET search_path TO {}; {sql}", self.schema);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let rows = runtime.block_on(async {
+            let mut connection = PgConnection::connect(&given("WEIR_TEST_POSTGRES")).await?;
+            let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(rows)
+        });
+        let number = |row: &sqlx::postgres::PgRow, i| {
+            let text = row.try_get_unchecked::<String, _>(i).expect("a number");
+            text.parse().expect("a number")
+        };
+        let rows = rows.expect("the server answers");
+        rows.iter().map(|row| (0..row.len()).map(|i| number(row, i)).collect()).collect()
+    }
+
+    /// How many rows the tables have, and how many records those are of.
+    fn delivered(&self) -> (usize, usize) {
+        if self.ask("SELECT count(*)::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'dead_letters'")
+            == [[0]]
+        {
+            return (0, 0);
+        }
+        let all = ["usa", "alerts", "other", "dead_letters"]
+            .map(|table| format!("SELECT weir_partition, weir_offset FROM {table}"))
+            .join(" UNION ALL ");
+        let counts = self.ask(&format!(
+            "SELECT count(*)::text, count(DISTINCT (weir_partition, weir_offset))::text FROM ({all}) AS rows"
+        ));
+        (counts[0][0] as usize, counts[0][1] as usize)
+    }
+
+    /// Waits until at least `n` records have arrived.
+    fn wait_for(&self, n: usize) {
+        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+        let begun = Instant::now();
+        while self.delivered().1 < n {
+            assert!(begun.elapsed() < LONG, "{:?} of {n} records arrived\n{}", self.delivered(), self.logs());
+        }
+    }
+
+    fn logs(&self) -> String {
+        let log = |n| fs::read_to_string(self.path(&format!("log-{n}"))).unwrap_or_default();
+        (1..=self.started).map(|n| format!("process {n}:\n{}\n", log(n))).collect()
+    }
+
+    /// Every record that was sent is in the tables once, and in the files as often.
+    fn check(&self) {
+        assert_eq!(self.delivered(), (self.sent, self.sent), "{}", self.logs());
+        let mut seen = std::collections::BTreeSet::new();
+        let mut rows = 0;
+        for route in ["usa", "alerts", "other"] {
+            let Ok(files) = fs::read_dir(self.path("out").join(route)) else { continue };
+            for file in files.map(|file| file.expect("listed").path()) {
+                for line in fs::read_to_string(&file).expect("readable").lines() {
+                    let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                    rows += 1;
+                    seen.insert((row["weir_partition"].as_i64(), row["weir_offset"].as_i64()));
+                }
+            }
+        }
+        assert_eq!((rows, seen.len()), (self.sent, self.sent), "in files");
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.ask(&format!("DROP SCHEMA {} CASCADE", self.schema));
+    }
+}
+
+/// A running `weir`, which is killed if the test ends before it does.
+struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        let status = self.child.wait().expect("it ends");
+        let log = fs::read_to_string(&self.log).expect("readable");
+        assert_eq!(status.signal(), Some(9), "it had ended by itself: {log}");
+    }
+
+    /// Asks it to stop, and waits until it has.
+    fn stop(mut self) -> (ExitStatus, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let status = self.child.wait().expect("it ends");
+        (status, fs::read_to_string(&self.log).expect("readable"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn of_three_processes_one_dies_and_one_is_stopped_and_every_record_arrives_once() {
+    let mut pipeline = Pipeline::new(9);
+    pipeline.send(20_000, &[]);
+    let first = pipeline.start();
+    let second = pipeline.start();
+    pipeline.wait_for(5_000);
+    let third = pipeline.start();
+    pipeline.send(20_000, &[]);
+    pipeline.wait_for(25_000);
+    first.kill();
+    pipeline.send(20_000, &[]);
+    pipeline.wait_for(60_000);
+    pipeline.send(20_000, &[]);
+    let (status, log) = second.stop();
+    assert!(status.success(), "{log}");
+    pipeline.wait_for(80_000);
+    let (status, log) = third.stop();
+    assert!(status.success(), "{log}");
+    pipeline.check();
+}
