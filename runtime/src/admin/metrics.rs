@@ -137,6 +137,27 @@ const METRICS: &[Metric] = &[
         to.sinks(view, |sink| sink.writer.commits as f64);
     }),
     metric(
+        "weir_rows_refused_total",
+        Counter,
+        &["sink"],
+        "Rows that a database refused for what is in them; they are in its table `weir_reject`.",
+        |view, to| to.sinks(view, |sink| sink.own.refused as f64),
+    ),
+    metric(
+        "weir_rows_superseded_total",
+        Counter,
+        &["sink"],
+        "Rows of tables with keys behind which another one of the same commit had their key.",
+        |view, to| to.sinks(view, |sink| sink.own.superseded as f64),
+    ),
+    metric(
+        "weir_files_rolled_forward_total",
+        Counter,
+        &["sink"],
+        "Files that a predecessor had committed and this process made visible.",
+        |view, to| to.sinks(view, |sink| sink.own.rolled_forward as f64),
+    ),
+    metric(
         "weir_sink_errors_total",
         Counter,
         &["sink"],

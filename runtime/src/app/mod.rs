@@ -32,7 +32,7 @@ use crate::source::Source;
 use logs::{Cached, SharedLog};
 pub use plans::{Changed, Difference};
 pub use sinks::NewSink;
-use sinks::{Tallies, open_sinks, sinks_of};
+use sinks::{Counted, open_sinks, sinks_of};
 pub use state_dir::{Held, Sharing, StateDir};
 
 /// A sink that fails for a reason that may pass is tried again so often before its partition stops: with waits
@@ -59,7 +59,7 @@ pub struct Pipeline {
     parts: Parts,
     plan: (u64, Plan),
     description: Arc<Description>,
-    tallies: Tallies,
+    counted: Vec<Counted>,
     admin: Option<Server>,
     _state: StateDir,
 }
@@ -110,7 +110,7 @@ impl Pipeline {
         let owner = Nonce::random();
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
         let source = origin.source(config, options, &log, &budget, owner)?;
-        let (sinks, tallies) = open_sinks(config, &description, &sinks)?;
+        let (sinks, counted) = open_sinks(config, &description, &sinks)?;
         let history = log.lock().history.clone();
         let plan = history.plans[&newest.plan].clone();
         let settings = Settings {
@@ -132,13 +132,14 @@ impl Pipeline {
             source,
             budget,
             sinks,
+            counts: counted.iter().cloned().map(|counted| Box::new(move || counted.so_far()) as _).collect(),
             rules: Arc::new(rules),
             workers: config.limits.workers.get() as usize,
             verify_fraction: config.sandbox.verify_fraction.get(),
             desk,
         };
         let admin = options.admin.then(|| serve(config, &plan, handle)).transpose()?;
-        Ok(Self { parts, plan: (newest.plan, plan), description, tallies, admin, _state: state })
+        Ok(Self { parts, plan: (newest.plan, plan), description, counted, admin, _state: state })
     }
 
     /// Who wants nothing to be read, if somebody does.
@@ -165,12 +166,12 @@ impl Pipeline {
     /// committed. `watch` is called now and then.
     pub fn run(self, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Ran> {
         let outcome = threads::run(self.parts, stop, watch)?;
-        let Tallies { files, tables } = &self.tallies;
+        let counted: Vec<_> = self.counted.iter().map(Counted::so_far).collect();
         Ok(Ran {
             outcome,
-            rolled_forward: files.iter().map(|tally| tally.rolled_forward.get()).sum(),
-            refused: tables.iter().map(|tally| tally.rejected.get()).sum(),
-            superseded: tables.iter().map(|tally| tally.superseded.get()).sum(),
+            rolled_forward: counted.iter().map(|counted| counted.rolled_forward).sum(),
+            refused: counted.iter().map(|counted| counted.refused).sum(),
+            superseded: counted.iter().map(|counted| counted.superseded).sum(),
         })
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::commit::Policy;
 use crate::config::{self, PipelineConfig, SinkConfig, SinkName};
 use crate::description::Description;
+use crate::pipeline::status::SinkCounts;
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::Sink;
@@ -23,11 +24,26 @@ const EMPTY_ADVANCE: u64 = 100_000;
 /// Open sinks in the order of their names, each with when it commits.
 type Sinks = Vec<(Box<dyn Sink>, Policy)>;
 
-/// What the sinks count, by their kind.
-#[derive(Debug, Default)]
-pub(super) struct Tallies {
-    pub(super) files: Vec<Arc<files::Tally>>,
-    pub(super) tables: Vec<Arc<Tally>>,
+/// What a sink counts itself.
+#[derive(Clone, Debug)]
+pub(super) enum Counted {
+    Files(Arc<files::Tally>),
+    Tables(Arc<Tally>),
+}
+
+impl Counted {
+    pub(super) fn so_far(&self) -> SinkCounts {
+        match self {
+            Self::Files(tally) => {
+                SinkCounts { rolled_forward: tally.rolled_forward.get(), ..SinkCounts::default() }
+            }
+            Self::Tables(tally) => SinkCounts {
+                refused: tally.rejected.get(),
+                superseded: tally.superseded.get(),
+                ..SinkCounts::default()
+            },
+        }
+    }
 }
 
 /// Opens the `used` sinks. Tables are made, or compared with what the routes bring, before a record flows.
@@ -35,34 +51,34 @@ pub(super) fn open_sinks(
     config: &PipelineConfig,
     description: &Description,
     used: &[(&SinkName, &SinkConfig)],
-) -> Result<(Sinks, Tallies)> {
+) -> Result<(Sinks, Vec<Counted>)> {
     let mut sinks: Sinks = Vec::new();
-    let mut tallies = Tallies::default();
+    let mut counted = Vec::new();
     for (name, sink) in used {
         let opening = || format!("opening sink {name}");
         sinks.push(match sink {
             SinkConfig::Files(files) => {
                 let sink = FilesSink::open(files_config(config, name, files)).with_context(opening)?;
-                tallies.files.push(sink.tally());
+                counted.push(Counted::Files(sink.tally()));
                 let roll = &files.roll;
                 (Box::new(sink), policy(roll.bytes, roll.rows.get(), roll.age, roll.idle))
             }
             SinkConfig::Sqlite(tables) => {
                 let sink = SqliteSink::open(sqlite_config(config, name, tables)).with_context(opening)?;
                 let sink = prepared(sink, config, description, name).with_context(opening)?;
-                tallies.tables.push(sink.tally());
+                counted.push(Counted::Tables(sink.tally()));
                 (sink, commit_policy(&tables.commit))
             }
             SinkConfig::Postgres(tables) => {
                 let settings = postgres_config(config, name, tables).with_context(opening)?;
                 let sink = PostgresSink::open(settings).with_context(opening)?;
                 let sink = prepared(sink, config, description, name).with_context(opening)?;
-                tallies.tables.push(sink.tally());
+                counted.push(Counted::Tables(sink.tally()));
                 (sink, commit_policy(&tables.commit))
             }
         });
     }
-    Ok((sinks, tallies))
+    Ok((sinks, counted))
 }
 
 fn policy(bytes: config::ByteSize, rows: u64, age: config::Period, idle: config::Period) -> Policy {
