@@ -263,6 +263,7 @@ fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customer
         source: Box::new(source(case, input, entries, &budget)),
         budget,
         sinks: vec![sink(output, "lake", Format::Parquet), sink(output, "notes", Format::JsonLines)],
+        counts: Vec::new(),
         rules: Arc::new(OneRule(rule.clone())),
         workers: case.workers,
         verify_fraction: 0.001,

@@ -64,7 +64,8 @@ const METRICS: &[Metric] = &[
         "weir_heartbeat_age_seconds",
         Gauge,
         &[],
-        "How long ago the thread that decides turned last. It turns many times a second; a minute means that it is stuck.",
+        "How long ago the thread that decides turned last. It turns many times a second, but for when the \
+         plan log keeps it waiting; three minutes mean that it is stuck.",
         |view, to| to.add(&[], view.silent.as_secs_f64()),
     ),
     metric(
@@ -135,6 +136,27 @@ const METRICS: &[Metric] = &[
     metric("weir_commits_total", Counter, &["sink"], "Commits that are durable.", |view, to| {
         to.sinks(view, |sink| sink.writer.commits as f64);
     }),
+    metric(
+        "weir_rows_refused_total",
+        Counter,
+        &["sink"],
+        "Rows that a database refused for what is in them; they are in its table `weir_reject`.",
+        |view, to| to.sinks(view, |sink| sink.own.refused as f64),
+    ),
+    metric(
+        "weir_rows_superseded_total",
+        Counter,
+        &["sink"],
+        "Rows of tables with keys behind which another one of the same commit had their key.",
+        |view, to| to.sinks(view, |sink| sink.own.superseded as f64),
+    ),
+    metric(
+        "weir_files_rolled_forward_total",
+        Counter,
+        &["sink"],
+        "Files that a predecessor had committed and this process made visible.",
+        |view, to| to.sinks(view, |sink| sink.own.rolled_forward as f64),
+    ),
     metric(
         "weir_sink_errors_total",
         Counter,
@@ -330,7 +352,7 @@ What is worth an alarm:
 
 * `weir_partitions{state=\"stopped\"} > 0`: somebody has to do something; `weir status` says what.
 * `weir_partitions{state=\"waiting\"} > 0` for some minutes: a sink cannot be reached, or refuses.
-* `weir_heartbeat_age_seconds > 60`, or no answer: the process is stuck or gone.
+* `weir_heartbeat_age_seconds > 180`, or no answer: the process is stuck or gone.
 * `rate(weir_record_fates_total{fate=~\"rejected|failed\"}[10m])` is more than it used to be: the input or the rule changed.
 * `weir_partition_read_offset` stands still, or is far from what the source has.
 

@@ -214,6 +214,18 @@ fn listen(asked: SocketAddr) -> Result<(SocketAddr, tokio::net::TcpListener), Er
     }
 }
 
+/// Whether a server could listen there: `false` if the port is taken, so that it would take the next.
+///
+/// # Errors
+/// [`Error::Listen`].
+pub fn is_free(address: SocketAddr) -> Result<bool, Error> {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        Err(source) => Err(Error::Listen { address, source }),
+    }
+}
+
 fn try_listen(address: SocketAddr) -> io::Result<(SocketAddr, tokio::net::TcpListener)> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;

@@ -13,9 +13,9 @@ use serde_json::json;
 use super::{Answer, Shown, metrics, orders};
 use crate::pipeline::status::Status;
 
-/// The deciding thread turns many times a second, but for when it writes to the plan log: a disk or a cluster may take
-/// its time. If it is silent for longer than this, nothing will come of it.
-const SILENCE: Duration = Duration::from_secs(60);
+/// The deciding thread turns many times a second, but for when it writes to the plan log: a cluster that is gone is waited
+/// for some two minutes. If it is silent for longer than this, nothing will come of it.
+const SILENCE: Duration = Duration::from_secs(180);
 
 /// What an order may be long, in bytes.
 const MOST: usize = 4 << 10;

@@ -10,7 +10,7 @@ use super::ask::Place;
 use super::*;
 use crate::commit::WriterStats;
 use crate::offset::Offset;
-use crate::pipeline::status::{BudgetStatus, Partition, Records, SinkStatus, State};
+use crate::pipeline::status::{BudgetStatus, Partition, Records, SinkCounts, SinkStatus, State};
 use crate::pipeline::threads;
 use crate::sink::state::PlanRef;
 
@@ -21,6 +21,7 @@ pub(super) fn answer() -> Answer {
         name: "lake".into(),
         rows: BTreeMap::from([("usa".into(), 49)]),
         writer: WriterStats { commits: 2, ..WriterStats::default() },
+        own: SinkCounts { refused: 3, ..SinkCounts::default() },
         busy_ms: 250,
         calling_ms: None,
     };

@@ -15,7 +15,7 @@ use crate::source::files::{Discover, FileEntry, FileSettings, FileSource, Inputs
 use crate::source::format::Format;
 
 /// The source's word for a format of the pipeline file.
-fn format_of(format: SourceFormat) -> Format {
+pub(super) fn format_of(format: SourceFormat) -> Format {
     match format {
         SourceFormat::Csv => Format::Csv,
         SourceFormat::Jsonl => Format::JsonLines,

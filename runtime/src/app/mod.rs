@@ -1,6 +1,7 @@
 //! Puts a pipeline together from its file: the only place that names concrete sources and sinks. It decides nothing
 //! while records flow.
 
+pub mod doctor;
 mod inputs;
 mod logs;
 mod plans;
@@ -23,16 +24,17 @@ use crate::kafka::group::Membership;
 use crate::pipeline::threads::{self, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
+use crate::plan::kafka::KafkaLog;
 use crate::plan::store::Store;
-use crate::plan::{By, History, Plan};
+use crate::plan::{By, History, Plan, PlanLog};
 use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::state::Nonce;
 use crate::source::Source;
 
 use logs::{Cached, SharedLog};
 pub use plans::{Changed, Difference};
+use sinks::{Counted, open_sinks, sinks_of};
 pub use sinks::{NewSink, OtherCluster, TwoMoveTheGroup};
-use sinks::{Tallies, open_sinks, sinks_of};
 pub use state_dir::{Held, Sharing, StateDir};
 
 /// A sink that fails for a reason that may pass is tried again so often before its partition stops: with waits
@@ -59,7 +61,7 @@ pub struct Pipeline {
     parts: Parts,
     plan: (u64, Plan),
     description: Arc<Description>,
-    tallies: Tallies,
+    counted: Vec<Counted>,
     admin: Option<Server>,
     _state: StateDir,
 }
@@ -110,7 +112,7 @@ impl Pipeline {
         let owner = Nonce::random();
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
         let (source, member) = origin.source(config, options, &log, &budget, owner)?;
-        let (sinks, tallies) = open_sinks(config, &description, &sinks, member.as_ref())?;
+        let (sinks, counted) = open_sinks(config, &description, &sinks, member.as_ref())?;
         let history = log.lock().history.clone();
         let plan = history.plans[&newest.plan].clone();
         let settings = Settings {
@@ -132,13 +134,14 @@ impl Pipeline {
             source,
             budget,
             sinks,
+            counts: counted.iter().cloned().map(|counted| Box::new(move || counted.so_far()) as _).collect(),
             rules: Arc::new(rules),
             workers: config.limits.workers.get() as usize,
             verify_fraction: config.sandbox.verify_fraction.get(),
             desk,
         };
         let admin = options.admin.then(|| serve(config, &plan, handle)).transpose()?;
-        Ok(Self { parts, plan: (newest.plan, plan), description, tallies, admin, _state: state })
+        Ok(Self { parts, plan: (newest.plan, plan), description, counted, admin, _state: state })
     }
 
     /// Who wants nothing to be read, if somebody does.
@@ -165,13 +168,12 @@ impl Pipeline {
     /// committed. `watch` is called now and then.
     pub fn run(self, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Ran> {
         let outcome = threads::run(self.parts, stop, watch)?;
-        let Tallies { files, tables, topics } = &self.tallies;
+        let counted: Vec<_> = self.counted.iter().map(Counted::so_far).collect();
         Ok(Ran {
             outcome,
-            rolled_forward: files.iter().map(|tally| tally.rolled_forward.get()).sum(),
-            refused: tables.iter().map(|tally| tally.rejected.get()).sum::<u64>()
-                + topics.iter().map(|tally| tally.rejected.get()).sum::<u64>(),
-            superseded: tables.iter().map(|tally| tally.superseded.get()).sum(),
+            rolled_forward: counted.iter().map(|counted| counted.rolled_forward).sum(),
+            refused: counted.iter().map(|counted| counted.refused).sum(),
+            superseded: counted.iter().map(|counted| counted.superseded).sum(),
         })
     }
 }
@@ -271,25 +273,27 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
     })?)
 }
 
-/// The plan log of a pipeline, read without running it.
+/// The plan log of a pipeline, read without running it; `None` if it has never run.
 ///
 /// # Errors
-/// If there is none, or it cannot be read.
-pub fn history(config: &PipelineConfig) -> Result<History> {
-    let log = match Origin::of(config)? {
+/// If it cannot be read.
+pub fn history(config: &PipelineConfig) -> Result<Option<History>> {
+    let mut log: Box<dyn PlanLog> = match Origin::of(config)? {
         Origin::Files(_) => {
             let plans = config.state.join("plans");
-            anyhow::ensure!(
-                plans.is_dir(),
-                "no pipeline has run with the state directory {}",
-                config.state.display()
-            );
-            let mut history = History::default();
-            history.catch_up(&mut FileLog::open(plans)?)?;
-            return Ok(history);
+            if !plans.is_dir() {
+                return Ok(None);
+            }
+            Box::new(FileLog::open(plans)?)
         }
-        Origin::Kafka(_, cluster) => SharedLog::in_kafka(&cluster, config.name.as_str())?,
+        Origin::Kafka(_, cluster) => {
+            if !KafkaLog::is_there(&cluster, config.name.as_str())? {
+                return Ok(None);
+            }
+            Box::new(KafkaLog::open(&cluster, config.name.as_str())?)
+        }
     };
-    let history = log.lock().history.clone();
-    Ok(history)
+    let mut history = History::default();
+    history.catch_up(log.as_mut())?;
+    Ok(Some(history))
 }

@@ -132,6 +132,23 @@ impl Candidate {
         Ok(Self { plan, bytes, transform, init, started })
     }
 
+    /// What the pipeline file asks for.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What its transform says of itself.
+    pub(super) fn description(&self) -> &Description {
+        &self.init.description
+    }
+
+    /// How the file, or something it names, changed since the newest plan was taken from it, if it did.
+    pub(super) fn changed(&self, history: &History) -> Option<Changed> {
+        let (plan, newest) = history.newest()?;
+        let changed = newest.declared != self.plan.declared;
+        changed.then(|| Changed { plan, differences: differences(newest, &self.plan) })
+    }
+
     /// The newest plan if the file did not change since it was last taken over, however far the log moved on;
     /// otherwise this one, if that is wanted.
     pub(super) fn choose(
@@ -156,8 +173,8 @@ impl Candidate {
         if let Some(runs) = self.runs_already(history) {
             return Ok(runs);
         }
-        if let Some((plan, newest)) = history.newest().filter(|_| !adopt) {
-            return Err(Changed { plan, differences: differences(newest, &self.plan) }.into());
+        if let Some(changed) = self.changed(history).filter(|_| !adopt) {
+            return Err(changed.into());
         }
         // What a plan names is durable before the plan is.
         for bytes in &self.bytes {

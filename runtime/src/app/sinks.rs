@@ -10,9 +10,10 @@ use super::{Member, topics};
 
 use crate::commit::Policy;
 use crate::config::{self, PipelineConfig, SinkConfig, SinkName};
-use crate::description::{Description, Route};
+use crate::description::Description;
 use crate::kafka::Cluster;
 use crate::kafka::produce::Compression;
+use crate::pipeline::status::SinkCounts;
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::Sink;
@@ -20,7 +21,7 @@ use crate::sink::files::{self, FilesConfig, FilesSink, HdfsConfig};
 use crate::sink::kafka::{self, KafkaConfig, KafkaSink};
 use crate::sink::postgres::{self, PostgresConfig, PostgresSink};
 use crate::sink::sqlite::{SqliteConfig, SqliteSink};
-use crate::sink::table::{Mode, TableConfig, TableSink, Tally};
+use crate::sink::table::{Mode, TableConfig, TableSink, Tally, Wanted};
 
 /// What a sink without rows advances by, at the latest: it bounds what a restart reads again.
 const EMPTY_ADVANCE: u64 = 100_000;
@@ -28,12 +29,28 @@ const EMPTY_ADVANCE: u64 = 100_000;
 /// Open sinks in the order of their names, each with when it commits.
 type Sinks = Vec<(Box<dyn Sink>, Policy)>;
 
-/// What the sinks count, by their kind.
-#[derive(Debug, Default)]
-pub(super) struct Tallies {
-    pub(super) files: Vec<Arc<files::Tally>>,
-    pub(super) tables: Vec<Arc<Tally>>,
-    pub(super) topics: Vec<Arc<kafka::Tally>>,
+/// What a sink counts itself.
+#[derive(Clone, Debug)]
+pub(super) enum Counted {
+    Files(Arc<files::Tally>),
+    Tables(Arc<Tally>),
+    Topics(Arc<kafka::Tally>),
+}
+
+impl Counted {
+    pub(super) fn so_far(&self) -> SinkCounts {
+        match self {
+            Self::Files(tally) => {
+                SinkCounts { rolled_forward: tally.rolled_forward.get(), ..SinkCounts::default() }
+            }
+            Self::Tables(tally) => SinkCounts {
+                refused: tally.rejected.get(),
+                superseded: tally.superseded.get(),
+                ..SinkCounts::default()
+            },
+            Self::Topics(tally) => SinkCounts { refused: tally.rejected.get(), ..SinkCounts::default() },
+        }
+    }
 }
 
 /// Opens the `used` sinks. Tables and topics are made, or looked at, before a record flows. `member` is what this process
@@ -43,47 +60,47 @@ pub(super) fn open_sinks(
     description: &Description,
     used: &[(&SinkName, &SinkConfig)],
     member: Option<&Member>,
-) -> Result<(Sinks, Tallies)> {
+) -> Result<(Sinks, Vec<Counted>)> {
     if member.is_some() {
         one_moves_the_group(used)?;
     }
     let mut sinks: Sinks = Vec::new();
-    let mut tallies = Tallies::default();
+    let mut counted = Vec::new();
     for (name, sink) in used {
         let opening = || format!("opening sink {name}");
         sinks.push(match sink {
             SinkConfig::Files(files) => {
                 let sink = FilesSink::open(files_config(config, name, files)).with_context(opening)?;
-                tallies.files.push(sink.tally());
+                counted.push(Counted::Files(sink.tally()));
                 let roll = &files.roll;
                 (Box::new(sink), policy(roll.bytes, roll.rows.get(), roll.age, roll.idle))
             }
             SinkConfig::Sqlite(tables) => {
                 let sink = SqliteSink::open(sqlite_config(config, name, tables)).with_context(opening)?;
                 let sink = prepared(sink, config, description, name).with_context(opening)?;
-                tallies.tables.push(sink.tally());
+                counted.push(Counted::Tables(sink.tally()));
                 (sink, commit_policy(&tables.commit))
             }
             SinkConfig::Postgres(tables) => {
                 let settings = postgres_config(config, name, tables).with_context(opening)?;
                 let sink = PostgresSink::open(settings).with_context(opening)?;
                 let sink = prepared(sink, config, description, name).with_context(opening)?;
-                tallies.tables.push(sink.tally());
+                counted.push(Counted::Tables(sink.tally()));
                 (sink, commit_policy(&tables.commit))
             }
             SinkConfig::Kafka(written) => {
                 let settings = kafka_config(config, name, written, member).with_context(opening)?;
                 let mut sink = KafkaSink::open(settings).with_context(opening)?;
-                for (target, ..) in bound(config, description, name) {
+                for Wanted { target, .. } in wanted(config, description, name) {
                     sink.prepare(&target).with_context(opening)?;
                 }
-                tallies.topics.push(sink.tally());
+                counted.push(Counted::Topics(sink.tally()));
                 let commit = &written.commit;
                 (Box::new(sink), policy(commit.bytes, commit.rows.get(), commit.age, commit.idle))
             }
         });
     }
-    Ok((sinks, tallies))
+    Ok((sinks, counted))
 }
 
 fn policy(bytes: config::ByteSize, rows: u64, age: config::Period, idle: config::Period) -> Policy {
@@ -95,7 +112,11 @@ fn commit_policy(commit: &config::CommitWhen) -> Policy {
     policy(commit.bytes, commit.rows.get(), commit.age, commit.idle)
 }
 
-fn files_config(config: &PipelineConfig, name: &SinkName, files: &config::FilesSink) -> FilesConfig {
+pub(super) fn files_config(
+    config: &PipelineConfig,
+    name: &SinkName,
+    files: &config::FilesSink,
+) -> FilesConfig {
     let mut settings = FilesConfig {
         format: format_of(files.format),
         directories: files.directories.iter().filter_map(directory_of).collect(),
@@ -142,7 +163,11 @@ fn format_of(format: config::FileFormat) -> files::Format {
     }
 }
 
-fn sqlite_config(config: &PipelineConfig, name: &SinkName, tables: &config::SqliteSink) -> SqliteConfig {
+pub(super) fn sqlite_config(
+    config: &PipelineConfig,
+    name: &SinkName,
+    tables: &config::SqliteSink,
+) -> SqliteConfig {
     SqliteConfig {
         provenance: tables.provenance,
         targets: table_configs(&tables.tables),
@@ -150,7 +175,7 @@ fn sqlite_config(config: &PipelineConfig, name: &SinkName, tables: &config::Sqli
     }
 }
 
-fn postgres_config(
+pub(super) fn postgres_config(
     config: &PipelineConfig,
     name: &SinkName,
     tables: &config::PostgresSink,
@@ -264,26 +289,6 @@ pub struct TwoMoveTheGroup {
     other: String,
 }
 
-/// What is bound to a sink: the targets, each with its route; without one, dead letters go there.
-fn bound<'a>(
-    config: &PipelineConfig,
-    description: &'a Description,
-    name: &SinkName,
-) -> Vec<(Arc<str>, Option<&'a Route>)> {
-    let to_us = |targets: &[config::TargetRef]| {
-        let ours = targets.iter().filter(|target| target.sink == *name);
-        ours.map(|target| Arc::from(target.target.as_str())).collect::<Vec<Arc<str>>>()
-    };
-    let mut bound = Vec::new();
-    for route in &description.routes {
-        let targets = config.routes.get(&*route.name).map(Vec::as_slice).unwrap_or_default();
-        bound.extend(to_us(targets).into_iter().map(|target| (target, Some(route))));
-    }
-    let dead = to_us(std::slice::from_ref(&config.dead_letter.to));
-    bound.extend(dead.into_iter().map(|target| (target, None)));
-    bound
-}
-
 /// The sink, with the tables for all that is bound to it.
 fn prepared<S: TableSink + 'static>(
     mut sink: S,
@@ -291,13 +296,28 @@ fn prepared<S: TableSink + 'static>(
     description: &Description,
     name: &SinkName,
 ) -> Result<Box<S>> {
-    for (target, route) in bound(config, description, name) {
-        match route {
-            Some(route) => sink.prepare(&target, &route.name, &route.schema())?,
-            None => sink.prepare(&target, DEAD_LETTERS, &dead_letters_schema())?,
-        }
+    for Wanted { target, route, schema } in wanted(config, description, name) {
+        sink.prepare(&target, &route, &schema)?;
     }
     Ok(Box::new(sink))
+}
+
+/// What is bound to a sink: each of its targets with every route that goes there, dead letters last.
+pub(super) fn wanted(config: &PipelineConfig, description: &Description, name: &SinkName) -> Vec<Wanted> {
+    let dead = [(DEAD_LETTERS, dead_letters_schema(), std::slice::from_ref(&config.dead_letter.to))];
+    let routes = description.routes.iter().map(|route| {
+        let targets = config.routes.get(&*route.name).map(Vec::as_slice).unwrap_or_default();
+        (&*route.name, route.schema(), targets)
+    });
+    let ours = routes.chain(dead).flat_map(|(route, schema, targets)| {
+        let ours = targets.iter().filter(|target| target.sink == *name);
+        ours.map(move |to| Wanted {
+            target: to.target.as_str().into(),
+            route: route.into(),
+            schema: schema.clone(),
+        })
+    });
+    ours.collect()
 }
 
 /// The sinks that a route goes to, or went to in a run before, in the order of their names.

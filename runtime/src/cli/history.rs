@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -26,6 +26,7 @@ pub(super) struct HistoryArgs {
 pub(super) fn history(args: &HistoryArgs) -> Result<Ended> {
     let config = PipelineConfig::load(&args.pipeline)?;
     let history = app::history(&config)?;
+    let history = history.with_context(|| format!("pipeline {} has never run", config.name))?;
     if args.json {
         println!("{}", to_json(&history));
     } else {

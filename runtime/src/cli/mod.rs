@@ -5,6 +5,7 @@
 mod build;
 mod completions;
 mod demo;
+mod doctor;
 mod history;
 mod kafka;
 mod new;
@@ -42,6 +43,7 @@ enum Command {
     New(new::NewArgs),
     Build(build::BuildArgs),
     Validate(validate::ValidateArgs),
+    Doctor(doctor::DoctorArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
     Pause(pause::PauseArgs),
@@ -99,6 +101,7 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::New(args) => new::new(&args),
         Command::Build(args) => build::build(&args),
         Command::Validate(args) => validate::validate(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::status(&args),
         Command::Pause(args) => pause::pause(&args),

@@ -63,6 +63,14 @@ pub(super) fn explain(error: &anyhow::Error) -> Ended {
     ended(error)
 }
 
+/// The same for whoever goes on: what went wrong, what to do, and how a run would end for it.
+pub(super) fn told(error: &anyhow::Error) -> (String, Option<String>, Ended) {
+    match find::<config::Error>(error) {
+        Some(refused) => (refused.render(false), None, Ended::Wrong),
+        None => (chain(error), hint(error), ended(error)),
+    }
+}
+
 /// All causes, each once: some texts already hold the next.
 fn chain(error: &anyhow::Error) -> String {
     error.chain().skip(1).fold(error.to_string(), |text, cause| match cause.to_string() {

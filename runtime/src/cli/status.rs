@@ -151,7 +151,8 @@ fn print_trouble(partition: &Partition) {
 
 fn print_sinks(answers: &[Answer]) {
     let several = answers.len() > 1;
-    let mut table = screen::table(&["sink", "rows", "commits", "errors", "busy"], &[1, 2, 3, 4]);
+    let mut table =
+        screen::table(&["sink", "rows", "refused", "commits", "errors", "busy"], &[1, 2, 3, 4, 5]);
     for answer in answers {
         for sink in &answer.status.sinks {
             let name = match several {
@@ -159,10 +160,11 @@ fn print_sinks(answers: &[Answer]) {
                 false => sink.name.to_string(),
             };
             let busy = 100.0 * sink.busy_ms as f64 / (answer.status.running_ms.max(1)) as f64;
-            let (rows, writer) = (sink.rows.values().sum(), &sink.writer);
+            let (rows, writer, refused) = (sink.rows.values().sum(), &sink.writer, sink.own.refused);
             table.add_row(vec![
                 name,
                 count(rows),
+                count(refused),
                 count(writer.commits),
                 count(writer.errors),
                 format!("{busy:.0} %"),
@@ -186,17 +188,18 @@ fn print_records(records: &Records) {
 }
 
 fn tell_nothing_runs(config: &PipelineConfig, in_json: bool) -> Ended {
-    let history = app::history(config).ok();
+    let history = app::history(config);
     if in_json {
-        let log = history.as_ref().map(super::history::to_json);
+        let log = history.as_ref().ok().and_then(Option::as_ref).map(super::history::to_json);
         println!("{}", json!({ "processes": [], "history": log }));
         return Ended::Outside;
     }
     let (name, sockets) = (&config.name, config.admin.socket.display());
     println!("{name}: nothing runs on this machine (no process answers at a socket in {sockets})");
     match history {
-        Some(history) => print_history(&history),
-        None => println!("it has not run yet: there is no plan log in {}", config.state.display()),
+        Ok(Some(history)) => print_history(&history),
+        Ok(None) => println!("it has never run"),
+        Err(error) => println!("no plan log: {}", screen::told(&error).0),
     }
     println!("start it: weir run {}", config.file.display());
     Ended::Outside

@@ -178,10 +178,23 @@ pub struct SinkStatus {
     pub rows: BTreeMap<Arc<str>, u64>,
     /// What its writer counted.
     pub writer: WriterStats,
+    /// What it counted itself.
+    pub own: SinkCounts,
     /// How long it was busy with what it was asked, in milliseconds; the rest of the time it waited for rows.
     pub busy_ms: u64,
     /// For how long it has been busy with one call by now, in milliseconds.
     pub calling_ms: Option<u64>,
+}
+
+/// What a sink counts itself, since the process began; 0 where it has nothing of the kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkCounts {
+    /// Rows that a database refused for what is in them; they are in its table of rejects.
+    pub refused: u64,
+    /// Rows of tables with keys behind which another one of the same commit had their key.
+    pub superseded: u64,
+    /// Files that a predecessor had committed and this process made visible.
+    pub rolled_forward: u64,
 }
 
 /// The byte budget.
@@ -401,8 +414,9 @@ impl Records {
 
 impl SinkStatus {
     fn of((name, rows): (&Arc<str>, &BTreeMap<Arc<str>, u64>)) -> Self {
-        let (name, rows, writer) = (name.clone(), rows.clone(), WriterStats::default());
-        Self { name, rows, writer, busy_ms: 0, calling_ms: None }
+        let (name, rows, writer, own) =
+            (name.clone(), rows.clone(), WriterStats::default(), SinkCounts::default());
+        Self { name, rows, writer, own, busy_ms: 0, calling_ms: None }
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError, bounded};
 
-use super::status::{BudgetStatus, SinkStatus, Status};
+use super::status::{BudgetStatus, SinkCounts, SinkStatus, Status};
 use super::{Action, Core, Event, Job, Settings, Stop, Tally};
 use crate::budget::{Budget, Permit};
 use crate::commit::{Policy, Report, Writer, WriterStats};
@@ -71,6 +71,9 @@ pub trait Loaded: Send + Sync {
     fn judge(&self) -> Result<Box<dyn Rule>, Stop>;
 }
 
+/// Asks a sink what it counted so far; it never waits for the sink.
+pub type Counting = Box<dyn Fn() -> SinkCounts>;
+
 /// All that a pipeline runs on.
 pub struct Parts {
     /// What it is told once.
@@ -87,6 +90,8 @@ pub struct Parts {
     pub budget: Budget,
     /// The sinks in the order of `settings.sinks`, and when each commits.
     pub sinks: Vec<(Box<dyn Sink>, Policy)>,
+    /// What each of them counts itself.
+    pub counts: Vec<Counting>,
     /// What plans run.
     pub rules: Arc<dyn Rules>,
     /// How many batches are transformed at the same time.
@@ -130,9 +135,9 @@ pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> 
     let workers = Workers::start(parts.workers, parts.verify_fraction, &parts.rules, &events);
     let sinks = parts.sinks.into_iter().enumerate();
     let sinks = sinks.map(|(n, (sink, policy))| SinkThread::start(n, sink, policy, events.clone())).collect();
-    let (budget, desk) = (parts.budget.clone(), parts.desk);
+    let (budget, counts, desk) = (parts.budget.clone(), parts.counts, parts.desk);
     let (outcome, clock) = (Outcome::default(), Clock::start());
-    let mut threads = Threads { core, source, workers, sinks, budget, desk, outcome, clock };
+    let mut threads = Threads { core, source, workers, sinks, budget, counts, desk, outcome, clock };
     let decided = threads.decide_all(&inbox, stop, watch, &mut |entry| {
         history.append(log.as_mut(), |_| Some(entry.clone())).map(|_| ())
     });
@@ -163,6 +168,7 @@ struct Threads {
     workers: Workers,
     sinks: Vec<SinkThread>,
     budget: Budget,
+    counts: Vec<Counting>,
     desk: Desk,
     outcome: Outcome,
     clock: Clock,
@@ -205,12 +211,12 @@ impl Threads {
     }
 
     fn show(&mut self) {
-        let Self { core, sinks, budget, desk, clock, .. } = self;
-        desk.turn(|| status(core, sinks, budget, clock.now()));
+        let Self { core, sinks, budget, counts, desk, clock, .. } = self;
+        desk.turn(|| status(core, sinks, budget, counts, clock.now()));
     }
 
     fn status(&self) -> Status {
-        status(&self.core, &self.sinks, &self.budget, self.clock.now())
+        status(&self.core, &self.sinks, &self.budget, &self.counts, self.clock.now())
     }
 
     fn decide(&mut self, event: Event, append: Append<'_>) -> Result<(), plan::Error> {
@@ -281,11 +287,12 @@ impl Threads {
     }
 }
 
-/// What the core says of itself, and what the threads know besides.
-fn status(core: &Core, sinks: &[SinkThread], budget: &Budget, now: Duration) -> Status {
+/// What the core says of itself, and what the threads and sinks know besides.
+fn status(core: &Core, sinks: &[SinkThread], budget: &Budget, counts: &[Counting], now: Duration) -> Status {
     let mut status = core.status(now);
     status.budget = BudgetStatus { used_bytes: budget.used() as u64, limit_bytes: budget.limit() as u64 };
     status.sinks.iter_mut().zip(sinks).for_each(|(status, sink)| sink.meter.lock().tell(status));
+    status.sinks.iter_mut().zip(counts).for_each(|(status, count)| status.own = count());
     status
 }
 

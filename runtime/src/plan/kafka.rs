@@ -45,9 +45,21 @@ impl KafkaLog {
     /// # Errors
     /// [`Error::Io`] where the cluster cannot be reached or refuses.
     pub fn open(cluster: &Cluster, pipeline: &str) -> Result<Self, Error> {
-        let topic = format!("weir.{pipeline}.plans");
+        let topic = topic_of(pipeline);
         let log = TopicLog::open(cluster, &topic, Keep::All).map_err(of_cluster)?;
         Ok(Self { log, topic, entries: Vec::new() })
+    }
+
+    /// Whether a pipeline has a log. Nothing is made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the cluster cannot be reached or refuses.
+    pub fn is_there(cluster: &Cluster, pipeline: &str) -> Result<bool, Error> {
+        match cluster.partitions(&topic_of(pipeline)) {
+            Ok(_) => Ok(true),
+            Err(kafka::Error::NoTopic { .. }) => Ok(false),
+            Err(error) => Err(of_cluster(error)),
+        }
     }
 
     fn catch_up(&mut self) -> Result<(), Error> {
@@ -167,6 +179,10 @@ impl KafkaStore {
             }),
         }
     }
+}
+
+fn topic_of(pipeline: &str) -> String {
+    format!("weir.{pipeline}.plans")
 }
 
 fn of_cluster(error: kafka::Error) -> Error {

@@ -105,6 +105,7 @@ fn a_pipeline_that_runs_can_be_looked_at_until_it_ends() {
         "weir_rows_total{pipeline=\"it\",sink=\"out\",target=\"ok\"} 2",
         "weir_rows_total{pipeline=\"it\",sink=\"out\",target=\"dead\"} 1",
         "weir_commits_total{pipeline=\"it\",sink=\"out\"} 1",
+        "weir_rows_refused_total{pipeline=\"it\",sink=\"out\"} 0",
         "weir_budget_used_bytes{pipeline=\"it\"} 0",
     ] {
         assert!(numbers.lines().any(|found| found == line), "{line} is not in\n{numbers}");
@@ -189,7 +190,7 @@ fn who_asks_where_nobody_runs_is_told_so() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(3));
     assert!(
-        text.contains("it: nothing runs on this machine") && text.contains("it has not run yet"),
+        text.contains("it: nothing runs on this machine") && text.contains("no pipeline has run"),
         "{text}"
     );
     assert!(!pipeline.path("state").exists(), "who looks makes nothing");

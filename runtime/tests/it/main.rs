@@ -1,6 +1,7 @@
 //! The integration tests, all in one binary.
 
 mod admin;
+mod doctor;
 mod editors;
 mod enemies;
 mod guests;

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 
 use crate::guests;
@@ -341,19 +341,19 @@ fn sigterm_finishes_commits_and_exits_with_0_and_a_second_process_is_refused_mea
 }
 
 /// The pipeline file with a database beside the files; `keys` are those of the sink.
-fn with_tables(keys: &str) -> String {
+pub(crate) fn with_tables(keys: &str) -> String {
     let routes =
         FILE.replace("ok = \"out.ok\"", "ok = [\"out.ok\", \"base.ok\"]").replace("out.dead", "base.dead");
     format!("{routes}\n[sinks.base.sqlite]\npath = \"base.db\"\n{keys}\n")
 }
 
 /// What the database of a pipeline answers, the first column as text.
-fn ask(pipeline: &Pipeline, sql: &'static str) -> Vec<String> {
+pub(crate) fn ask(pipeline: &Pipeline, sql: &str) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let file = SqliteConnectOptions::new().filename(pipeline.path("base.db")).create_if_missing(true);
     let rows = runtime.block_on(async {
         let mut connection = file.connect().await?;
-        let rows = sqlx::query(sql).fetch_all(&mut connection).await?;
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
         connection.close().await?;
         Ok::<_, sqlx::Error>(rows)
     });

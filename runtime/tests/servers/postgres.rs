@@ -272,3 +272,54 @@ fn killed_at_any_failpoint_it_comes_to_the_rows_of_an_undisturbed_run() {
         assert!(deaths > 0, "nothing comes by {point}");
     }
 }
+
+/// What `weir doctor` finds that is not ok, by what it is about, with what is to be done.
+fn ailments(pipeline: &Pipeline, url: &str) -> (Vec<String>, Value) {
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    weir.args(["doctor", "--json"]).arg(pipeline.path("pipeline.toml")).env(URL, url);
+    let output =
+        weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).output().expect("the program starts");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let bad =
+        said["findings"].as_array().expect("a list").iter().filter(|finding| finding["grade"] == "fail");
+    let bad = bad.map(|finding| format!("{} {} -> {}", finding["what"], finding["found"], finding["fix"]));
+    (bad.collect(), said)
+}
+
+#[test]
+fn a_doctor_tries_in_a_database_what_a_run_would_do_and_leaves_nothing() {
+    let pipeline = Pipeline::new(Some("id"));
+    pipeline.input(10, |_, _| {});
+    let url = std::env::var(URL).expect("it was asked for above");
+    let (bad, said) = ailments(&pipeline, &url);
+    assert_eq!(bad, [""; 0], "{said}");
+    let text = said.to_string();
+    assert!(text.contains("PostgreSQL 1") && text.contains("it will be made"), "{text}");
+    let tables = || pipeline.ask("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()");
+    assert_eq!(tables(), ["0"]);
+    pipeline.finish();
+    let (bad, said) = ailments(&pipeline, &url);
+    assert!(bad.is_empty() && !said.to_string().contains("it will be made"), "{said}");
+    assert_eq!(pipeline.finish()["records"], 0);
+}
+
+#[test]
+fn a_doctor_names_the_right_that_is_missing_and_the_column_that_does_not_fit() {
+    let pipeline = Pipeline::new(None);
+    pipeline.input(10, |_, _| {});
+    pipeline.finish();
+    let (schema, user) = (&pipeline.schema, format!("reader_{}", pipeline.schema));
+    pipeline.ask(&format!(
+        "CREATE ROLE {user} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {user}; \
+         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA {schema} TO {user}; \
+         REVOKE INSERT ON other FROM {user}; ALTER TABLE alerts ALTER COLUMN weir_plan TYPE text"
+    ));
+    let url = std::env::var(URL).expect("it was asked for above");
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let (_, host) = rest.rsplit_once('@').expect("a user");
+    let (bad, said) = ailments(&pipeline, &format!("{scheme}://{user}@{host}"));
+    pipeline.ask(&format!("DROP OWNED BY {user}; DROP ROLE {user}"));
+    assert_eq!(bad.len(), 2, "{said}");
+    assert!(bad[0].contains("column `weir_plan`") && bad[0].contains("it has to be bigint"), "{bad:?}");
+    assert!(bad[1].contains("the user may not INSERT in") && bad[1].contains("GRANT INSERT ON"), "{bad:?}");
+}
