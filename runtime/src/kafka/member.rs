@@ -120,7 +120,9 @@ impl Member {
     /// taken for dead after five minutes.
     pub fn told(&mut self) -> Option<Told> {
         // No record comes this way: every partition has a queue of its own.
-        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
+        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
+            && !is_connection(&error)
+        {
             return Some(Told::Trouble(super::lower(&error.to_string())));
         }
         let told = self.consumer.context().told.lock().expect("nobody panics with it in hand").pop_front()?;
@@ -274,12 +276,14 @@ impl Ear {
 
 impl ClientContext for Ear {
     fn error(&self, error: KafkaError, reason: &str) {
-        let passing = matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
-        );
-        if !passing || !self.leaving.load(Ordering::Relaxed) {
-            tracing::warn!(%error, reason, "the client of Kafka");
+        match error.rdkafka_error_code() {
+            // Of each connection, again and again, until it is there.
+            Some(RDKafkaErrorCode::BrokerTransportFailure) => tracing::debug!(reason, "a broker of Kafka"),
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.leaving.load(Ordering::Relaxed) => {}
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                tracing::warn!(reason, "no broker of Kafka answers: waiting for one");
+            }
+            _ => tracing::warn!(%error, reason, "the client of Kafka"),
         }
     }
 }
@@ -308,6 +312,13 @@ impl ConsumerContext for Ear {
         };
         self.told.lock().expect("nobody panics with it in hand").push_back(told);
     }
+}
+
+/// Whether an error is one of connections, of which the client tells otherwise.
+fn is_connection(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve))
 }
 
 fn answer(result: Result<(), KafkaError>) {
