@@ -13,6 +13,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
 use weir::sink::state::Nonce;
+use weir_services::{Service, Services};
 
 use crate::given;
 
@@ -63,6 +64,9 @@ targets.other.topic = "other-TOPIC"
 /// A pipeline, and a topic for it, of this test alone.
 struct Pipeline {
     dir: TempDir,
+    /// Where Kafka and PostgreSQL are.
+    kafka: String,
+    postgres: String,
     schema: String,
     topic: String,
     /// How many records were sent.
@@ -72,7 +76,12 @@ struct Pipeline {
 }
 
 impl Pipeline {
+    /// On the servers that all tests share.
     fn new(partitions: u16) -> Self {
+        Self::on(given("WEIR_TEST_KAFKA"), given("WEIR_TEST_POSTGRES"), partitions)
+    }
+
+    fn on(kafka: String, postgres: String, partitions: u16) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let own = Nonce::random().short();
         let (schema, topic) = (format!("weir_{own}"), format!("customers-{own}"));
@@ -80,7 +89,7 @@ impl Pipeline {
         fs::write(dir.path().join("pipeline.toml"), file.replace("SCHEMA", &schema)).expect("writable");
         fs::write(dir.path().join("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
         fs::copy(env!("WEIR_CUSTOMERS_WASM"), dir.path().join("customers.wasm")).expect("writable");
-        let mut pipeline = Self { dir, schema, topic, sent: 0, started: 0 };
+        let mut pipeline = Self { dir, kafka, postgres, schema, topic, sent: 0, started: 0 };
         pipeline.ask(&format!("CREATE SCHEMA {}", pipeline.schema));
         pipeline.send(0, &["--create", "--partitions", &partitions.to_string()]);
         pipeline
@@ -95,7 +104,7 @@ impl Pipeline {
         let program = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(["produce", "-", "--format", "csv", "--topic", &self.topic])
             .args(more)
-            .env("WEIR_BROKERS", given("WEIR_TEST_KAFKA"))
+            .env("WEIR_BROKERS", &self.kafka)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn();
@@ -119,6 +128,8 @@ impl Pipeline {
             .arg(self.path("pipeline.toml"))
             .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env("WEIR_LOG", "info")
+            .env("WEIR_TEST_KAFKA", &self.kafka)
+            .env("WEIR_TEST_POSTGRES", &self.postgres)
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("writable"))
             .spawn();
@@ -130,7 +141,7 @@ impl Pipeline {
         let sql = format!("SET search_path TO {}; {sql}", self.schema);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let rows = runtime.block_on(async {
-            let mut connection = PgConnection::connect(&given("WEIR_TEST_POSTGRES")).await?;
+            let mut connection = PgConnection::connect(&self.postgres).await?;
             let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
             connection.close().await?;
             Ok::<_, sqlx::Error>(rows)
@@ -201,7 +212,7 @@ impl Pipeline {
     fn peek(&self, topic: &str) -> String {
         let shown = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(["peek", "--json", topic, "-n", "1000000"])
-            .env("WEIR_BROKERS", given("WEIR_TEST_KAFKA"))
+            .env("WEIR_BROKERS", &self.kafka)
             .output()
             .expect("the program starts");
         assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
@@ -281,6 +292,32 @@ fn of_three_processes_one_dies_and_one_is_stopped_and_every_record_arrives_once(
     assert!(status.success(), "{log}");
     pipeline.wait_for(80_000);
     let (status, log) = third.stop();
+    assert!(status.success(), "{log}");
+    pipeline.check();
+}
+
+#[test]
+fn servers_that_are_killed_and_come_back_cost_no_record() {
+    let services = Services::temporary().expect("a directory");
+    let servers: [Box<dyn Service>; 2] =
+        [Box::new(services.kafka().expect("Kafka")), Box::new(services.postgres().expect("PostgreSQL"))];
+    let come_back = || {
+        servers.iter().for_each(|server| server.start().expect("it starts"));
+        servers.iter().for_each(|server| server.wait_ready().expect("it answers"));
+    };
+    come_back();
+    let mut pipeline = Pipeline::on(servers[0].address(), servers[1].address(), 4);
+    pipeline.send(10_000, &[]);
+    let process = pipeline.start();
+    pipeline.wait_for(1_000);
+    for server in &servers {
+        pipeline.send(10_000, &[]);
+        server.kill().expect("it runs");
+        come_back();
+    }
+    pipeline.send(10_000, &[]);
+    pipeline.wait_for(40_000);
+    let (status, log) = process.stop();
     assert!(status.success(), "{log}");
     pipeline.check();
 }
