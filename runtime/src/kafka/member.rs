@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
@@ -218,7 +218,7 @@ impl Member {
 
     /// Who this process is in the group, for transactions that move its offsets.
     pub fn membership(&self) -> Arc<dyn Membership> {
-        Arc::new(Us(self.consumer.clone()))
+        Arc::new(Us(Arc::downgrade(&self.consumer)))
     }
 
     fn client(&self) -> *mut sys::rd_kafka_t {
@@ -234,8 +234,8 @@ impl Drop for Member {
     }
 }
 
-/// This process in its group.
-struct Us(Arc<BaseConsumer<Ear>>);
+/// This process in its group, as long as it is there: it leaves when the [`Member`] goes, whoever has this.
+struct Us(Weak<BaseConsumer<Ear>>);
 
 impl std::fmt::Debug for Us {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -245,11 +245,12 @@ impl std::fmt::Debug for Us {
 
 impl Membership for Us {
     fn metadata(&self, held: &[(TopicPartition, Epoch)]) -> Option<ConsumerGroupMetadata> {
-        let ours = self.0.context().ours();
+        let consumer = self.0.upgrade()?;
+        let ours = consumer.context().ours();
         let is_ours = |(at, epoch): &(TopicPartition, Epoch)| ours.get(at) == Some(&epoch.generation);
         // While it is looked at nothing is given away. A member's generation is 1 or higher.
-        let member = held.iter().all(is_ours) && generation(&self.0) > 0;
-        member.then(|| self.0.group_metadata()).flatten()
+        let member = held.iter().all(is_ours) && generation(&consumer) > 0;
+        member.then(|| consumer.group_metadata()).flatten()
     }
 }
 
