@@ -32,6 +32,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod errors;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod project;

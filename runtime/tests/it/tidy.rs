@@ -98,6 +98,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
         &[MODEL, &["cell", "sandbox::verdict"]],
         "two answers are compared without knowing who gave them",
     ),
+    (&["errors"], &[], "what a code means is data for people"),
     (&["config"], &[], "the pipeline file is read without knowing what will act on it"),
     (
         &["report"],

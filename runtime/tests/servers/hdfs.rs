@@ -317,6 +317,35 @@ fn hadoops_own_client_reads_the_rows_of_the_local_copy_and_a_second_run_adds_non
     assert_eq!(fs::read_dir(pipeline.path("state/spool")).unwrap().count(), 0);
 }
 
+/// A killed process leaves what a sink that is stopped inside a test does not: files that are open in HDFS.
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_between_any_two_steps_it_comes_to_the_rows_of_the_local_copy() {
+    use std::os::unix::process::ExitStatusExt;
+
+    let cluster = Cluster::take();
+    for point in [
+        "claim.after_temp_record",
+        "file.mid_write",
+        "file.before_close",
+        "file.after_close",
+        "file.after_temp_record",
+        "file.after_put",
+        "file.between_renames",
+        "file.compact.between",
+    ] {
+        let pipeline = Pipeline::new(&cluster, &format!("{SMALL_FILES}\ncompact_after = 2"));
+        pipeline.input(3_000);
+        // The copy comes by there, too.
+        for n in [1, 3] {
+            let killed = pipeline.start_with("WEIR_KILL_AT", &format!("{point}:{n}")).end_within(LONG);
+            assert!(n > 1 || killed.signal() == Some(9), "nothing comes by {point}");
+        }
+        pipeline.finish();
+        pipeline.assert_whole(3_000);
+    }
+}
+
 #[test]
 fn a_datanode_that_dies_in_the_middle_of_files_costs_no_row() {
     let cluster = Cluster::take();

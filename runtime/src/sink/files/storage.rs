@@ -12,7 +12,7 @@ use crate::sink::{Error, Problem};
 /// `rename` and `publish` are atomic and never overwrite: of two that aim at one name, one fails with
 /// [`io::ErrorKind::AlreadyExists`]. An error of any other kind means nothing: it may have happened.
 pub trait Storage: Send + Sync + fmt::Debug {
-    /// Starts a new file, and the directories above it.
+    /// Starts a new file. It is there, in directories that are made for it, when it was closed at the latest.
     fn create(&self, path: &str) -> io::Result<Box<dyn StagedFile>>;
 
     /// Gives the complete file `from` the name `to`, durably, if that is free. `from` may be there afterwards.
