@@ -357,11 +357,11 @@ mod tests {
     }
 
     fn committed(reports: &[Report]) -> Vec<&TopicPartition> {
-        let at = |report| match report {
-            &Report::Committed { ref at, .. } => at,
+        let ats = reports.iter().map(|report| match report {
+            Report::Committed { at, .. } => at,
             other => panic!("{other:?}"),
-        };
-        reports.iter().map(at).collect()
+        });
+        ats.collect()
     }
 
     #[test]

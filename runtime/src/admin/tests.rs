@@ -182,7 +182,7 @@ fn a_directory_that_is_too_deep_for_a_socket_has_one_nevertheless() {
     desk.put_up(answer().status);
     assert_eq!(ask::processes(&directory, "p").unwrap().len(), 1);
     drop(server);
-    assert_eq!(socket::list(&directory).unwrap(), [PathBuf::new(); 0]);
+    assert!(socket::list(&directory).unwrap().is_empty());
 }
 
 #[test]
