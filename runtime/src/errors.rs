@@ -35,6 +35,12 @@ pub const ALL: &[Explained] = &[
         fix: "Find out which of the lost records the sinks have. Restore the topic, or read the new one with a pipeline of another name.",
     },
     Explained {
+        code: "E_INPUT_CORRUPT",
+        means: "Records of a topic are not those that were written: a checksum is wrong, or they are packed in a way that is not known.",
+        then: STOPS,
+        fix: "It is never passed over. Restore the partition from a replica; the message names the offset.",
+    },
+    Explained {
         code: "E_TOPIC_REPLACED",
         means: "The topic was deleted and made again: its offsets are those of other records. Or the state directory of a pipeline from files was lost.",
         then: STOPS,

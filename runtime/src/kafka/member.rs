@@ -16,7 +16,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList, bindings as sys};
 
 use super::group::Membership;
-use super::queue::{self, Queue, Taken};
+use super::queue::{self, Queue};
+pub use super::queue::{Broken, Taken};
 use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE};
 use crate::batch::BatchBuilder;
@@ -35,6 +36,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.wait.max.ms", "100"),
     // How long the client waits when its queue was full; its 1000 ms leave a fast reader with nothing to do.
     ("fetch.queue.backoff.ms", "10"),
+    // What was changed on its way or on a disk stops the partition.
+    ("check.crcs", "true"),
     // What waits in the client, of each partition, until there is room for it in the byte budget.
     ("queued.max.messages.kbytes", "4096"),
     ("queued.min.messages", "20000"),
@@ -172,6 +175,11 @@ impl Member {
         self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
         self.queues.insert(at.clone(), queue);
         Ok(())
+    }
+
+    /// Whether a partition has something to take: records, its end, or an error.
+    pub fn has_something(&self, at: &TopicPartition) -> bool {
+        self.queues.get(at).is_some_and(|queue| !queue.is_empty())
     }
 
     /// Moves records of a partition into `builder` until that has `records` or `bytes`, or no more are there at the

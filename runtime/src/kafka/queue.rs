@@ -21,7 +21,16 @@ pub struct Taken {
     /// Nothing more was committed up to this offset when the client looked.
     pub end: Option<Offset>,
     /// The partition cannot be read on.
-    pub error: Option<String>,
+    pub error: Option<Broken>,
+}
+
+/// Why a partition cannot be read on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// What is there is no record, or not the one that was written.
+    Corrupt(String),
+    /// Something that may pass.
+    Other(String),
 }
 
 /// What a run of records is taken into, and up to where.
@@ -49,6 +58,13 @@ impl Queue {
             wake_by(queue.as_ptr(), wake);
             Some(Self(queue))
         }
+    }
+
+    /// Whether there is something to take.
+    #[expect(unsafe_code, reason = "the client library has no safe call for it")]
+    pub(super) fn is_empty(&self) -> bool {
+        // SAFETY: the queue is ours, and its client lives.
+        unsafe { sys::rd_kafka_queue_length(self.0.as_ptr()) == 0 }
     }
 
     /// Moves records into `builder` until that has `records` or `bytes`, or no more are there.
@@ -104,7 +120,15 @@ unsafe extern "C" fn take_one(message: *mut sys::rd_kafka_message_t, run: *mut c
             run.taken.end = u64::try_from(message.offset).ok().map(|_| Offset::new(message.offset));
         }
         error => {
-            run.taken.error = Some(super::lower(&error.to_string()));
+            let text = super::lower(&error.to_string());
+            run.taken.error = Some(match error {
+                RDKafkaErrorCode::BadMessage
+                | RDKafkaErrorCode::BadCompression
+                | RDKafkaErrorCode::InvalidMessage
+                | RDKafkaErrorCode::UnsupportedCompressionType
+                | RDKafkaErrorCode::NotImplemented => Broken::Corrupt(text),
+                _ => Broken::Other(text),
+            });
             run.enough();
         }
     }

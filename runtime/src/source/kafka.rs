@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::batch::BatchBuilder;
 use crate::budget::{Budget, Denied, Permit};
 use crate::kafka::group::Membership;
-use crate::kafka::member::{Member, Told};
+use crate::kafka::member::{Broken, Member, Told};
 use crate::kafka::{self, Cluster};
 use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::{Epoch, Start};
@@ -323,13 +323,17 @@ impl KafkaSource {
 
     fn fill(&mut self, at: &TopicPartition) -> Option<Filled> {
         let Some(State::Reading(reading)) = self.ours.get(at) else { return None };
+        if !self.member.has_something(at) {
+            return None;
+        }
         let mut builder = BatchBuilder::new(at.clone(), reading.next);
         builder.reserve(self.last.0, self.last.1);
         let (records, bytes) = (self.settings.batch_records, self.settings.batch_bytes);
         let taken = self.member.take(at, &mut builder, records, bytes);
         let end = reading.end;
-        if let Some(error) = taken.error {
-            self.failed(at, &error);
+        if let Some(broken) = taken.error {
+            let at_offset = builder.next();
+            self.failed(at, at_offset, broken);
             return None;
         }
         let up_to = taken.end.map_or(builder.next(), |end| end.max(builder.next()));
@@ -341,9 +345,15 @@ impl KafkaSource {
         Some(Filled { at: at.clone(), builder, up_to, ends })
     }
 
-    fn failed(&mut self, at: &TopicPartition, text: &str) {
+    fn failed(&mut self, at: &TopicPartition, from: Offset, broken: Broken) {
         self.set(at, State::Held);
-        let error = Error::Unreachable { text: format!("reading {at}: {text}"), hint: None };
+        let error = match broken {
+            Broken::Corrupt(text) => Error::Input {
+                text: format!("E_INPUT_CORRUPT: {at} cannot be read from {from} on: {text}"),
+                hint: Some("restore the partition from a replica".to_owned()),
+            },
+            Broken::Other(text) => Error::Unreachable { text: format!("reading {at}: {text}"), hint: None },
+        };
         self.to_say.push_back(SourceEvent::Failed { at: at.clone(), error });
     }
 
