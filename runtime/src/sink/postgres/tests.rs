@@ -25,6 +25,9 @@ use crate::sink::table::Mode;
 /// Where the server is, as a URL.
 const URL: &str = "WEIR_TEST_POSTGRES";
 
+/// Where the sinks find it, if they are to go through a pooler: one that lends connections for a transaction at a time.
+const POOLER: &str = "WEIR_TEST_POSTGRES_POOLER";
+
 fn url() -> String {
     std::env::var(URL).unwrap_or_else(|_| {
         panic!(
@@ -59,7 +62,7 @@ impl Base {
     }
 
     fn config(&self) -> PostgresConfig {
-        let at = config::server_at(&url());
+        let at = config::server_at(&std::env::var(POOLER).unwrap_or_else(|_| url()));
         let server = Server {
             host: at.host,
             port: at.port,
