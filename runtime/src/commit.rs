@@ -336,11 +336,12 @@ mod tests {
     }
 
     fn committed(reports: &[Report]) -> Vec<&TopicPartition> {
-        let at = |report| match report {
-            &Report::Committed { ref at, .. } => at,
-            other => panic!("{other:?}"),
-        };
-        reports.iter().map(at).collect()
+        let mut all = Vec::new();
+        for report in reports {
+            let Report::Committed { at, .. } = report else { panic!("{report:?}") };
+            all.push(at);
+        }
+        all
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod kafka;
 mod postgres;
+mod topics;
 
 /// Where a server is, as `weir-services` says it.
 fn given(name: &str) -> String {
