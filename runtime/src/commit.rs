@@ -357,11 +357,12 @@ mod tests {
     }
 
     fn committed(reports: &[Report]) -> Vec<&TopicPartition> {
-        let ats = reports.iter().map(|report| match report {
-            Report::Committed { at, .. } => at,
-            other => panic!("{other:?}"),
-        });
-        ats.collect()
+        let mut all = Vec::new();
+        for report in reports {
+            let Report::Committed { at, .. } = report else { panic!("{report:?}") };
+            all.push(at);
+        }
+        all
     }
 
     #[test]

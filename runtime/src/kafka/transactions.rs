@@ -29,14 +29,21 @@ use crate::sink::state::Epoch;
 /// wait so long.
 const LINGER_MS: &str = "2";
 
-/// A wait for reports. The client's own `flush` waits for 100 ms whatever happens.
-const MOMENT: Duration = Duration::from_millis(1);
+/// How soon the client asks again, at first, unless the file says otherwise: a transaction that follows another at once is
+/// told to wait until the markers of that one stand.
+const BACKOFF_MS: &str = "10";
+
+/// How long to wait at a time for all records to arrive, before looking at those that did not.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// Records between two looks at the reports: each look costs a call.
 const LOOK_EVERY: u32 = 512;
 
 /// For a coordinator to answer. One that still waits for the markers of a predecessor says so, and is asked again.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// Records that are on their way while all is well arrive within this time.
+const SOON: Duration = Duration::from_millis(200);
 
 /// An end that took longer may have been asked for twice.
 const SLOW: Duration = Duration::from_secs(5);
@@ -85,6 +92,8 @@ pub enum Undone {
     },
     /// A topic takes less at once than it did.
     TooLarge(String),
+    /// The client gave it up half-way; another time it may go well.
+    GivenUp(String),
     /// Anything else.
     Failed(Error),
 }
@@ -213,7 +222,8 @@ impl Transactions {
 
     fn client(&self, settings: &Settings) -> Result<BaseProducer<Reports>, KafkaError> {
         let timeout = settings.timeout.as_millis();
-        let mut config = self.cluster.config_over(&[("linger.ms", LINGER_MS)]);
+        let mut config =
+            self.cluster.config_over(&[("linger.ms", LINGER_MS), ("retry.backoff.ms", BACKOFF_MS)]);
         config
             .set("transactional.id", &settings.id)
             .set("transaction.timeout.ms", timeout.to_string())
@@ -280,7 +290,7 @@ impl Transactions {
                 // The client gives a record up after its time, so there is room some time.
                 Err((KafkaError::MessageProduction(Code::QueueFull), again)) => {
                     out = again;
-                    producer.poll(MOMENT);
+                    arrive(producer, MOMENT);
                 }
                 Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
                     self.abort();
@@ -336,7 +346,7 @@ impl Transactions {
         let Some(producer) = &self.producer else { return Vec::new() };
         let begun = now();
         while producer.in_flight_count() > 0 && most.is_none_or(|most| begun.elapsed() < most) {
-            producer.poll(MOMENT);
+            arrive(producer, MOMENT);
         }
         producer.context().take()
     }
@@ -380,9 +390,10 @@ impl Transactions {
     /// Nothing of it is told to the cluster to be committed yet, so it never will be: what cannot be undone now is when
     /// another producer begins under the name.
     fn undo(&mut self, what: &str, error: &KafkaError) -> Undone {
-        // Whatever is asked after a record did not arrive fails, and does not say why.
         let failed = self.undelivered(Some(SLOW));
-        if failed.iter().any(|(_, error)| !is_dropped(error)) {
+        let is_stale = error.rdkafka_error_code().is_some_and(is_stale);
+        // Whatever is asked after a record did not arrive fails, and does not say why.
+        if !failed.is_empty() && !is_stale || is_state(error) {
             return self.undo_undelivered(failed);
         }
         let meaning = self.meaning(what, error);
@@ -414,7 +425,7 @@ impl Transactions {
                 .clone();
         }
         self.abort();
-        // The client has numbered what did not arrive, and the cluster would refuse what it sends next for the gap.
+        // There is a gap in what arrived: see `abort`.
         self.producer = None;
         let code = |error: &KafkaError| error.rdkafka_error_code();
         let innocent = |error: &KafkaError| matches!(code(error), Some(Code::InvalidDifferentRecord));
@@ -433,27 +444,31 @@ impl Transactions {
         }
         match failed.iter().find(|(_, error)| !is_dropped(error) && !innocent(error)) {
             Some((_, error)) => self.meaning("sending records", error),
-            None => Undone::Failed(Error::Refused {
-                what: "sending records".to_owned(),
-                text: super::lower(&complaint),
-            }),
+            None => Undone::GivenUp(format!("sending records: {}", super::lower(&complaint))),
         }
     }
 
-    /// Undoes what is under way; whether that is known to be done. Otherwise the producer is gone.
+    /// Undoes what is under way; whether that is known to be done.
     ///
-    /// What was sent and not confirmed is waited for: it must not arrive behind the end.
+    /// What was sent and not confirmed is waited for: it must not arrive behind the end. What is not sent any more has a
+    /// number already, and the cluster would refuse what comes next for the gap; then the producer is gone, as it is when
+    /// nobody knows.
     fn abort(&mut self) -> bool {
         let Some(producer) = &self.producer else { return false };
         let begun = now();
-        producer.purge(PurgeConfig::default().queue());
-        while producer.in_flight_count() > 0 && begun.elapsed() < SLOW {
-            producer.poll(MOMENT);
+        let settle = |most| {
+            while producer.in_flight_count() > 0 && begun.elapsed() < most {
+                arrive(producer, MOMENT);
+            }
+            producer.in_flight_count() == 0
+        };
+        let all_sent = settle(SOON);
+        if !all_sent {
+            producer.purge(PurgeConfig::default().queue());
         }
-        let settled = producer.in_flight_count() == 0;
-        let done = settled && producer.abort_transaction(ANSWER).is_ok() && begun.elapsed() < SLOW;
+        let done = settle(SLOW) && producer.abort_transaction(ANSWER).is_ok() && begun.elapsed() < SLOW;
         drop(producer.context().take());
-        if !done {
+        if !done || !all_sent {
             self.producer = None;
         }
         done
@@ -465,10 +480,27 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// Waits until all records have arrived, so long at most, and takes in the reports of those that will not.
+///
+/// Neither of the two ways that the client's wrapper has for this will do: to wait for reports, of which there are none
+/// when all goes well, keeps a processor busy below a millisecond; to flush waits for 100 ms whatever happens.
+#[expect(unsafe_code, reason = "it is a function of the client library, on the client that is borrowed")]
+fn arrive(producer: &BaseProducer<Reports>, most: Duration) {
+    let ms = i32::try_from(most.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the pointer is to a live client, and the function may be called from any thread.
+    unsafe { rdkafka::bindings::rd_kafka_flush(producer.client().native_ptr(), ms) };
+    producer.poll(Duration::ZERO);
+}
+
 fn is_fenced(error: &KafkaError) -> bool {
     let fatal = matches!(error, KafkaError::Transaction(error) if error.is_fatal());
     let codes = [Code::Fenced, Code::ProducerFenced, Code::InvalidProducerEpoch, Code::Fatal];
     fatal || error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
+}
+
+/// Whether the client only says that something went wrong before.
+fn is_state(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(Code::State)
 }
 
 /// Whether a record did not arrive because the transaction had failed before.

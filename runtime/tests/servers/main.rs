@@ -7,6 +7,7 @@ mod group;
 mod hdfs;
 mod kafka;
 mod postgres;
+mod topics;
 
 /// Where a server is, as `weir-services` says it.
 fn given(name: &str) -> String {

@@ -16,7 +16,7 @@ use crate::sink::{Committed, Error, Problem, Resolved};
 const UNTIL_JOINED_MS: [u64; 7] = [20, 50, 100, 300, 800, 1_500, 3_000];
 
 /// How often something is tried again for any one of the other reasons.
-const TRIES: usize = 20;
+const TRIES: usize = 10;
 
 /// How often what is the same was tried.
 pub(super) struct Tries {
@@ -137,8 +137,10 @@ impl KafkaSink {
                 self.transactions.wait(Duration::from_millis(*ms));
                 Ok(())
             }
-            Undone::Fenced(text) | Undone::TooLarge(text) if tries.n > TRIES => Err(transient(text)),
-            Undone::Fenced(_) => Ok(()),
+            Undone::Fenced(text) | Undone::TooLarge(text) | Undone::GivenUp(text) if tries.n > TRIES => {
+                Err(transient(text))
+            }
+            Undone::Fenced(_) | Undone::GivenUp(_) => Ok(()),
             Undone::TooLarge(_) => {
                 self.begun_with = None;
                 self.topics.look_again()

@@ -83,7 +83,7 @@ impl Base {
     fn config(&self) -> KafkaConfig {
         let topics = ["a", "b"].map(|target| (Arc::from(target), self.topic(target)));
         let member = self.members.as_ref().map(|members| members.member());
-        let seconds = if self.hasty.load(Ordering::Relaxed) { 2 } else { 10 };
+        let seconds = if self.hasty.load(Ordering::Relaxed) { 4 } else { 10 };
         KafkaConfig {
             member: member.map(|member| Arc::new(member) as Arc<dyn Membership>),
             topics: topics.into(),
