@@ -25,7 +25,7 @@ use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::Epoch;
 
 /// What the client is told where the pipeline file says nothing.
-const DEFAULTS: &[(&str, &str)] = &[
+pub const DEFAULTS: &[(&str, &str)] = &[
     // A member that died is missed after so long; the client's 45 s are long to wait for.
     ("session.timeout.ms", "10000"),
     ("heartbeat.interval.ms", "1000"),

@@ -1,0 +1,91 @@
+"""What each route of the customers pipeline must hold, by a reading of its rule that shares no line with it.
+
+    weir peek TOPIC --from start -n N --json | python3 oracle.py CITIES.csv > expected.json
+    python3 oracle.py CITIES.csv INPUT.csv ... > expected.json        the files in the order of their partitions
+
+Per route: how many rows, and the sum of a hash of each with the partition and offset of its record, so that the order
+does not count and a row too many cannot hide one that is missing. It reads no output: that is `audit.py`.
+"""
+
+import csv, hashlib, json, re, sys
+
+ROUTES = ["usa", "alerts", "other", "dead_letters"]
+BLANK = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+TEXT, NUMBER, WRONG = (str, type(None)), type("Number", (str,), {}), object()
+
+
+def add(sums, route, partition, offset, *row):
+    line = json.dumps([int(partition), int(offset), *row], ensure_ascii=False)
+    count, total = sums[route]
+    sums[route] = count + 1, (total + int.from_bytes(hashlib.sha256(line.encode()).digest()[:16])) % (1 << 128)
+
+
+def depth(value):
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(depth, inside), default=0)
+
+
+def refuse(token):
+    raise ValueError(f"{token} is not JSON")
+
+
+def read(text):
+    """The object in it, with numbers as they are written, or nothing."""
+    try:
+        found = json.loads(text, parse_int=NUMBER, parse_float=NUMBER, parse_constant=refuse)
+        json.dumps(found, ensure_ascii=False).encode()  # not with half a character in it
+        return found if isinstance(found, dict) and depth(found) <= 128 else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def clean(value):
+    if type(value) not in TEXT:
+        return WRONG
+    return (value or "").strip(BLANK) or None
+
+
+def fate(text, cities):
+    """The route of a record, and its row if that has columns."""
+    customer = read(text) if text is not None else None
+    place = clean(customer.get("location")) if customer else None
+    if place in (None, WRONG):
+        return ("alerts" if place is None else "dead_letters"), None
+    number = lambda value: str(value) if type(value) is NUMBER else value
+    known = place.upper() in cities or place.partition(",")[0].strip(BLANK).upper() in cities
+    if not known or clean(number(customer.get("id"))) is None:
+        return "other", None
+    names = [clean(customer.get(name)) for name in ("first_name", "last_name", "email")]
+    identity, age = customer["id"], clean(number(customer.get("age")))
+    identity = WRONG if type(identity) is NUMBER and not identity.lstrip("-").isdecimal() else clean(number(identity))
+    if age is not None:
+        age = int(age) if age is not WRONG and re.fullmatch("-?[0-9]+", age) else WRONG
+    if WRONG in (identity, *names, age) or age is not None and not 0 <= age <= 150:
+        return "dead_letters", None
+    return "usa", (identity, *names, age, "USA")
+
+
+def records(files):
+    """Partition, offset and value of each: a text, or None with the base64 of other bytes."""
+    for partition, name in enumerate(files):
+        with open(name, encoding="utf-8", newline="") as file:
+            for offset, row in enumerate(csv.DictReader(file)):
+                yield partition, offset, json.dumps(row, ensure_ascii=False, separators=(",", ":")), None
+    for line in sys.stdin if not files else ():
+        record = json.loads(line)
+        yield record["partition"], record["offset"], record.get("value"), record.get("value_base64")
+
+
+def main(cities, *files):
+    with open(cities, encoding="utf-8-sig", newline="") as file:
+        known = {row["city"].upper() for row in csv.DictReader(file)}
+    sums = dict.fromkeys(ROUTES, (0, 0))
+    for partition, offset, text, encoded in records(files):
+        route, row = fate(text, known)
+        add(sums, route, partition, offset, *(row or (text, encoded)))
+    json.dump({route: {"count": n, "digest": f"{total:032x}"} for route, (n, total) in sums.items()}, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
