@@ -179,6 +179,35 @@ impl Pipeline {
         }
     }
 
+    /// What a command about the running pipeline says, a list of its processes.
+    fn tell(&self, command: &str) -> Vec<Value> {
+        let told = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args([command, "--json"])
+            .arg(self.path("pipeline.toml"))
+            .env("WEIR_TEST_KAFKA", &self.kafka)
+            .env("WEIR_TEST_POSTGRES", &self.postgres)
+            .output()
+            .expect("the program starts");
+        let said: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
+        let processes = said["processes"].as_array();
+        processes.cloned().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&told.stderr)))
+    }
+
+    /// Waits until so many processes have all partitions among them, each in this state.
+    fn wait_until(&self, processes: usize, partitions: usize, state: &str) {
+        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+        let begun = Instant::now();
+        loop {
+            let told = self.tell("status");
+            let states: Vec<_> = told.iter().flat_map(|process| states(&process["status"])).collect();
+            let all = states.len() == partitions && states.iter().all(|found| found == state);
+            if all && told.len() == processes {
+                return;
+            }
+            assert!(begun.elapsed() < LONG, "{states:?} in {} processes\n{}", told.len(), self.logs());
+        }
+    }
+
     fn logs(&self) -> String {
         let log = |n| fs::read_to_string(self.path(&format!("log-{n}"))).unwrap_or_default();
         (1..=self.started).map(|n| format!("process {n}:\n{}\n", log(n))).collect()
@@ -224,6 +253,12 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         self.ask(&format!("DROP SCHEMA {} CASCADE", self.schema));
     }
+}
+
+/// What the partitions of a process do.
+fn states(status: &Value) -> Vec<String> {
+    let partitions = status["partitions"].as_array().expect("a list");
+    partitions.iter().map(|partition| partition["state"].as_str().expect("a word").to_owned()).collect()
 }
 
 /// Rows, and the records they are of.
@@ -293,6 +328,34 @@ fn of_three_processes_one_dies_and_one_is_stopped_and_every_record_arrives_once(
     pipeline.wait_for(80_000);
     let (status, log) = third.stop();
     assert!(status.success(), "{log}");
+    pipeline.check();
+}
+
+#[test]
+fn what_is_paused_stands_still_in_every_process_also_in_one_that_comes_later_until_it_is_resumed() {
+    let mut pipeline = Pipeline::new(4);
+    pipeline.send(5_000, &[]);
+    let first = pipeline.start();
+    let second = pipeline.start();
+    pipeline.wait_until(2, 4, "running");
+    pipeline.wait_for(1_000);
+    let paused = pipeline.tell("pause");
+    let changed = paused.iter().filter(|process| process["changed"] == true).count();
+    assert_eq!((paused.len(), changed), (2, 2), "{paused:?}");
+    pipeline.wait_until(2, 4, "paused");
+    let stands = pipeline.delivered();
+    pipeline.send(5_000, &[]);
+    first.kill();
+    let third = pipeline.start();
+    // Once the group gave them what the dead one had.
+    pipeline.wait_until(2, 4, "paused");
+    assert_eq!(pipeline.delivered(), stands, "nothing is read");
+    assert_eq!(pipeline.tell("resume").len(), 2);
+    pipeline.wait_for(10_000);
+    for process in [second, third] {
+        let (status, log) = process.stop();
+        assert!(status.success(), "{log}");
+    }
     pipeline.check();
 }
 
