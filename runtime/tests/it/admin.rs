@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -69,6 +70,10 @@ fn address(pipeline: &Pipeline) -> SocketAddr {
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it reads");
+    answer(stream)
+}
+
+fn answer(mut stream: impl Read) -> (u16, String) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
     let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
@@ -199,6 +204,18 @@ fn tell(pipeline: &Pipeline, command: &str, args: &[&str]) -> (Option<i32>, Valu
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
 }
 
+/// Pauses a process before it does anything else: it is stopped until the order waits in its socket.
+fn pause_at_once(pipeline: &Pipeline, running: &Running) -> (u16, Value) {
+    running.signal(Signal::STOP);
+    let socket = std::fs::read_dir(pipeline.path("state/admin")).expect("it was made").next();
+    let mut stream =
+        UnixStream::connect(socket.expect("it listens").expect("readable").path()).expect("it listens");
+    write!(stream, "POST /pause HTTP/1.0\r\nContent-Length: 0\r\n\r\n").expect("it reads");
+    running.signal(Signal::CONT);
+    let (code, body) = answer(stream);
+    (code, serde_json::from_str(&body).expect("JSON"))
+}
+
 #[test]
 fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() {
     const N: usize = 40_000;
@@ -208,8 +225,10 @@ fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() 
     wait_for(&mut running, address, "/metrics", |_, body| {
         !body.contains("weir_records_total{pipeline=\"it\"} 0\n")
     });
+    let (code, said) = pause_at_once(&pipeline, &running);
+    assert_eq!((code, &said["changed"]), (200, &true.into()), "{said}");
     let (code, said) = tell(&pipeline, "pause", &[]);
-    assert_eq!((code, &said["processes"][0]["changed"]), (Some(0), &true.into()), "{said}");
+    assert_eq!((code, &said["processes"][0]["changed"]), (Some(0), &false.into()), "{said}");
     let status = &said["processes"][0]["status"];
     let partition = &status["partitions"][0];
     assert_eq!(
@@ -223,7 +242,6 @@ fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() 
     let (code, body) = get(address, "/readyz");
     assert!(code == 503 && body.contains("it was paused by uid"), "{body}");
     assert!(get(address, "/metrics").1.contains("weir_paused{pipeline=\"it\"} 1\n"));
-    assert_eq!(tell(&pipeline, "pause", &[]).1["processes"][0]["changed"], false);
     assert_eq!(running.end(), Some(0));
 
     let mut again = pipeline.weir("run", &[]);
