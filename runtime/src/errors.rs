@@ -47,6 +47,14 @@ pub const ALL: &[Explained] = &[
         fix: "Restore the state directory; or read the new topic with a pipeline of another name.",
     },
     Explained {
+        code: "E_STALE_GENERATION",
+        means: "The consumer group of the pipeline was deleted, or forgotten by Kafka after all processes were gone for longer than \
+                `offsets.retention.minutes`: its generations began again below those that the sinks have seen.",
+        then: "It is found by joining the group anew, and written into the plan log as another incarnation of the group, which \
+               every process follows. Then all goes on where the sinks stand.",
+        fix: "Nothing. Do not delete the group of a pipeline: nothing is gained.",
+    },
+    Explained {
         code: "E_INPUT_CHANGED",
         means: "A file has other bytes, another length or another format than when it was first seen.",
         then: STOPS,

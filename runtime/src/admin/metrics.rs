@@ -239,7 +239,7 @@ const METRICS: &[Metric] = &[
         "weir_partition_end_offset",
         Gauge,
         &["topic", "partition"],
-        "The offset at which the partition ends, where that is known.",
+        "The offset behind the last record of the partition, where that is known: of a topic, as last seen.",
         |view, to| {
             to.partitions(view, |partition| partition.end.map(|end| end.get() as f64));
         },

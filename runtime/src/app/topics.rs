@@ -16,7 +16,7 @@ use crate::offset::{Offset, TopicPartition};
 use crate::plan::{self, Entry, History, InputPartition, PartitionStart};
 use crate::sink::state::Start;
 use crate::source::Error;
-use crate::source::kafka::{KafkaSettings, KafkaSource, Starts};
+use crate::source::kafka::{Incarnation, KafkaSettings, KafkaSource, Starts};
 
 /// The cluster that a source reads.
 pub(super) fn cluster(source: &Configured) -> Result<Cluster> {
@@ -47,13 +47,28 @@ pub(super) fn kafka_source(
     let settings = KafkaSettings {
         group: group(config).into(),
         topics: source.topics.iter().map(|topic| topic.as_str().into()).collect(),
-        incarnation: 0,
+        incarnation: log.lock().history.incarnation,
         batch_records: config.limits.batch_records.get() as usize,
         batch_bytes: config.limits.batch_bytes.bytes() as usize,
         once: options.once,
     };
     let starts = starts(cluster.clone(), source.start.clone(), log.clone());
-    Ok(KafkaSource::new(cluster, settings, budget.clone(), starts)?)
+    Ok(KafkaSource::new(cluster, settings, budget.clone(), starts, incarnation(log.clone()))?)
+}
+
+/// Says which incarnation of the group the log has, and raises it there where it is lower: the first who does is followed by
+/// all.
+fn incarnation(log: SharedLog) -> Incarnation {
+    Box::new(move |raise| {
+        let mut inner = log.lock();
+        let Inner { history, log, .. } = &mut *inner;
+        history.catch_up(log.as_mut()).map_err(of_log)?;
+        let entry = |history: &History| {
+            raise.filter(|raise| *raise > history.incarnation).map(|incarnation| Entry::Bump { incarnation })
+        };
+        history.append(log.as_mut(), entry).map_err(of_log)?;
+        Ok(history.incarnation)
+    })
 }
 
 /// The consumer group of a pipeline.

@@ -6,6 +6,7 @@
 //! ours until all of them were let go of; then one answer gives them away together.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -119,6 +120,15 @@ impl Member {
         joined.map_err(|error| self.cluster.failed("joining a consumer group", &error))
     }
 
+    /// Leaves the group and joins it anew, for another generation. Partitions that are ours are wanted back first, as ever.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn rejoin(&self, topics: &[&str]) -> Result<(), Error> {
+        self.consumer.unsubscribe();
+        self.join(topics)
+    }
+
     /// What the group says next, if it has something to say. Has to be called all the time: a member that does not is
     /// taken for dead after five minutes.
     pub fn told(&mut self) -> Option<Told> {
@@ -222,6 +232,25 @@ impl Member {
     /// [`Error::Unreachable`], [`Error::Refused`].
     pub fn bounds(&self, at: &TopicPartition) -> Result<(Offset, Offset), Error> {
         self.cluster.bounds(&self.consumer, &at.topic, at.partition)
+    }
+
+    /// Behind the last record of a partition, as the last answer to a fetch had it. Nobody is asked.
+    #[expect(unsafe_code, reason = "the client's wrapper has no call for what it knows already")]
+    pub fn end_seen(&self, at: &TopicPartition) -> Option<Offset> {
+        let topic = CString::new(&*at.topic).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the client lives, the name ends in a zero byte, and the numbers are ours.
+        let error = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.client(),
+                topic.as_ptr(),
+                at.partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        let is_known = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        Offset::try_from(high).ok().filter(|_| is_known)
     }
 
     /// Who this process is in the group, for transactions that move its offsets.

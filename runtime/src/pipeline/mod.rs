@@ -20,7 +20,7 @@ use crate::commit::Report;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
-use crate::sink::state::{Claim, Commit, Counters, Cut, Nonce, PlanRef, Start, TargetCounters};
+use crate::sink::state::{Claim, Commit, Counters, Cut, Epoch, Nonce, PlanRef, Start, TargetCounters};
 use crate::sink::{self, Part, RoutedBatch};
 use crate::source::{self, Assignment, RunId, SourceEvent};
 
@@ -131,6 +131,13 @@ pub enum Action {
         at: TopicPartition,
         /// From here on.
         from: Offset,
+    },
+    /// Tell the source that a sink refused a claim.
+    Overtaken {
+        /// Of this partition.
+        at: TopicPartition,
+        /// For what it was claimed under before.
+        by: Epoch,
     },
     /// Read no more of a partition for now.
     Hold {
@@ -382,6 +389,13 @@ impl Core {
                     self.advance(&at);
                 }
             }
+            SourceEvent::Seen(ends) => {
+                for (at, end) in ends {
+                    if let Some(track) = self.tracks.get_mut(&at) {
+                        track.seen = Some(end);
+                    }
+                }
+            }
             SourceEvent::Revoked(at) => self.revoked(&at, now),
             SourceEvent::Lost(at) => {
                 self.waiting.remove(&at);
@@ -464,6 +478,11 @@ impl Core {
         }
         if self.tracks.get(&at).is_none_or(|track| track.run != *run) {
             return;
+        }
+        if let Report::Claimed { state: Err(sink::Error::Conflict(refused)), .. } = &report
+            && let sink::state::Refused::Fenced { held, .. } = refused
+        {
+            self.actions.push_back(Action::Overtaken { at: at.clone(), by: *held });
         }
         match report {
             Report::Claimed { state: Ok(state), .. } => self.claimed(&at, state),

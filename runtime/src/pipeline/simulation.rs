@@ -571,6 +571,7 @@ impl World {
             Action::Hold { at } => {
                 process.reading.remove(&at);
             }
+            Action::Overtaken { .. } => {}
             Action::Forget { at, .. } => self.let_go(i, &at),
             Action::Transform(job) => process.jobs.push(job),
             Action::Log(entry) => {

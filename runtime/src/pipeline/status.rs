@@ -56,7 +56,7 @@ pub struct Partition {
     pub trouble: Option<TroubleStatus>,
     /// Up to where the source was heard.
     pub read: Option<Offset>,
-    /// Where the partition ends, as far as that is known.
+    /// Where the partition ends, as far as that is known: of a topic, as last seen, at most a second or so ago.
     pub end: Option<Offset>,
     /// Per sink, what it has for certain; empty before all sinks were claimed.
     pub committed: BTreeMap<Arc<str>, Offset>,
@@ -324,7 +324,7 @@ impl Core {
             input: track.assignment.input.as_ref().map(|input| input.path.clone()),
             trouble: stopping.or(told),
             read: track.heard(),
-            end: track.end.map(|end| end.offset),
+            end: track.end.map(|end| end.offset).or(track.seen.max(track.heard())),
             committed: committed.collect(),
             plan: track.newest_plan(),
             ..Partition::new(at, state)
@@ -466,6 +466,8 @@ mod tests {
         assert_eq!((running.read, running.plan, running.lag()), (Some(Offset::new(5)), Some(3), None));
         let expected = BTreeMap::from([("lake".into(), Offset::ZERO), ("base".into(), Offset::ZERO)]);
         assert_eq!(running.committed, expected);
+        rig.decide(Event::Source(SourceEvent::Seen(vec![(at(), Offset::new(9))])));
+        assert_eq!((only(&rig).end, only(&rig).lag()), (Some(Offset::new(9)), Some(9)));
         assert!(rig.core.status(NOW).complaints().is_empty());
     }
 

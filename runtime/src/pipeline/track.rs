@@ -45,6 +45,8 @@ pub(super) struct Track {
     pub(super) held: bool,
     /// The end of the partition, once the source said so.
     pub(super) end: Option<End>,
+    /// Where it ended when the source last looked.
+    pub(super) seen: Option<Offset>,
     /// When it is left, whatever is under way: somebody else is to have it.
     pub(super) leaves_by: Option<std::time::Duration>,
 }
@@ -116,6 +118,7 @@ impl Track {
             halted: false,
             held: false,
             end: None,
+            seen: None,
             leaves_by: None,
         }
     }

@@ -150,6 +150,12 @@ pub enum Entry {
         /// Partitions, and the first offset of each.
         starts: Vec<PartitionStart>,
     },
+    /// The generations of the consumer group began again below those that sinks have seen: from now on epochs have this
+    /// incarnation, which goes before them.
+    Bump {
+        /// One more than before; a lower one says nothing.
+        incarnation: u32,
+    },
     /// Every sink has its state of this partition; from now on a missing one was lost.
     Started {
         /// The partition.
@@ -269,6 +275,8 @@ pub struct History {
     pub inputs: Vec<FileEntry>,
     /// Partitions of which every sink has a state, and which sinks those are.
     pub started: BTreeMap<InputPartition, BTreeSet<String>>,
+    /// How often the generations of the consumer group began again.
+    pub incarnation: u32,
     /// Where partitions of topics begin.
     pub starts: BTreeMap<InputPartition, Offset>,
     /// Whether nothing is to be read at all, and who wants that.
@@ -328,6 +336,7 @@ impl History {
                     self.starts.entry(of).or_insert(offset);
                 }
             }
+            Entry::Bump { incarnation } => self.incarnation = self.incarnation.max(incarnation),
             Entry::Started { of, sinks } => {
                 self.started.insert(of, sinks.into_iter().collect());
             }

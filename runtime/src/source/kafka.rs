@@ -28,7 +28,7 @@ pub struct KafkaSettings {
     pub group: Arc<str>,
     /// What is read.
     pub topics: Vec<Arc<str>>,
-    /// Raised when the generations of the group began again.
+    /// Of the group, as far as it is known: see [`Incarnation`].
     pub incarnation: u32,
     /// Records in a batch, at most.
     pub batch_records: usize,
@@ -38,9 +38,16 @@ pub struct KafkaSettings {
     pub once: bool,
 }
 
+/// How often it says how far what it reads goes.
+const SAY_ENDS: Duration = Duration::from_secs(1);
+
 /// What says where a partition begins in a sink that has no state of it: the same for every sink and every process, for
 /// good, because it is written down before it is said.
 pub type Starts = Box<dyn FnMut(&TopicPartition, &Arc<str>) -> Result<Start, Error> + Send>;
+
+/// Says how often the generations of the group began again, as it is written down for all processes; raised first to what is
+/// given, where that is higher.
+pub type Incarnation = Box<dyn FnMut(Option<u32>) -> Result<u32, Error> + Send>;
 
 /// See the module.
 pub struct KafkaSource {
@@ -49,11 +56,14 @@ pub struct KafkaSource {
     member: Member,
     budget: Budget,
     starts: Starts,
+    incarnation: Incarnation,
+    doubt: Option<Doubt>,
     /// What was found out and not said yet.
     to_say: VecDeque<SourceEvent>,
     /// Ours, but not said to be: what has to be known of them is not.
     unknown: Vec<(TopicPartition, u64)>,
     ask_again: Option<Instant>,
+    ends_said: Option<Instant>,
     /// Ours, and said to be.
     ours: BTreeMap<TopicPartition, State>,
     /// Whose turn it was last.
@@ -93,6 +103,18 @@ struct Reading {
     next: Offset,
     /// Where it ended when it was begun.
     end: Offset,
+    /// Where it was last said to end.
+    said: Offset,
+}
+
+/// A sink refused a claim under an epoch that the group gave us. In a group that lives, whoever joins after that is given a
+/// higher generation than any that a sink has seen; in one that was forgotten and began again, maybe not.
+struct Doubt {
+    at: TopicPartition,
+    /// What the sink has.
+    held: Epoch,
+    /// The partition is not ours any more, so what the group gives us next comes of joining anew.
+    left: bool,
 }
 
 /// What a partition had.
@@ -107,7 +129,7 @@ struct Filled {
 
 impl KafkaSource {
     /// A source that joins its group when it is first asked for something. `starts` is asked for every partition that
-    /// becomes ours.
+    /// becomes ours, `incarnation` where sinks refuse what the group gave us.
     ///
     /// # Errors
     /// Those of [`Member::new`].
@@ -116,6 +138,7 @@ impl KafkaSource {
         settings: KafkaSettings,
         budget: Budget,
         starts: Starts,
+        incarnation: Incarnation,
     ) -> Result<Self, kafka::Error> {
         let member = Member::new(cluster, &settings.group)?;
         Ok(Self {
@@ -124,9 +147,12 @@ impl KafkaSource {
             member,
             budget,
             starts,
+            incarnation,
+            doubt: None,
             to_say: VecDeque::new(),
             unknown: Vec::new(),
             ask_again: None,
+            ends_said: None,
             ours: BTreeMap::new(),
             turn: None,
             going: BTreeSet::new(),
@@ -160,6 +186,9 @@ impl KafkaSource {
                 tracing::info!(generation, n = partitions.len(), "the group gave us partitions");
                 self.heard = true;
                 self.said_exhausted = false;
+                if let Some(Doubt { held, .. }) = self.doubt.take_if(|doubt| doubt.left) {
+                    self.find_incarnation(held, generation);
+                }
                 self.unknown.extend(partitions.into_iter().map(|at| (at, generation)));
                 self.ask_again = None;
             }
@@ -170,8 +199,32 @@ impl KafkaSource {
         }
     }
 
+    /// The group gave us `generation` after a sink had been claimed under `held`.
+    fn find_incarnation(&mut self, held: Epoch, generation: u64) {
+        let ours = self.settings.incarnation;
+        let began_again = held.incarnation == ours && generation <= held.generation;
+        match (self.incarnation)(began_again.then(|| ours + 1)) {
+            Ok(now) if now == ours => {}
+            Ok(now) => {
+                let Epoch { generation: held, .. } = held;
+                tracing::warn!(
+                    group = &*self.settings.group,
+                    generation,
+                    held,
+                    incarnation = now,
+                    "E_STALE_GENERATION: the group was forgotten or deleted, and its generations began again: going on in \
+                     another incarnation of it"
+                );
+                self.settings.incarnation = now;
+            }
+            // Then the next claim is refused as well, and it is looked at again.
+            Err(error) => tracing::warn!(%error, "the incarnation of the group"),
+        }
+    }
+
     fn revoked(&mut self, partitions: Vec<TopicPartition>) {
         tracing::info!(n = partitions.len(), "the group wants partitions back");
+        self.left(&partitions);
         for at in partitions {
             self.unknown.retain(|(unknown, _)| *unknown != at);
             if self.ours.contains_key(&at) {
@@ -186,6 +239,7 @@ impl KafkaSource {
 
     fn lost(&mut self, partitions: &[TopicPartition]) {
         tracing::warn!(n = partitions.len(), "the group went on without us");
+        self.left(partitions);
         for at in partitions {
             self.unknown.retain(|(unknown, _)| unknown != at);
             self.set(at, State::Held);
@@ -193,6 +247,12 @@ impl KafkaSource {
             if self.ours.remove(at).is_some() {
                 self.to_say.push_back(SourceEvent::Lost(at.clone()));
             }
+        }
+    }
+
+    fn left(&mut self, partitions: &[TopicPartition]) {
+        if let Some(doubt) = self.doubt.as_mut().filter(|doubt| partitions.contains(&doubt.at)) {
+            doubt.left = true;
         }
     }
 
@@ -249,6 +309,25 @@ impl KafkaSource {
         })
     }
 
+    /// Where partitions end that did not end there when it was last said.
+    #[expect(clippy::disallowed_methods, reason = "when to look is no decision about a record")]
+    fn ends(&mut self) -> Option<SourceEvent> {
+        let now = Instant::now();
+        if self.ends_said.is_some_and(|at| now.duration_since(at) < SAY_ENDS) {
+            return None;
+        }
+        self.ends_said = Some(now);
+        let mut ends = Vec::new();
+        for (at, state) in &mut self.ours {
+            let State::Reading(reading) = state else { continue };
+            let end = self.member.end_seen(at).unwrap_or(reading.end).max(reading.end);
+            if end != std::mem::replace(&mut reading.said, end) {
+                ends.push((at.clone(), end));
+            }
+        }
+        (!ends.is_empty()).then_some(SourceEvent::Seen(ends))
+    }
+
     /// Changes the state of a partition that is ours; what was taken of it is forgotten.
     fn set(&mut self, at: &TopicPartition, to: State) {
         if let Some(state) = self.ours.get_mut(at) {
@@ -271,7 +350,7 @@ impl KafkaSource {
             return Err(Error::Input { text, hint: Some(hint.to_owned()) });
         }
         self.member.start(at, from)?;
-        Ok(Reading { run, next: from, end })
+        Ok(Reading { run, next: from, end, said: Offset::ZERO })
     }
 
     /// The next batch, of the partition whose turn it is, if there is one and there is room for it.
@@ -371,6 +450,9 @@ impl Source for KafkaSource {
         if let Some(event) = self.to_say.pop_front() {
             return Poll::Event(event);
         }
+        if let Some(ends) = self.ends() {
+            return Poll::Event(ends);
+        }
         if let Some(poll) = self.next_batch() {
             return poll;
         }
@@ -401,6 +483,22 @@ impl Source for KafkaSource {
     fn hold(&mut self, at: &TopicPartition) {
         if !matches!(self.ours.get(at), Some(State::Done)) {
             self.set(at, State::Held);
+        }
+    }
+
+    fn overtaken(&mut self, at: &TopicPartition, by: Epoch) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.held = doubt.held.max(by);
+            return;
+        }
+        if !self.ours.contains_key(at) || self.going.contains(at) {
+            return;
+        }
+        self.doubt = Some(Doubt { at: at.clone(), held: by, left: false });
+        tracing::info!(%by, "refused by a sink: joining the group anew, to see who is right");
+        let topics: Vec<&str> = self.settings.topics.iter().map(|topic| &**topic).collect();
+        if let Err(error) = self.member.rejoin(&topics) {
+            tracing::warn!(%error, "the group of Kafka");
         }
     }
 

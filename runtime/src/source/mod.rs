@@ -35,6 +35,8 @@ pub enum SourceEvent {
         /// Nothing will ever be added; else not by this process.
         for_good: bool,
     },
+    /// Where partitions that are read end for now, as last seen: what is added later is behind that. For people only.
+    Seen(Vec<(TopicPartition, Offset)>),
     /// The partition is wanted elsewhere. It is ours until [`Source::forget`]: what is under way may be brought to its
     /// end first.
     Revoked(TopicPartition),
@@ -97,6 +99,10 @@ pub trait Source: Send {
 
     /// Delivers nothing more of the partition until it is told to be read again. It stays ours.
     fn hold(&mut self, at: &TopicPartition);
+
+    /// A sink refused a claim of the partition: it was claimed under `by`, which is not lower. A source that is given its
+    /// epochs by somebody else finds out whether they are to be trusted; for others it means nothing.
+    fn overtaken(&mut self, _at: &TopicPartition, _by: Epoch) {}
 
     /// Lets go of the partition: nothing of it is under way in this process any more, and none of its sinks will commit
     /// anything for it before it is claimed again. `finished` says that every sink has all of it.

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
@@ -67,6 +70,7 @@ struct Pipeline {
     /// Where Kafka and PostgreSQL are.
     kafka: String,
     postgres: String,
+    name: String,
     schema: String,
     topic: String,
     /// How many records were sent.
@@ -84,12 +88,13 @@ impl Pipeline {
     fn on(kafka: String, postgres: String, partitions: u16) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let own = Nonce::random().short();
-        let (schema, topic) = (format!("weir_{own}"), format!("customers-{own}"));
-        let file = FILE.replace("NAME", &format!("group-{own}")).replace("TOPIC", &topic);
+        let (name, schema) = (format!("group-{own}"), format!("weir_{own}"));
+        let topic = format!("customers-{own}");
+        let file = FILE.replace("NAME", &name).replace("TOPIC", &topic);
         fs::write(dir.path().join("pipeline.toml"), file.replace("SCHEMA", &schema)).expect("writable");
         fs::write(dir.path().join("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
         fs::copy(env!("WEIR_CUSTOMERS_WASM"), dir.path().join("customers.wasm")).expect("writable");
-        let mut pipeline = Self { dir, kafka, postgres, schema, topic, sent: 0, started: 0 };
+        let mut pipeline = Self { dir, kafka, postgres, name, schema, topic, sent: 0, started: 0 };
         pipeline.ask(&format!("CREATE SCHEMA {}", pipeline.schema));
         pipeline.send(0, &["--create", "--partitions", &partitions.to_string()]);
         pipeline
@@ -134,6 +139,16 @@ impl Pipeline {
             .stderr(File::create(&log).expect("writable"))
             .spawn();
         Process { child: program.expect("the program starts"), log }
+    }
+
+    /// Makes Kafka forget the consumer group, as it does by itself some days after the last process is gone.
+    fn forget_group(&self) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.kafka).create().expect("a client");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let group = format!("weir.{}", self.name);
+        let deleted = runtime.block_on(admin.delete_groups(&[&group], &AdminOptions::new()));
+        assert_eq!(deleted.expect("the cluster answers"), [Ok(group)]);
     }
 
     /// What PostgreSQL answers: rows of numbers.
@@ -382,5 +397,26 @@ fn servers_that_are_killed_and_come_back_cost_no_record() {
     pipeline.wait_for(40_000);
     let (status, log) = process.stop();
     assert!(status.success(), "{log}");
+    pipeline.check();
+}
+
+/// The generations of a group that was forgotten begin again, below those that the sinks have seen.
+#[test]
+fn a_pipeline_whose_group_was_forgotten_goes_on_where_the_sinks_stand() {
+    let mut pipeline = Pipeline::new(2);
+    let go_on = |pipeline: &mut Pipeline| {
+        pipeline.send(500, &[]);
+        let process = pipeline.start();
+        pipeline.wait_for(pipeline.sent);
+        let (status, log) = process.stop();
+        assert!(status.success(), "{log}");
+        log
+    };
+    (0..3).for_each(|_| drop(go_on(&mut pipeline)));
+    pipeline.forget_group();
+    let log = go_on(&mut pipeline);
+    assert!(log.contains("E_STALE_GENERATION") && log.contains("incarnation=1"), "{log}");
+    let log = go_on(&mut pipeline);
+    assert!(!log.contains("E_STALE_GENERATION"), "{log}");
     pipeline.check();
 }

@@ -65,7 +65,8 @@ impl Topic {
             once,
         };
         let starts: Starts = Box::new(|_, _| Ok(Start::Init(Offset::ZERO)));
-        KafkaSource::new(&self.cluster, settings, budget.clone(), starts).unwrap()
+        let incarnation: Incarnation = Box::new(|raise| Ok(raise.unwrap_or_default()));
+        KafkaSource::new(&self.cluster, settings, budget.clone(), starts, incarnation).unwrap()
     }
 }
 
@@ -82,12 +83,13 @@ fn event(source: &mut KafkaSource) -> SourceEvent {
     until(source, Some)
 }
 
-/// The first event of which `wanted` makes something; those before are not looked at.
+/// The first event of which `wanted` makes something; those before are not looked at. Where partitions end is left out.
 fn until<T>(source: &mut KafkaSource, mut wanted: impl FnMut(SourceEvent) -> Option<T>) -> T {
     #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
     let begun = Instant::now();
     while begun.elapsed() < LONG {
         if let Poll::Event(event) = source.poll()
+            && !matches!(event, SourceEvent::Seen(_))
             && let Some(found) = wanted(event)
         {
             return found;
@@ -164,6 +166,31 @@ fn a_partition_is_read_from_where_it_is_told_again_and_again() {
     topic.send(0, &["f"]);
     source.read(RunId(3), &topic.at(0), Offset::new(5));
     assert_eq!(values(&mut source, 1), (vec!["f".into()], Offset::new(6)));
+}
+
+#[test]
+fn it_is_told_where_a_partition_ends_again_whenever_it_goes_on() {
+    let topic = Topic::new(1);
+    topic.send(0, &["a", "b"]);
+    let budget = budget();
+    // So nothing is taken of it; what it has is told all the same.
+    let _all = budget.acquire(1 << 20).unwrap();
+    let mut source = topic.source(false, &budget);
+    until(&mut source, assigned);
+    source.read(RunId(1), &topic.at(0), Offset::ZERO);
+    let mut told = || {
+        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+        let begun = Instant::now();
+        while begun.elapsed() < LONG {
+            if let Poll::Event(SourceEvent::Seen(ends)) = source.poll() {
+                return ends;
+            }
+        }
+        panic!("nothing is told");
+    };
+    assert_eq!(told(), [(topic.at(0), Offset::new(2))]);
+    topic.send(0, &["c"]);
+    assert_eq!(told(), [(topic.at(0), Offset::new(3))]);
 }
 
 #[test]
