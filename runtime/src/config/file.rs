@@ -215,7 +215,7 @@ impl Default for Limits {
             batch_bytes: ByteSize::mib(1),
             log_bytes_per_second: ByteSize::kib(16),
             workers: available_cores(),
-            in_flight_bytes: ByteSize::mib(32),
+            in_flight_bytes: ByteSize::mib(16),
         }
     }
 }

@@ -12,6 +12,11 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
 
 use super::{Cluster, Error, PATIENCE};
+use crate::offset::Offset;
+
+/// How long a broker waits for records, in milliseconds: what a client asks besides waits as long. It reads only while somebody
+/// waits for what it reads.
+pub(super) const FETCH_MS: &str = "5";
 
 /// What of a log may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub struct TopicLog {
     producer: BaseProducer<Answer>,
     /// Behind the last record that was read.
     next: i64,
+    /// What was read and not handed on: what is behind it did not come.
+    kept: Vec<Line>,
 }
 
 impl std::fmt::Debug for TopicLog {
@@ -83,7 +90,7 @@ impl TopicLog {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
-            .set("fetch.wait.max.ms", "50")
+            .set("fetch.wait.max.ms", FETCH_MS)
             .create::<BaseConsumer>()
             .map_err(|error| failed(&error))?;
         let n = cluster.partitions_by(&reader, topic)?;
@@ -91,18 +98,26 @@ impl TopicLog {
             let text = format!("it has {n} partitions, and a log has one");
             return Err(Error::Refused { what: format!("opening topic {topic}"), text });
         }
-        let mut first = TopicPartitionList::new();
-        first.add_partition_offset(topic, 0, Place::Offset(0)).map_err(|error| failed(&error))?;
-        reader.assign(&first).map_err(|error| failed(&error))?;
         let producer = cluster
             .config()
-            .set("enable.idempotence", "true")
+            // A line that is there twice says what it said before, and a client that may not write one twice waits for half
+            // a second before its first.
+            .set("enable.idempotence", "false")
+            .set("max.in.flight.requests.per.connection", "1")
             .set("acks", "all")
             .set("linger.ms", "0")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
             .create_with_context(Answer::default())
             .map_err(|error| failed(&error))?;
-        Ok(Self { cluster: cluster.clone(), topic: topic.to_owned(), keep, reader, producer, next: 0 })
+        Ok(Self {
+            cluster: cluster.clone(),
+            topic: topic.to_owned(),
+            keep,
+            reader,
+            producer,
+            next: 0,
+            kept: Vec::new(),
+        })
     }
 
     /// All records that were not read yet, up to where the log ends now: whatever was confirmed before is among them.
@@ -110,18 +125,32 @@ impl TopicLog {
     /// # Errors
     /// [`Error::Unreachable`]; [`Error::Refused`] if records that were not read yet are gone.
     pub fn read_on(&mut self) -> Result<Vec<Line>, Error> {
-        let (low, high) = self.cluster.bounds(&self.reader, &self.topic, 0)?;
+        // Not by the reader: what it asks waits until a broker has no more patience with its last fetch.
+        let (low, high) = self.cluster.bounds(&*self.cluster.asker()?, &self.topic, 0)?;
         if self.keep == Keep::All && low.get() > self.next {
             let text = format!("its first records are gone: it begins at {low}, and {} is next", self.next);
             return Err(Error::Refused { what: self.what("reading"), text });
         }
-        let mut lines = Vec::new();
+        if high.get() <= self.next {
+            return Ok(std::mem::take(&mut self.kept));
+        }
+        let failed = |error: &KafkaError| self.cluster.failed(self.what("reading"), error);
+        let mut from = TopicPartitionList::new();
+        let place = Place::Offset(self.next.max(low.get()));
+        from.add_partition_offset(&self.topic, 0, place).map_err(|error| failed(&error))?;
+        self.reader.assign(&from).map_err(|error| failed(&error))?;
+        let read = self.read_to(high);
+        self.reader.unassign().map_err(|error| self.cluster.failed(self.what("reading"), &error))?;
+        read.map(|()| std::mem::take(&mut self.kept))
+    }
+
+    fn read_to(&mut self, high: Offset) -> Result<(), Error> {
         while self.next < high.get() {
             match self.reader.poll(PATIENCE) {
                 Some(Ok(message)) => {
                     self.next = message.offset() + 1;
                     let key = message.key().unwrap_or_default().to_vec();
-                    lines.push(Line { key, value: message.payload().map(<[u8]>::to_vec) });
+                    self.kept.push(Line { key, value: message.payload().map(<[u8]>::to_vec) });
                 }
                 // The library finds its way back by itself, or says nothing more.
                 Some(Err(error)) if is_passing(&error) => {}
@@ -133,7 +162,7 @@ impl TopicLog {
                 }
             }
         }
-        Ok(lines)
+        Ok(())
     }
 
     /// Appends a record and waits until all replicas in sync have it.

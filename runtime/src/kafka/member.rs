@@ -39,9 +39,11 @@ pub const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.queue.backoff.ms", "10"),
     // What was changed on its way or on a disk stops the partition.
     ("check.crcs", "true"),
-    // What waits in the client, of each partition, until there is room for it in the byte budget.
-    ("queued.max.messages.kbytes", "4096"),
-    ("queued.min.messages", "20000"),
+    // What waits in the client, of each partition, until there is room for it in the byte budget: a batch or two, and what one
+    // answer brings besides. A small record takes some 350 bytes more there than it has.
+    ("queued.max.messages.kbytes", "1024"),
+    ("queued.min.messages", "5000"),
+    ("fetch.message.max.bytes", "524288"),
 ];
 
 /// What a group says to its member.

@@ -14,20 +14,31 @@ pub mod transactions;
 mod wake;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use topics::Askers;
 
 /// How long a cluster may take to answer a question, such as which partitions a topic has.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a cluster is, and what its clients are told besides.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Cluster {
     brokers: String,
     properties: BTreeMap<String, String>,
+    askers: Arc<Askers>,
 }
+
+impl PartialEq for Cluster {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.brokers, &self.properties) == (&other.brokers, &other.properties)
+    }
+}
+
+impl Eq for Cluster {}
 
 /// A property may be a password, so no value is shown.
 impl std::fmt::Debug for Cluster {
@@ -128,7 +139,7 @@ impl Cluster {
                 return Err(Error::Property { text: format!("{name} is not for you to set: {why}") });
             }
         }
-        let cluster = Self { brokers: brokers.into(), properties };
+        let cluster = Self { brokers: brokers.into(), properties, askers: Arc::default() };
         // The client looks at names and values before it connects to anything.
         cluster.config().create_native_config().map_err(|error| match error {
             KafkaError::ClientConfig(_, why, name, value) => {

@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset as Place, TopicPartitionList};
 
-use super::log::{Line, is_passing};
+use super::log::{FETCH_MS, Line, is_passing};
 use super::{Cluster, Error};
 use crate::offset::Offset;
 
@@ -52,7 +52,7 @@ impl Tail {
                 .set("enable.auto.offset.store", "false")
                 .set("enable.partition.eof", "true")
                 .set("auto.offset.reset", "error")
-                .set("fetch.wait.max.ms", "50")
+                .set("fetch.wait.max.ms", FETCH_MS)
                 .set("isolation.level", isolation);
             config.create::<BaseConsumer>().map_err(|error| cluster.failed(what(), &error))
         };
@@ -73,15 +73,24 @@ impl Tail {
     /// stays read.
     pub fn read_on(&mut self, each: &mut dyn FnMut(Line)) -> Result<(), Error> {
         let (first, end) = self.cluster.bounds(&self.asker, &self.topic, 0)?;
-        // Whether the end that the client tells of next is behind `end`: a later look than the one above.
-        let mut told_of_end = false;
-        let mut next = match self.next {
-            Some(next) => next,
-            None => {
-                told_of_end = self.begin_at(first, end)?;
-                first
-            }
-        };
+        let from = self.next.unwrap_or(first);
+        if from >= end {
+            return Ok(());
+        }
+        let read = self.read_between(from, end, each);
+        // Else it went on asking a broker for what nobody takes.
+        self.reader.unassign().map_err(|error| self.cluster.failed(self.what(), &error))?;
+        read
+    }
+
+    fn read_between(
+        &mut self,
+        mut next: Offset,
+        end: Offset,
+        each: &mut dyn FnMut(Line),
+    ) -> Result<(), Error> {
+        // Whether the end that the client tells of next is behind `end`: a later look than that.
+        let mut told_of_end = self.begin_at(next, end)?;
         let mut silences = 0;
         while next < end {
             match self.reader.poll(SILENCE) {

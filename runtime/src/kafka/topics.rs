@@ -1,10 +1,12 @@
 //! What topics a cluster has, and making one.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset as Place, TopicPartitionList};
@@ -37,19 +39,38 @@ pub enum From {
     Last(u64),
 }
 
+/// The clients that ask questions, made when the first question comes and kept: each has to connect, and one that
+/// administers takes a tenth of a second to go.
+#[derive(Default)]
+pub(super) struct Askers {
+    reader: Mutex<Option<Arc<BaseConsumer>>>,
+    administrator: Mutex<Option<Arc<Administrator>>>,
+}
+
+type Administrator = AdminClient<DefaultClientContext>;
+
 impl Cluster {
     /// How many partitions a topic has.
     ///
     /// # Errors
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
     pub fn partitions(&self, topic: &str) -> Result<usize, Error> {
-        self.partitions_by(&self.asker()?, topic)
+        self.partitions_by(&*self.asker()?, topic)
     }
 
     /// A client that asks questions. It reads nothing and belongs to no group.
-    pub(super) fn asker(&self) -> Result<BaseConsumer, Error> {
-        let consumer = self.config().create();
-        consumer.map_err(|error| self.failed("setting up a client of Kafka", &error))
+    pub(super) fn asker(&self) -> Result<Arc<BaseConsumer>, Error> {
+        self.kept(&self.askers.reader)
+    }
+
+    fn kept<T: FromClientConfig>(&self, place: &Mutex<Option<Arc<T>>>) -> Result<Arc<T>, Error> {
+        let mut place = place.lock().expect("nobody panics with a client in hand");
+        if let Some(client) = &*place {
+            return Ok(client.clone());
+        }
+        let made = self.config().create::<T>();
+        let made = made.map_err(|error| self.failed("setting up a client of Kafka", &error))?;
+        Ok(place.insert(Arc::new(made)).clone())
     }
 
     pub(super) fn partitions_by(&self, asker: &BaseConsumer, topic: &str) -> Result<usize, Error> {
@@ -182,10 +203,9 @@ impl Cluster {
     fn administer<T, F: Future<Output = Result<T, KafkaError>>>(
         &self,
         what: &str,
-        ask: impl FnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> F,
+        ask: impl FnOnce(&Administrator, &AdminOptions) -> F,
     ) -> Result<T, Error> {
-        let admin: AdminClient<DefaultClientContext> =
-            self.config().create().map_err(|error| self.failed(what, &error))?;
+        let admin = self.kept(&self.askers.administrator)?;
         let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
         let runtime =
             tokio::runtime::Builder::new_current_thread().build().expect("it takes nothing but memory");

@@ -229,7 +229,7 @@ fn a_bad_quantity_is_refused_with_what_to_write() {
         "memory = \"256 MiB\"",
         "batch_bytes = \"128 MiB\"",
         expect![[r#"
-        error: a batch of `batch_bytes` = 128 MiB does not fit into `in_flight_bytes` = 32 MiB
+        error: a batch of `batch_bytes` = 128 MiB does not fit into `in_flight_bytes` = 16 MiB
           --> conf/customers.toml:13:15
            |
         13 | batch_bytes = "128 MiB"

@@ -246,7 +246,7 @@ impl Owned {
     }
 
     fn move_on(&mut self, commit: &Commit) {
-        self.staging = Staging::default();
+        self.staging = self.staging.next();
         (self.next, self.end) = (commit.range.end, commit.range.end);
     }
 }

@@ -36,6 +36,8 @@ const PARTS: usize = 64;
 pub(super) struct Staging {
     bytes: Vec<u8>,
     rows: Vec<Row>,
+    /// Bytes and rows that are expected: to grow by doubling takes twice the memory.
+    room: (usize, usize),
     /// Names and values of headers; a row has a range of them.
     headers: Vec<(Span, Option<Span>)>,
     origins: Vec<Origin>,
@@ -110,6 +112,11 @@ impl Staging {
         self.suspects.len().div_ceil(PARTS).max(1)
     }
 
+    /// An empty one, for what comes next: probably as much as was here.
+    pub(super) fn next(&self) -> Self {
+        Self { room: (self.bytes.len(), self.rows.len()), ..Self::default() }
+    }
+
     /// Adds the rows of a part.
     ///
     /// # Errors
@@ -131,6 +138,10 @@ impl Staging {
             plan: plan.clone(),
             provenance: provenance || dead,
         });
+        if self.rows.is_empty() {
+            self.bytes.reserve(self.room.0);
+            self.rows.reserve(self.room.1);
+        }
         self.rows.reserve(part.rows.num_rows());
         for i in 0..part.rows.num_rows() {
             let deletes = part.deletes.as_ref().is_some_and(|deletes| deletes.value(i));
