@@ -8,7 +8,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::Ended;
-use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup};
+use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup, Unfit};
 use crate::pipeline::Tally;
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
 
@@ -102,6 +102,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return Some(
             "stop that process first, or give this pipeline a state directory of its own".to_owned(),
         );
+    }
+    if let Some(refused) = find::<Unfit>(error) {
+        return Some(refused.hint());
     }
     if let Some(refused) = find::<sandbox::LoadError>(error) {
         return Some(refused.hint().to_owned());
