@@ -42,7 +42,8 @@ pub(super) fn kafka_source(
     budget: &Budget,
 ) -> Result<KafkaSource> {
     for topic in &source.topics {
-        cluster.partitions(topic.as_str()).context("[source.kafka] topics")?;
+        let id = cluster.topic_id(topic.as_str()).map_err(Error::from);
+        id.context("[source.kafka] topics")?;
     }
     let settings = KafkaSettings {
         group: group(config).into(),

@@ -121,15 +121,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(refused) = find::<admin::ask::Error>(error) {
         return refused.hint().map(str::to_owned);
     }
-    match find(error) {
-        Some(source::Error::Input { hint, .. }) => hint.clone(),
-        _ => None,
-    }
+    find::<source::Error>(error)?.hint().map(str::to_owned)
 }
 
 fn ended(error: &anyhow::Error) -> Ended {
     let outside = matches!(find(error), Some(sink::Error::Transient(_)))
-        || matches!(find(error), Some(source::Error::Io { .. }))
+        || matches!(find(error), Some(source::Error::Io { .. } | source::Error::Unreachable { .. }))
         || matches!(find(error), Some(plan::Error::Io { .. }))
         || matches!(find(error), Some(kafka::Error::Unreachable { .. }))
         || find::<admin::ask::Error>(error).is_some_and(|error| !error.is_no());

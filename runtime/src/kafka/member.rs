@@ -44,7 +44,7 @@ pub const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// What a group says to its member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Told {
     /// These partitions are ours now, besides those that we have.
     Assigned {
@@ -58,12 +58,14 @@ pub enum Told {
     /// These are not ours any more: the group went on without us.
     Lost(Vec<TopicPartition>),
     /// The client cannot go on for now, and tries by itself.
-    Trouble(String),
+    Trouble(Error),
 }
 
 /// See the module.
 pub struct Member {
     cluster: Cluster,
+    /// What it joined the group for.
+    topics: Vec<String>,
     /// In the client's assignment, each with its queue. Dropped before the client.
     queues: BTreeMap<TopicPartition, Queue>,
     /// What the group wants back and was not let go of yet; `None` if it wants nothing.
@@ -106,15 +108,16 @@ impl Member {
             .create_with_context::<Ear, BaseConsumer<Ear>>(Ear::default())
             .map_err(|error| failed(&error))?;
         wake_when_told(&consumer);
-        let (queues, revoked) = (BTreeMap::new(), None);
-        Ok(Self { cluster: cluster.clone(), queues, revoked, consumer: Arc::new(consumer) })
+        let (topics, queues, revoked) = (Vec::new(), BTreeMap::new(), None);
+        Ok(Self { cluster: cluster.clone(), topics, queues, revoked, consumer: Arc::new(consumer) })
     }
 
     /// Joins the group, to be given partitions of `topics`. Whether they are there is not looked at.
     ///
     /// # Errors
     /// [`Error::Refused`].
-    pub fn join(&self, topics: &[&str]) -> Result<(), Error> {
+    pub fn join(&mut self, topics: &[&str]) -> Result<(), Error> {
+        self.topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let joined = self.consumer.subscribe(topics);
         joined.map_err(|error| self.cluster.failed("joining a consumer group", &error))
     }
@@ -126,7 +129,13 @@ impl Member {
         if let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
             && !is_connection(&error)
         {
-            return Some(Told::Trouble(super::lower(&error.to_string())));
+            let what = "being a member of a consumer group";
+            return Some(Told::Trouble(match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                    Error::NoTopic { topic: self.topics.join(", "), brokers: self.cluster.brokers.clone() }
+                }
+                _ => self.cluster.failed(what, &error),
+            }));
         }
         let told = self.consumer.context().told.lock().expect("nobody panics with it in hand").pop_front()?;
         match &told {

@@ -29,6 +29,8 @@ pub struct Taken {
 pub enum Broken {
     /// What is there is no record, or not the one that was written.
     Corrupt(String),
+    /// The user may not read it.
+    Denied(String),
     /// Something that may pass.
     Other(String),
 }
@@ -127,6 +129,7 @@ unsafe extern "C" fn take_one(message: *mut sys::rd_kafka_message_t, run: *mut c
                 | RDKafkaErrorCode::InvalidMessage
                 | RDKafkaErrorCode::UnsupportedCompressionType
                 | RDKafkaErrorCode::NotImplemented => Broken::Corrupt(text),
+                code if super::is_denial(code) => Broken::Denied(text),
                 _ => Broken::Other(text),
             });
             run.enough();

@@ -165,7 +165,10 @@ impl KafkaSource {
             }
             Some(Told::Revoked(partitions)) => self.revoked(partitions),
             Some(Told::Lost(partitions)) => self.lost(&partitions),
-            Some(Told::Trouble(text)) => tracing::warn!(error = text, "the group of Kafka"),
+            Some(Told::Trouble(error)) => {
+                let error = Error::from(error);
+                tracing::warn!(hint = error.hint(), %error, "the group of Kafka");
+            }
             None => {}
         }
     }
@@ -352,6 +355,7 @@ impl KafkaSource {
                 text: format!("E_INPUT_CORRUPT: {at} cannot be read from {from} on: {text}"),
                 hint: Some("restore the partition from a replica".to_owned()),
             },
+            Broken::Denied(text) => kafka::Error::Denied { what: format!("reading {at}"), text }.into(),
             Broken::Other(text) => Error::Unreachable { text: format!("reading {at}: {text}"), hint: None },
         };
         self.to_say.push_back(SourceEvent::Failed { at: at.clone(), error });
@@ -415,7 +419,18 @@ impl Source for KafkaSource {
 
 impl From<kafka::Error> for Error {
     fn from(error: kafka::Error) -> Self {
-        Self::Unreachable { text: error.to_string(), hint: error.hint().map(str::to_owned) }
+        let (text, hint) = (error.to_string(), error.hint().map(str::to_owned));
+        match error {
+            kafka::Error::TooOld { .. } => Self::Input { text, hint },
+            kafka::Error::NoTopic { .. } => {
+                let hint = Some("make it, or mend `topics` in [source.kafka]".to_owned());
+                Self::Unreachable { text: format!("E_INPUT_TOPIC: {text}"), hint }
+            }
+            kafka::Error::Denied { .. } => {
+                Self::Unreachable { text: format!("E_INPUT_DENIED: {text}"), hint }
+            }
+            _ => Self::Unreachable { text, hint },
+        }
     }
 }
 

@@ -350,6 +350,14 @@ fn of_cluster(error: kafka::Error) -> Error {
     let problem = Problem::new(error.to_string());
     match error {
         kafka::Error::Property { .. } => Error::Permanent(problem),
+        kafka::Error::TooOld { .. } => Error::Permanent(match error.hint() {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        }),
+        kafka::Error::Denied { .. } => {
+            let text = format!("E_SINK_DENIED: {error}");
+            Error::Transient(Problem::new(text).hint(error.hint().unwrap_or_default()))
+        }
         kafka::Error::Refused { .. } => Error::Transient(problem),
         kafka::Error::NoTopic { .. } => Error::Transient(problem.hint("somebody deleted it: make it again")),
         kafka::Error::Unreachable { .. } => Error::Transient(problem.hint(
