@@ -18,6 +18,7 @@ use rdkafka::{ClientContext, Offset as Place, TopicPartitionList, bindings as sy
 use super::group::Membership;
 use super::queue::{self, Queue};
 pub use super::queue::{Broken, Taken};
+use super::topics::Bounds;
 use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE};
 use crate::batch::BatchBuilder;
@@ -158,32 +159,72 @@ impl Member {
         self.consumer.context().wake.wait(time);
     }
 
-    /// Reads a partition from `from` on, also one that is read already.
-    ///
-    /// # Errors
-    /// [`Error::Unreachable`], [`Error::Refused`].
-    pub fn start(&mut self, at: &TopicPartition, from: Offset) -> Result<(), Error> {
-        let failed = |error: &KafkaError| self.cluster.failed(format!("reading {at} from {from}"), error);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&at.topic, at.partition, Place::Offset(from.get()))
-            .map_err(|error| failed(&error))?;
-        if self.queues.contains_key(at) {
-            let sought = self.consumer.seek_partitions(list, PATIENCE).map_err(|error| failed(&error))?;
-            return sought
-                .elements()
-                .iter()
-                .try_for_each(|element| element.error())
-                .map_err(|error| failed(&error));
+    /// Reads partitions, each from an offset on, also those that are read already or were [stopped](Self::stop). Returns those
+    /// of which that failed, each with the reason.
+    pub fn start(&mut self, places: &[(TopicPartition, Offset)]) -> Vec<(TopicPartition, Error)> {
+        let (known, new): (Vec<_>, Vec<_>) =
+            places.iter().cloned().partition(|(at, _)| self.queues.contains_key(at));
+        let mut failed = self.seek(&known);
+        let what = |at: &TopicPartition| format!("beginning to read {at}");
+        if let Err(error) = self.assign(&new) {
+            failed.extend(new.iter().map(|(at, _)| (at.clone(), self.cluster.failed(what(at), &error))));
+            new.iter().for_each(|(at, _)| drop(self.queues.remove(at)));
         }
-        let queue = Queue::open(self.client(), at, self.consumer.context().wake.raw()).ok_or_else(|| {
-            Error::Refused {
-                what: format!("reading {at}"),
-                text: "the client has no place for it".to_owned(),
+        failed
+    }
+
+    /// Those that the client reads go on elsewhere.
+    fn seek(&self, places: &[(TopicPartition, Offset)]) -> Vec<(TopicPartition, Error)> {
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let what = |at: &TopicPartition| format!("going on in {at}");
+        let sought = list(places).and_then(|list| {
+            self.consumer.resume(&list)?;
+            self.consumer.seek_partitions(list, PATIENCE)
+        });
+        let sought = match sought {
+            Ok(sought) => sought,
+            Err(error) => {
+                let failed = places.iter().map(|(at, _)| (at.clone(), self.cluster.failed(what(at), &error)));
+                return failed.collect();
             }
-        })?;
-        self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
-        self.queues.insert(at.clone(), queue);
-        Ok(())
+        };
+        let failed = sought.elements().into_iter().filter_map(|found| {
+            let error = found.error().err()?;
+            let at = TopicPartition::new(found.topic(), found.partition());
+            let error = self.cluster.failed(what(&at), &error);
+            Some((at, error))
+        });
+        failed.collect()
+    }
+
+    /// Those that the client does not read yet are fetched from now on.
+    fn assign(&mut self, places: &[(TopicPartition, Offset)]) -> Result<(), KafkaError> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let wake = self.consumer.context().wake.raw();
+        for (at, _) in places {
+            let queue = Queue::open(self.client(), at, wake).ok_or(KafkaError::Canceled)?;
+            self.queues.insert(at.clone(), queue);
+        }
+        let list = list(places)?;
+        self.consumer.incremental_assign(&list)?;
+        // One that was stopped, given away and came back still is.
+        self.consumer.resume(&list)
+    }
+
+    /// Fetches no more of a partition until it is [started](Self::start) again. A client that comes upon what it cannot read
+    /// would ask for it without end. It stays in the client's assignment: to take it out would be the answer for whatever the
+    /// group wants back at the moment.
+    pub fn stop(&self, at: &TopicPartition) {
+        if self.queues.contains_key(at)
+            && let Err(error) =
+                list(&[(at.clone(), Offset::ZERO)]).and_then(|list| self.consumer.pause(&list))
+        {
+            tracing::warn!(%error, partition = %at, "fetching no more of a partition");
+        }
     }
 
     /// Whether a partition has something to take: records, its end, or an error.
@@ -225,12 +266,12 @@ impl Member {
         revoked.all.iter().for_each(|at| drop(self.queues.remove(at)));
     }
 
-    /// From the first record of a partition that there is to behind the last one that is committed.
+    /// Of each partition, from the first record that there is to behind the last one that is committed.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::Refused`].
-    pub fn bounds(&self, at: &TopicPartition) -> Result<(Offset, Offset), Error> {
-        self.cluster.bounds(&self.consumer, &at.topic, at.partition)
+    /// [`Error::Unreachable`], [`Error::Refused`], for all of them.
+    pub fn bounds(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, Error> {
+        self.cluster.bounds_of(&self.consumer, partitions)
     }
 
     /// Who this process is in the group, for transactions that move its offsets.
@@ -288,7 +329,10 @@ impl Ear {
     }
 
     fn not_ours(&self, partitions: &[TopicPartition]) {
-        self.ours().retain(|at, _| !partitions.contains(at));
+        let mut ours = self.ours();
+        for at in partitions {
+            ours.remove(at);
+        }
     }
 }
 
@@ -337,6 +381,15 @@ fn is_connection(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     let code = error.rdkafka_error_code();
     matches!(code, Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve))
+}
+
+/// As the client takes it.
+fn list(places: &[(TopicPartition, Offset)]) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(places.len());
+    for (at, from) in places {
+        list.add_partition_offset(&at.topic, at.partition, Place::Offset(from.get()))?;
+    }
+    Ok(list)
 }
 
 fn answer(result: Result<(), KafkaError>) {
