@@ -110,6 +110,8 @@ struct Filled {
     up_to: Offset,
     /// Nothing more of it is read.
     ends: bool,
+    /// Why it cannot be read on from there.
+    broken: Option<Broken>,
 }
 
 impl KafkaSource {
@@ -342,13 +344,16 @@ impl KafkaSource {
     }
 
     fn hand_on(&mut self, filled: Filled, permit: Permit) -> Option<Poll> {
-        let Filled { at, builder, up_to, ends } = filled;
+        let Filled { at, builder, up_to, ends, broken } = filled;
         let Some(State::Reading(reading)) = self.ours.get_mut(&at) else { return None };
         reading.next = up_to;
         let run = reading.run;
         if ends {
             self.set(&at, State::Done);
             self.to_say.push_back(SourceEvent::End { run, at, end: up_to, for_good: false });
+        } else if let Some(broken) = broken {
+            // Behind the batch, since it is said after it.
+            self.failed(&at, up_to, broken);
         }
         let batch = builder.finish(up_to, permit)?;
         Some(Poll::Event(SourceEvent::Batch { run, batch }))
@@ -382,9 +387,12 @@ impl KafkaSource {
         let taken = self.member.take(at, &mut builder, records, bytes);
         let end = reading.end;
         if let Some(broken) = taken.error {
-            let at_offset = builder.next();
-            self.failed(at, at_offset, broken);
-            return None;
+            let up_to = builder.next();
+            if builder.n_records() == 0 {
+                self.failed(at, up_to, broken);
+                return None;
+            }
+            return Some(Filled { at: at.clone(), builder, up_to, ends: false, broken: Some(broken) });
         }
         let up_to = taken.end.map_or(builder.next(), |end| end.max(builder.next()));
         let ends = self.settings.once && (taken.end.is_some() || up_to >= end);
@@ -392,7 +400,7 @@ impl KafkaSource {
             return None;
         }
         self.last = (builder.n_records(), builder.bytes());
-        Some(Filled { at: at.clone(), builder, up_to, ends })
+        Some(Filled { at: at.clone(), builder, up_to, ends, broken: None })
     }
 
     fn failed(&mut self, at: &TopicPartition, from: Offset, broken: Broken) {
