@@ -231,6 +231,27 @@ impl Cluster {
         entry.ok_or_else(|| Error::Refused { what, text: "max.message.bytes is not among it".to_owned() })
     }
 
+    /// How long the cluster lets a transaction last at most; `None` if whoever asks may not know. `topic` is one of its topics.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn longest_transaction(&self, topic: &str) -> Result<Option<Duration>, Error> {
+        let what = "asking how long a transaction may last";
+        let metadata = self.asker()?.fetch_metadata(Some(topic), PATIENCE);
+        let metadata = metadata.map_err(|error| self.failed(what, &error))?;
+        let Some(broker) = metadata.brokers().first() else { return Ok(None) };
+        let resources = [ResourceSpecifier::Broker(broker.id())];
+        let found = self.administer(what, |admin, options| admin.describe_configs(&resources, options))?;
+        let found = match found.into_iter().next() {
+            Some(Ok(found)) => found,
+            Some(Err(RDKafkaErrorCode::ClusterAuthorizationFailed)) | None => return Ok(None),
+            Some(Err(code)) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
+        };
+        let most =
+            found.get("transaction.max.timeout.ms").and_then(|entry| entry.value.as_ref()?.parse().ok());
+        Ok(most.map(Duration::from_millis))
+    }
+
     fn administer<T, F: Future<Output = Result<T, KafkaError>>>(
         &self,
         what: &str,
