@@ -343,7 +343,11 @@ impl Database {
                 let advice = Some("give the user of the sink the right to do so, or the right password");
                 Failure::Sink(Error::Transient(problem("E_SINK_DENIED: ", advice)))
             }
-            Meaning::Schema => Failure::Sink(Error::Permanent(problem("E_SINK_SCHEMA: ", None))),
+            Meaning::Schema => {
+                let advice = "`weir doctor` says what does not fit, and `weir doctor --ddl` how the tables are made; restore one \
+                              that had rows before the next run makes it anew";
+                Failure::Sink(Error::Permanent(problem("E_SINK_SCHEMA: ", Some(advice))))
+            }
         }
     }
 
