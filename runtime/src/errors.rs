@@ -22,6 +22,26 @@ const REFUSED: &str = "The program says so and exits with 2, before a record flo
 /// All codes, in the order of the way of a record.
 pub const ALL: &[Explained] = &[
     Explained {
+        code: "E_INPUT_TOPIC",
+        means: "A topic that is to be read is not there.",
+        then: "At the start the program says so and exits with 3. Later it goes on asking, and says so again and again.",
+        fix: "Make it, or mend `topics` in `[source.kafka]`. One that was deleted and is made again is another topic: see \
+              E_TOPIC_REPLACED.",
+    },
+    Explained {
+        code: "E_INPUT_DENIED",
+        means: "The user who runs the pipeline may not read a topic, or not as a member of its consumer group.",
+        then: "At the start the program says so and exits with 3. Later the partition begins again where the sinks stand, with longer \
+               and longer waits in between, and goes on by itself once it can.",
+        fix: "Give the user READ and DESCRIBE of the topic, and READ of the group `weir.PIPELINE`.",
+    },
+    Explained {
+        code: "E_TOO_OLD",
+        means: "A server is too old for what is needed of it: PostgreSQL before 12, Kafka before 3.0.",
+        then: REFUSED,
+        fix: "Run a newer one.",
+    },
+    Explained {
         code: "E_INPUT_GAP",
         means: "Records that not all sinks have are not there any more: the retention of a topic took them, or a file is gone.",
         then: STOPS,

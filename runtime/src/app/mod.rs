@@ -5,6 +5,7 @@ pub mod doctor;
 mod inputs;
 mod logs;
 mod plans;
+mod secret;
 mod sinks;
 mod state_dir;
 mod topics;
@@ -33,6 +34,7 @@ use crate::source::Source;
 
 use logs::{Cached, SharedLog};
 pub use plans::{Changed, Difference};
+pub use secret::Unfit;
 use sinks::{Counted, open_sinks, sinks_of};
 pub use sinks::{NewSink, OtherCluster, TwoMoveTheGroup};
 pub use state_dir::{Held, Sharing, StateDir};

@@ -1,11 +1,11 @@
 //! From the sinks of the pipeline file to sinks that are open. It decides nothing about rows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::secret::secret;
 use super::{Member, topics};
 
 use crate::commit::Policy;
@@ -182,10 +182,7 @@ pub(super) fn postgres_config(
 ) -> Result<PostgresConfig> {
     let server = &tables.server;
     let password = match &server.password_file {
-        Some(file) => {
-            let text = fs::read_to_string(file).with_context(|| format!("reading `{}`", file.display()))?;
-            Some(text.trim_end_matches(['\r', '\n']).to_owned())
-        }
+        Some(file) => Some(secret(file)?),
         None => server.password.as_ref().map(|config::Secret(password)| password.clone()),
     };
     let server = postgres::Server {

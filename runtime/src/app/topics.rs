@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
@@ -42,7 +43,8 @@ pub(super) fn kafka_source(
     budget: &Budget,
 ) -> Result<KafkaSource> {
     for topic in &source.topics {
-        cluster.partitions(topic.as_str()).context("[source.kafka] topics")?;
+        let id = cluster.topic_id(topic.as_str()).map_err(Error::from);
+        id.context("[source.kafka] topics")?;
     }
     let settings = KafkaSettings {
         group: group(config).into(),
@@ -79,25 +81,39 @@ pub(super) fn group(config: &PipelineConfig) -> String {
 /// Says where a partition begins, and writes it down first: for all partitions of a topic at once, as the file says, when the
 /// topic is first seen; at the first record there is, for partitions that are added to it later.
 fn starts(cluster: Cluster, start: StartAt, log: SharedLog) -> Starts {
-    Box::new(move |at, id| {
+    Box::new(move |partitions, id| {
         let mut inner = log.lock();
         let Inner { history, log, .. } = &mut *inner;
         history.catch_up(log.as_mut()).map_err(of_log)?;
-        let of = InputPartition::of(at);
-        if history.started.contains_key(&of) {
-            return Ok(Start::MustExist);
-        }
-        if !history.starts.contains_key(&of) {
-            let starts = decide(&cluster, &start, at, history)?;
+        let all = || partitions.iter().map(|at| (at, InputPartition::of(at)));
+        let is_new =
+            |of: &InputPartition| !history.started.contains_key(of) && !history.starts.contains_key(of);
+        let new: Vec<i32> = all().filter(|(_, of)| is_new(of)).map(|(at, _)| at.partition).collect();
+        if let Some(first) = partitions.first().filter(|_| !new.is_empty()) {
+            let topic = &first.topic;
+            let starts = decide(&cluster, &start, topic, &new, history)?;
+            // Others may have said of some of them before us.
             let entry = |history: &History| {
-                let starts =
-                    starts.iter().map(|(p, offset)| PartitionStart { partition: *p, offset: *offset });
-                let (topic, id, starts) = (at.topic.clone(), id.clone(), starts.collect());
-                (!history.starts.contains_key(&of)).then_some(Entry::Init { topic, id, starts })
+                let is_unsaid = |p: i32| {
+                    !history.starts.contains_key(&InputPartition::of(&TopicPartition::new(topic.clone(), p)))
+                };
+                let starts = starts.iter().filter(|(p, _)| is_unsaid(**p));
+                let starts = starts.map(|(p, offset)| PartitionStart { partition: *p, offset: *offset });
+                let starts: Vec<_> = starts.collect();
+                (!starts.is_empty()).then(|| Entry::Init { topic: topic.clone(), id: id.clone(), starts })
             };
             history.append(log.as_mut(), entry).map_err(of_log)?;
         }
-        Ok(Start::Init(history.starts[&of]))
+        let start = |(at, of): (&TopicPartition, InputPartition)| match history.starts.get(&of) {
+            _ if history.started.contains_key(&of) => Ok(Start::MustExist),
+            Some(start) => Ok(Start::Init(*start)),
+            None => {
+                // One that was added a moment ago.
+                let text = format!("the cluster does not know yet where {at} begins");
+                Err(Error::Unreachable { text, hint: None })
+            }
+        };
+        all().map(start).collect()
     })
 }
 
@@ -109,47 +125,47 @@ fn of_log(error: plan::Error) -> Error {
     }
 }
 
-/// Where the partitions begin that nobody has said it of yet.
+/// Where the partitions of a topic begin of which nobody has said it yet, `new` among them.
 fn decide(
     cluster: &Cluster,
     start: &StartAt,
-    at: &TopicPartition,
+    topic: &Arc<str>,
+    new: &[i32],
     history: &History,
 ) -> Result<BTreeMap<i32, Offset>, Error> {
-    let is_known = history.starts.keys().any(|known| known.topic.as_ref() == Some(&at.topic));
+    let is_known = history.starts.keys().any(|known| known.topic.as_ref() == Some(topic));
     if is_known {
-        return Ok(cluster.places(&at.topic, &[at.partition], From::Start)?);
+        return Ok(cluster.places(topic, new, From::Start)?);
     }
-    let n = cluster.partitions(&at.topic)? as i32;
+    let n = cluster.partitions(topic)? as i32;
     let all: Vec<i32> = (0..n).collect();
     let from = match start {
         StartAt::Earliest => From::Start,
         StartAt::Latest => From::Last(0),
         StartAt::Time(time) => From::Time(*time),
         StartAt::Offsets(offsets) => {
-            let of = offsets.iter().find(|(topic, _)| topic.as_str() == &*at.topic);
+            let of = offsets.iter().find(|(of_topic, _)| of_topic.as_str() == &**topic);
             let of = of.map(|(_, offsets)| offsets.as_slice()).unwrap_or_default();
-            return given(at, n, &of.iter().copied().zip(0..).map(|(offset, p)| (p, offset)).collect());
+            return given(topic, n, &of.iter().copied().zip(0..).map(|(offset, p)| (p, offset)).collect());
         }
         StartAt::Spark(directory) => {
-            let of = spark_offsets(directory, &at.topic).map_err(|error| Error::Input {
+            let of = spark_offsets(directory, topic).map_err(|error| Error::Input {
                 text: format!("{error:#}"),
                 hint: Some("spark_checkpoint is the `checkpointLocation` of the query".to_owned()),
             })?;
-            return given(at, n, &of);
+            return given(topic, n, &of);
         }
     };
-    Ok(cluster.places(&at.topic, &all, from)?)
+    Ok(cluster.places(topic, &all, from)?)
 }
 
 /// Offsets that somebody gave for each partition. One that is left out would be a guess.
-fn given(at: &TopicPartition, n: i32, offsets: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Offset>, Error> {
+fn given(topic: &str, n: i32, offsets: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Offset>, Error> {
     let partition = |p| {
         let offset = offsets.get(&p).and_then(|offset| Offset::try_from(*offset).ok());
         offset.map(|offset| (p, offset)).ok_or_else(|| Error::Input {
             text: format!(
-                "topic {} has {n} partitions, and no offset is given at which partition {p} begins",
-                at.topic
+                "topic {topic} has {n} partitions, and no offset is given at which partition {p} begins"
             ),
             hint: Some("give one for each partition in `start`".to_owned()),
         })
@@ -205,8 +221,7 @@ mod tests {
 
     #[test]
     fn a_partition_without_a_given_offset_is_no_guess() {
-        let at = TopicPartition::new("t", 0);
-        let error = given(&at, 2, &BTreeMap::from([(0, 5)])).unwrap_err().to_string();
+        let error = given("t", 2, &BTreeMap::from([(0, 5)])).unwrap_err().to_string();
         assert!(error.contains("partition 1"), "{error}");
     }
 }

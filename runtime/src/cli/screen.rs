@@ -8,7 +8,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::Ended;
-use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup};
+use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup, Unfit};
 use crate::pipeline::Tally;
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
 
@@ -103,6 +103,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             "stop that process first, or give this pipeline a state directory of its own".to_owned(),
         );
     }
+    if let Some(refused) = find::<Unfit>(error) {
+        return Some(refused.hint());
+    }
     if let Some(refused) = find::<sandbox::LoadError>(error) {
         return Some(refused.hint().to_owned());
     }
@@ -118,15 +121,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(refused) = find::<admin::ask::Error>(error) {
         return refused.hint().map(str::to_owned);
     }
-    match find(error) {
-        Some(source::Error::Input { hint, .. }) => hint.clone(),
-        _ => None,
-    }
+    find::<source::Error>(error)?.hint().map(str::to_owned)
 }
 
 fn ended(error: &anyhow::Error) -> Ended {
     let outside = matches!(find(error), Some(sink::Error::Transient(_)))
-        || matches!(find(error), Some(source::Error::Io { .. }))
+        || matches!(find(error), Some(source::Error::Io { .. } | source::Error::Unreachable { .. }))
         || matches!(find(error), Some(plan::Error::Io { .. }))
         || matches!(find(error), Some(kafka::Error::Unreachable { .. }))
         || find::<admin::ask::Error>(error).is_some_and(|error| !error.is_no());

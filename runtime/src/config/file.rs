@@ -495,7 +495,8 @@ pub(super) struct PostgresSink {
     /// The name of the environment variable that holds the password.
     #[schemars(length(min = 1))]
     pub(super) password_env: Option<String>,
-    /// The file that holds the password, relative to this file; a line break at its end does not count.
+    /// The file that holds the password, relative to this file; a line break at its end does not count. One that is empty, or
+    /// that everybody may read, is refused.
     #[schemars(length(min = 1))]
     pub(super) password_file: Option<String>,
     /// `disable`: none. `require`: nobody reads along, but whoever answers is believed to be the server. `verify-ca`:

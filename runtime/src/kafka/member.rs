@@ -19,6 +19,7 @@ use rdkafka::{ClientContext, Offset as Place, TopicPartitionList, bindings as sy
 use super::group::Membership;
 use super::queue::{self, Queue};
 pub use super::queue::{Broken, Taken};
+use super::topics::Bounds;
 use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE};
 use crate::batch::BatchBuilder;
@@ -47,7 +48,7 @@ pub const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// What a group says to its member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Told {
     /// These partitions are ours now, besides those that we have.
     Assigned {
@@ -61,12 +62,14 @@ pub enum Told {
     /// These are not ours any more: the group went on without us.
     Lost(Vec<TopicPartition>),
     /// The client cannot go on for now, and tries by itself.
-    Trouble(String),
+    Trouble(Error),
 }
 
 /// See the module.
 pub struct Member {
     cluster: Cluster,
+    /// What it joined the group for.
+    topics: Vec<String>,
     /// In the client's assignment, each with its queue. Dropped before the client.
     queues: BTreeMap<TopicPartition, Queue>,
     /// What the group wants back and was not let go of yet; `None` if it wants nothing.
@@ -109,15 +112,16 @@ impl Member {
             .create_with_context::<Ear, BaseConsumer<Ear>>(Ear::default())
             .map_err(|error| failed(&error))?;
         wake_when_told(&consumer);
-        let (queues, revoked) = (BTreeMap::new(), None);
-        Ok(Self { cluster: cluster.clone(), queues, revoked, consumer: Arc::new(consumer) })
+        let (topics, queues, revoked) = (Vec::new(), BTreeMap::new(), None);
+        Ok(Self { cluster: cluster.clone(), topics, queues, revoked, consumer: Arc::new(consumer) })
     }
 
     /// Joins the group, to be given partitions of `topics`. Whether they are there is not looked at.
     ///
     /// # Errors
     /// [`Error::Refused`].
-    pub fn join(&self, topics: &[&str]) -> Result<(), Error> {
+    pub fn join(&mut self, topics: &[&str]) -> Result<(), Error> {
+        self.topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let joined = self.consumer.subscribe(topics);
         joined.map_err(|error| self.cluster.failed("joining a consumer group", &error))
     }
@@ -126,7 +130,7 @@ impl Member {
     ///
     /// # Errors
     /// [`Error::Refused`].
-    pub fn rejoin(&self, topics: &[&str]) -> Result<(), Error> {
+    pub fn rejoin(&mut self, topics: &[&str]) -> Result<(), Error> {
         self.consumer.unsubscribe();
         self.join(topics)
     }
@@ -138,7 +142,13 @@ impl Member {
         if let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
             && !is_connection(&error)
         {
-            return Some(Told::Trouble(super::lower(&error.to_string())));
+            let what = "being a member of a consumer group";
+            return Some(Told::Trouble(match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                    Error::NoTopic { topic: self.topics.join(", "), brokers: self.cluster.brokers.clone() }
+                }
+                _ => self.cluster.failed(what, &error),
+            }));
         }
         let told = self.consumer.context().told.lock().expect("nobody panics with it in hand").pop_front()?;
         match &told {
@@ -161,32 +171,72 @@ impl Member {
         self.consumer.context().wake.wait(time);
     }
 
-    /// Reads a partition from `from` on, also one that is read already.
-    ///
-    /// # Errors
-    /// [`Error::Unreachable`], [`Error::Refused`].
-    pub fn start(&mut self, at: &TopicPartition, from: Offset) -> Result<(), Error> {
-        let failed = |error: &KafkaError| self.cluster.failed(format!("reading {at} from {from}"), error);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&at.topic, at.partition, Place::Offset(from.get()))
-            .map_err(|error| failed(&error))?;
-        if self.queues.contains_key(at) {
-            let sought = self.consumer.seek_partitions(list, PATIENCE).map_err(|error| failed(&error))?;
-            return sought
-                .elements()
-                .iter()
-                .try_for_each(|element| element.error())
-                .map_err(|error| failed(&error));
+    /// Reads partitions, each from an offset on, also those that are read already or were [stopped](Self::stop). Returns those
+    /// of which that failed, each with the reason.
+    pub fn start(&mut self, places: &[(TopicPartition, Offset)]) -> Vec<(TopicPartition, Error)> {
+        let (known, new): (Vec<_>, Vec<_>) =
+            places.iter().cloned().partition(|(at, _)| self.queues.contains_key(at));
+        let mut failed = self.seek(&known);
+        let what = |at: &TopicPartition| format!("beginning to read {at}");
+        if let Err(error) = self.assign(&new) {
+            failed.extend(new.iter().map(|(at, _)| (at.clone(), self.cluster.failed(what(at), &error))));
+            new.iter().for_each(|(at, _)| drop(self.queues.remove(at)));
         }
-        let queue = Queue::open(self.client(), at, self.consumer.context().wake.raw()).ok_or_else(|| {
-            Error::Refused {
-                what: format!("reading {at}"),
-                text: "the client has no place for it".to_owned(),
+        failed
+    }
+
+    /// Those that the client reads go on elsewhere.
+    fn seek(&self, places: &[(TopicPartition, Offset)]) -> Vec<(TopicPartition, Error)> {
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let what = |at: &TopicPartition| format!("going on in {at}");
+        let sought = list(places).and_then(|list| {
+            self.consumer.resume(&list)?;
+            self.consumer.seek_partitions(list, PATIENCE)
+        });
+        let sought = match sought {
+            Ok(sought) => sought,
+            Err(error) => {
+                let failed = places.iter().map(|(at, _)| (at.clone(), self.cluster.failed(what(at), &error)));
+                return failed.collect();
             }
-        })?;
-        self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
-        self.queues.insert(at.clone(), queue);
-        Ok(())
+        };
+        let failed = sought.elements().into_iter().filter_map(|found| {
+            let error = found.error().err()?;
+            let at = TopicPartition::new(found.topic(), found.partition());
+            let error = self.cluster.failed(what(&at), &error);
+            Some((at, error))
+        });
+        failed.collect()
+    }
+
+    /// Those that the client does not read yet are fetched from now on.
+    fn assign(&mut self, places: &[(TopicPartition, Offset)]) -> Result<(), KafkaError> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let wake = self.consumer.context().wake.raw();
+        for (at, _) in places {
+            let queue = Queue::open(self.client(), at, wake).ok_or(KafkaError::Canceled)?;
+            self.queues.insert(at.clone(), queue);
+        }
+        let list = list(places)?;
+        self.consumer.incremental_assign(&list)?;
+        // One that was stopped, given away and came back still is.
+        self.consumer.resume(&list)
+    }
+
+    /// Fetches no more of a partition until it is [started](Self::start) again. A client that comes upon what it cannot read
+    /// would ask for it without end. It stays in the client's assignment: to take it out would be the answer for whatever the
+    /// group wants back at the moment.
+    pub fn stop(&self, at: &TopicPartition) {
+        if self.queues.contains_key(at)
+            && let Err(error) =
+                list(&[(at.clone(), Offset::ZERO)]).and_then(|list| self.consumer.pause(&list))
+        {
+            tracing::warn!(%error, partition = %at, "fetching no more of a partition");
+        }
     }
 
     /// Whether a partition has something to take: records, its end, or an error.
@@ -228,12 +278,13 @@ impl Member {
         revoked.all.iter().for_each(|at| drop(self.queues.remove(at)));
     }
 
-    /// From the first record of a partition that there is to behind the last one that is committed.
+    /// Of each partition, from the first record that there is to behind the last one that is committed.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::Refused`].
-    pub fn bounds(&self, at: &TopicPartition) -> Result<(Offset, Offset), Error> {
-        self.cluster.bounds(&self.consumer, &at.topic, at.partition)
+    /// [`Error::Unreachable`], [`Error::Refused`], for all of them.
+    pub fn bounds(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, Error> {
+        // Not by the member: what it asks waits for the records that it asked for before.
+        self.cluster.bounds_of(&*self.cluster.asker()?, partitions)
     }
 
     /// Behind the last record of a partition, as the last answer to a fetch had it. Nobody is asked.
@@ -310,7 +361,10 @@ impl Ear {
     }
 
     fn not_ours(&self, partitions: &[TopicPartition]) {
-        self.ours().retain(|at, _| !partitions.contains(at));
+        let mut ours = self.ours();
+        for at in partitions {
+            ours.remove(at);
+        }
     }
 }
 
@@ -359,6 +413,15 @@ fn is_connection(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     let code = error.rdkafka_error_code();
     matches!(code, Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve))
+}
+
+/// As the client takes it.
+fn list(places: &[(TopicPartition, Offset)]) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(places.len());
+    for (at, from) in places {
+        list.add_partition_offset(&at.topic, at.partition, Place::Offset(from.get()))?;
+    }
+    Ok(list)
 }
 
 fn answer(result: Result<(), KafkaError>) {

@@ -92,6 +92,22 @@ pub enum Error {
         /// Where it was looked for.
         brokers: String,
     },
+    /// The user may not do that.
+    #[error("{what}: {text}")]
+    Denied {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        text: String,
+    },
+    /// The cluster cannot do what is needed of it.
+    #[error(
+        "E_TOO_OLD: the cluster at {brokers} gives topics no ids, by which one that was made again is known"
+    )]
+    TooOld {
+        /// Who was asked.
+        brokers: String,
+    },
     /// The cluster was reached and refused.
     #[error("{what}: {text}")]
     Refused {
@@ -119,6 +135,11 @@ impl Error {
             Self::Property { .. } => None,
             Self::NoTopic { .. } => Some("`weir produce --create` makes it"),
             Self::Refused { .. } => None,
+            Self::Denied { .. } => Some(
+                "give the user of the client the right by an ACL, such as by `kafka-acls.sh --add`: READ and DESCRIBE of a topic \
+                 that is read, WRITE and DESCRIBE of one that is written, READ of the group",
+            ),
+            Self::TooOld { .. } => Some("it takes brokers of Kafka 3.0 or newer"),
             Self::Unreachable { .. } => Some(
                 "see that the address is right (--brokers), that a broker runs there, and that it asks for no TLS or \
                  password that the client was not given (-X security.protocol=...)",
@@ -172,8 +193,13 @@ impl Cluster {
     }
 
     fn failed(&self, what: impl Into<String>, error: &KafkaError) -> Error {
-        let (what, text) = (what.into(), lower(&error.to_string()));
-        match error.rdkafka_error_code() {
+        // Of an answer to an administrator the client tells the code elsewhere.
+        let (code, text) = match error {
+            KafkaError::AdminOp(code) => (Some(*code), code.to_string()),
+            other => (other.rdkafka_error_code(), other.to_string()),
+        };
+        let (what, text) = (what.into(), lower(&text));
+        match code {
             None
             | Some(
                 RDKafkaErrorCode::BrokerTransportFailure
@@ -187,9 +213,22 @@ impl Cluster {
                 | RDKafkaErrorCode::WaitingForCoordinator
                 | RDKafkaErrorCode::RequestTimedOut,
             ) => Error::Unreachable { what, brokers: self.brokers.clone(), text },
+            Some(code) if is_denial(code) => Error::Denied { what, text },
             Some(_) => Error::Refused { what, text },
         }
     }
+}
+
+/// Whether a cluster says by this code that the user may not do something.
+fn is_denial(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+    )
 }
 
 /// As the rest of a sentence.

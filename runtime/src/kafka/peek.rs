@@ -103,9 +103,8 @@ impl Reader<'_> {
         };
         let mut ends = BTreeMap::new();
         let mut places = TopicPartitionList::new();
-        for partition in wanted {
-            let (low, high) = self.cluster.bounds(&self.consumer, self.topic, partition)?;
-            let start = self.cluster.place(&self.consumer, self.topic, partition, from, (low, high))?;
+        let wanted: Vec<i32> = wanted.collect();
+        for (partition, start, high) in self.cluster.places_by(&self.consumer, self.topic, &wanted, from)? {
             if start < high {
                 ends.insert(partition, high);
                 let placed = places.add_partition_offset(self.topic, partition, Place::Offset(start.get()));

@@ -29,6 +29,8 @@ pub struct Taken {
 pub enum Broken {
     /// What is there is no record, or not the one that was written.
     Corrupt(String),
+    /// The user may not read it.
+    Denied(String),
     /// Something that may pass.
     Other(String),
 }
@@ -120,13 +122,16 @@ unsafe extern "C" fn take_one(message: *mut sys::rd_kafka_message_t, run: *mut c
             run.taken.end = u64::try_from(message.offset).ok().map(|_| Offset::new(message.offset));
         }
         error => {
-            let text = super::lower(&error.to_string());
+            // SAFETY: as above.
+            let text = unsafe { said(message) }.unwrap_or_else(|| error.to_string());
+            let text = super::lower(&text);
             run.taken.error = Some(match error {
                 RDKafkaErrorCode::BadMessage
                 | RDKafkaErrorCode::BadCompression
                 | RDKafkaErrorCode::InvalidMessage
                 | RDKafkaErrorCode::UnsupportedCompressionType
                 | RDKafkaErrorCode::NotImplemented => Broken::Corrupt(text),
+                code if super::is_denial(code) => Broken::Denied(text),
                 _ => Broken::Other(text),
             });
             run.enough();
@@ -168,6 +173,17 @@ impl Run<'_> {
         // SAFETY: the client lives; it is for the loop that called us.
         unsafe { sys::rd_kafka_yield(self.client) }
     }
+}
+
+/// What the client says of an error: more than its code does, such as the offset of what is broken.
+#[expect(unsafe_code, reason = "the client library has no safe call for it")]
+unsafe fn said(message: &sys::rd_kafka_message_t) -> Option<String> {
+    // SAFETY: what it returns ends in a zero byte, and lives as long as the message.
+    let text = unsafe {
+        let text = sys::rd_kafka_message_errstr(message);
+        (!text.is_null()).then(|| CStr::from_ptr(text))
+    };
+    text.map(|text| text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
 }
 
 #[expect(unsafe_code, reason = "the library's records are pointers and lengths")]

@@ -8,6 +8,9 @@ use rdkafka::consumer::Consumer;
 
 use super::{Cluster, Error, PATIENCE};
 
+/// What a client makes of a topic without an id: 16 bytes of zero.
+const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
 impl Cluster {
     /// The id of the cluster.
     ///
@@ -30,6 +33,7 @@ impl Cluster {
         let no_topic = || Error::NoTopic { topic: topic.to_owned(), brokers: self.brokers.clone() };
         let name = CString::new(topic).map_err(|_| no_topic())?;
         match describe(asker.client().native_ptr(), &name) {
+            Ok(id) if id == NONE => Err(Error::TooOld { brokers: self.brokers.clone() }),
             Ok(id) => Ok(id),
             Err(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Err(no_topic()),
             Err(code) => {

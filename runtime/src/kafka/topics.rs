@@ -9,13 +9,15 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset as Place, TopicPartitionList};
 
 use super::{Cluster, Error, PATIENCE};
-use crate::offset::Offset;
+use crate::offset::{Offset, TopicPartition};
 
-/// How many tenths of a second a topic may take to be known where it is asked for.
-const KNOWN_AFTER: u32 = 50;
+/// How many tenths of a second a topic may take to be known where it is asked for: a busy broker makes thousands of partitions
+/// before that of ours.
+const KNOWN_AFTER: u32 = 300;
 
 /// What is made where there is none.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,9 @@ pub struct Shape {
     /// Copies of each record; absent: what the cluster makes by default.
     pub replication: Option<u16>,
 }
+
+/// Of a partition, the first record that there is, and behind the last one that is committed.
+pub type Bounds = Result<(Offset, Offset), Error>;
 
 /// Where to begin in each partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +107,54 @@ impl Cluster {
         Ok((Offset::new(low), Offset::new(high)))
     }
 
+    /// The same of many partitions at once: a question to each broker, and not one for each partition. It fails as a whole
+    /// where the leader of a single one is not known.
+    pub(super) fn bounds_of<C: ConsumerContext>(
+        &self,
+        asker: &BaseConsumer<C>,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Bounds>, Error> {
+        let low = self.offsets(asker, partitions, Place::Beginning)?;
+        let high = self.offsets(asker, partitions, Place::End)?;
+        let found = |found: Option<Offset>| found.unwrap_or(Offset::ZERO);
+        let both = |(low, high)| Ok((found(low?), found(high?)));
+        Ok(low.into_iter().zip(high).map(both).collect())
+    }
+
+    /// Of each partition the first or the last offset, or the first that is not older than a time, if there is one.
+    fn offsets<C: ConsumerContext>(
+        &self,
+        asker: &BaseConsumer<C>,
+        partitions: &[TopicPartition],
+        what: Place,
+    ) -> Result<Vec<Result<Option<Offset>, Error>>, Error> {
+        let of = |at: &TopicPartition| format!("asking for the offsets of {at}");
+        let Some(first) = partitions.first() else { return Ok(Vec::new()) };
+        let failed = |error: &KafkaError| match partitions.len() {
+            1 => self.failed(of(first), error),
+            n => self.failed(format!("{} and of {} others", of(first), n - 1), error),
+        };
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        for at in partitions {
+            let added = asked.add_partition_offset(&at.topic, at.partition, what);
+            added.map_err(|error| failed(&error))?;
+        }
+        let found = asker.offsets_for_times(asked, PATIENCE).map_err(|error| failed(&error))?;
+        let found = found.elements();
+        let named =
+            |found: &TopicPartitionListElem<'_>| TopicPartition::new(found.topic(), found.partition());
+        let found: BTreeMap<_, _> = found.iter().map(|found| (named(found), found)).collect();
+        let answer = |at: &TopicPartition| {
+            let Some(found) = found.get(at) else { return Ok(None) };
+            found.error().map_err(|error| self.failed(of(at), &error))?;
+            Ok(match found.offset() {
+                Place::Offset(at) => Some(Offset::new(at)),
+                _ => None,
+            })
+        };
+        Ok(partitions.iter().map(answer).collect())
+    }
+
     /// Where partitions of a topic begin, for who wants them from `from` on.
     ///
     /// # Errors
@@ -112,38 +165,36 @@ impl Cluster {
         partitions: &[i32],
         from: From,
     ) -> Result<BTreeMap<i32, Offset>, Error> {
-        let asker = self.asker()?;
-        let place = |partition: &i32| {
-            let bounds = self.bounds(&asker, topic, *partition)?;
-            Ok((*partition, self.place(&asker, topic, *partition, from, bounds)?))
-        };
-        partitions.iter().map(place).collect()
+        let places = self.places_by(&*self.asker()?, topic, partitions, from)?;
+        Ok(places.into_iter().map(|(partition, start, _)| (partition, start)).collect())
     }
 
-    pub(super) fn place<C: ConsumerContext>(
+    /// The same, each with where it ends.
+    pub(super) fn places_by<C: ConsumerContext>(
         &self,
         asker: &BaseConsumer<C>,
         topic: &str,
-        partition: i32,
+        partitions: &[i32],
         from: From,
-        (low, high): (Offset, Offset),
-    ) -> Result<Offset, Error> {
-        Ok(match from {
-            From::Start => low,
-            From::At(at) => at.max(low),
-            From::Last(n) => high.back(n).max(low),
-            From::Time(ms) => {
-                let mut asked = TopicPartitionList::new();
-                let failed =
-                    |error| self.failed(format!("looking for a time in {topic} [{partition}]"), &error);
-                asked.add_partition_offset(topic, partition, Place::Offset(ms)).map_err(failed)?;
-                let found = asker.offsets_for_times(asked, PATIENCE).map_err(failed)?;
-                match found.elements().first().map(|found| found.offset()) {
-                    Some(Place::Offset(at)) => Offset::new(at).max(low),
-                    _ => high,
-                }
-            }
-        })
+    ) -> Result<Vec<(i32, Offset, Offset)>, Error> {
+        let topic: Arc<str> = topic.into();
+        let all: Vec<_> = partitions.iter().map(|p| TopicPartition::new(topic.clone(), *p)).collect();
+        let bounds = self.bounds_of(asker, &all)?;
+        let times = match from {
+            From::Time(ms) => self.offsets(asker, &all, Place::Offset(ms))?,
+            From::Start | From::At(_) | From::Last(_) => all.iter().map(|_| Ok(None)).collect(),
+        };
+        let places = bounds.into_iter().zip(times).zip(partitions).map(|((bounds, time), partition)| {
+            let (low, high) = bounds?;
+            let start = match from {
+                From::Start => low,
+                From::At(at) => at.max(low),
+                From::Last(n) => high.back(n).max(low),
+                From::Time(_) => time?.map_or(high, |at| at.max(low)),
+            };
+            Ok((*partition, start, high))
+        });
+        places.collect()
     }
 
     /// Makes a topic. Returns whether it was not there before.
@@ -198,6 +249,27 @@ impl Cluster {
         };
         let entry = found.get("max.message.bytes").and_then(|entry| entry.value.as_ref()?.parse().ok());
         entry.ok_or_else(|| Error::Refused { what, text: "max.message.bytes is not among it".to_owned() })
+    }
+
+    /// How long the cluster lets a transaction last at most; `None` if whoever asks may not know. `topic` is one of its topics.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn longest_transaction(&self, topic: &str) -> Result<Option<Duration>, Error> {
+        let what = "asking how long a transaction may last";
+        let metadata = self.asker()?.fetch_metadata(Some(topic), PATIENCE);
+        let metadata = metadata.map_err(|error| self.failed(what, &error))?;
+        let Some(broker) = metadata.brokers().first() else { return Ok(None) };
+        let resources = [ResourceSpecifier::Broker(broker.id())];
+        let found = self.administer(what, |admin, options| admin.describe_configs(&resources, options))?;
+        let found = match found.into_iter().next() {
+            Some(Ok(found)) => found,
+            Some(Err(RDKafkaErrorCode::ClusterAuthorizationFailed)) | None => return Ok(None),
+            Some(Err(code)) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
+        };
+        let most =
+            found.get("transaction.max.timeout.ms").and_then(|entry| entry.value.as_ref()?.parse().ok());
+        Ok(most.map(Duration::from_millis))
     }
 
     fn administer<T, F: Future<Output = Result<T, KafkaError>>>(

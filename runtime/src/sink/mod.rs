@@ -175,7 +175,10 @@ impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Fenced { .. } | Refused::WentBack { .. } => Self::Conflict(refused),
-            other => Self::Permanent(Problem::new(other.to_string())),
+            other => {
+                let hint = other.hint().map(str::to_owned);
+                Self::Permanent(Problem { hint, ..Problem::new(other.to_string()) })
+            }
         }
     }
 }

@@ -388,6 +388,21 @@ pub enum Refused {
     },
 }
 
+impl Refused {
+    /// What a person can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::OtherGroup { .. } => Some("give one of the two pipelines another name"),
+            Self::TopicReplaced { .. } => Some(
+                "restore the state directory of a pipeline from files; read a topic that was made again with a pipeline of \
+                 another name",
+            ),
+            Self::InputChanged { .. } => Some("put the file back as it was; new data comes in new files"),
+            _ => None,
+        }
+    }
+}
+
 fn input_name(path: &Option<String>) -> String {
     path.as_ref().map_or_else(|| "no single file".to_owned(), |path| format!("the file {path}"))
 }

@@ -10,6 +10,7 @@ use crate::batch::BatchBuilder;
 use crate::budget::{Budget, Denied, Permit};
 use crate::kafka::group::Membership;
 use crate::kafka::member::{Broken, Member, Told};
+use crate::kafka::topics::Bounds;
 use crate::kafka::{self, Cluster};
 use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::{Epoch, Start};
@@ -41,9 +42,9 @@ pub struct KafkaSettings {
 /// How often it says how far what it reads goes.
 const SAY_ENDS: Duration = Duration::from_secs(1);
 
-/// What says where a partition begins in a sink that has no state of it: the same for every sink and every process, for
-/// good, because it is written down before it is said.
-pub type Starts = Box<dyn FnMut(&TopicPartition, &Arc<str>) -> Result<Start, Error> + Send>;
+/// What says where each of some partitions of a topic begins in a sink that has no state of it: the same for every sink and
+/// every process, for good, because it is written down before it is said. It is told the topic's id.
+pub type Starts = Box<dyn FnMut(&[TopicPartition], &Arc<str>) -> Result<Vec<Start>, Error> + Send>;
 
 /// Says how often the generations of the group began again, as it is written down for all processes; raised first to what is
 /// given, where that is higher.
@@ -66,6 +67,10 @@ pub struct KafkaSource {
     ends_said: Option<Instant>,
     /// Ours, and said to be.
     ours: BTreeMap<TopicPartition, State>,
+    /// Those of them that are to be read, and are not yet.
+    asked: BTreeSet<TopicPartition>,
+    /// How many of them are begun at once: fewer after they could not be begun together.
+    together: usize,
     /// Whose turn it was last.
     turn: Option<TopicPartition>,
     /// Asked back by the group, and not let go of yet.
@@ -90,6 +95,8 @@ impl std::fmt::Debug for KafkaSource {
 enum State {
     /// Said to be ours; it will be told from where it is read.
     Assigned,
+    /// To be read as this run, from there on.
+    Asked(RunId, Offset),
     Reading(Reading),
     /// Not to be read for now.
     Held,
@@ -125,6 +132,8 @@ struct Filled {
     up_to: Offset,
     /// Nothing more of it is read.
     ends: bool,
+    /// Why it cannot be read on from there.
+    broken: Option<Broken>,
 }
 
 impl KafkaSource {
@@ -154,6 +163,8 @@ impl KafkaSource {
             ask_again: None,
             ends_said: None,
             ours: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            together: usize::MAX,
             turn: None,
             going: BTreeSet::new(),
             filled: None,
@@ -194,7 +205,10 @@ impl KafkaSource {
             }
             Some(Told::Revoked(partitions)) => self.revoked(partitions),
             Some(Told::Lost(partitions)) => self.lost(&partitions),
-            Some(Told::Trouble(text)) => tracing::warn!(error = text, "the group of Kafka"),
+            Some(Told::Trouble(error)) => {
+                let error = Error::from(error);
+                tracing::warn!(hint = error.hint(), %error, "the group of Kafka");
+            }
             None => {}
         }
     }
@@ -263,50 +277,51 @@ impl KafkaSource {
             return;
         }
         self.ask_again = None;
-        let mut ids: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
+        let mut of_topics: BTreeMap<Arc<str>, Vec<(TopicPartition, u64)>> = BTreeMap::new();
         for (at, generation) in std::mem::take(&mut self.unknown) {
-            match self.assignment(&at, generation, &mut ids) {
-                Ok(assignment) => {
-                    self.ours.insert(at, State::Assigned);
-                    self.to_say.push_back(SourceEvent::Assigned(assignment));
+            of_topics.entry(at.topic.clone()).or_default().push((at, generation));
+        }
+        for (topic, partitions) in of_topics {
+            match self.assignments(&topic, &partitions) {
+                Ok(assignments) => {
+                    for assignment in assignments {
+                        self.ours.insert(assignment.at.clone(), State::Assigned);
+                        self.to_say.push_back(SourceEvent::Assigned(assignment));
+                    }
                 }
-                Err(error @ (Error::Input { .. } | Error::Io { .. })) => {
-                    self.ours.insert(at.clone(), State::Done);
-                    self.to_say.push_back(SourceEvent::Failed { at, error });
-                }
-                Err(error @ Error::Unreachable { .. }) => {
-                    tracing::warn!(partition = %at, %error, "ours, but not begun: asking again");
-                    self.unknown.push((at, generation));
+                Err(Error::Unreachable { text, hint }) => {
+                    tracing::warn!(%topic, hint, error = text, "ours, but not begun: asking again");
+                    self.unknown.extend(partitions);
                     self.ask_again = Some(Instant::now() + ASK_AGAIN);
+                }
+                Err(error) => {
+                    for (at, _) in partitions {
+                        self.ours.insert(at.clone(), State::Done);
+                        self.to_say.push_back(SourceEvent::Failed { at, error: same(&error) });
+                    }
                 }
             }
         }
     }
 
-    fn assignment(
+    /// What is to be known of partitions of one topic, each with the generation in which it came.
+    fn assignments(
         &mut self,
-        at: &TopicPartition,
-        generation: u64,
-        ids: &mut BTreeMap<Arc<str>, Arc<str>>,
-    ) -> Result<Assignment, Error> {
-        let topic_id = match ids.get(&at.topic) {
-            Some(id) => id.clone(),
-            None => {
-                let id: Arc<str> = self.cluster.topic_id(&at.topic)?.into();
-                ids.insert(at.topic.clone(), id.clone());
-                id
-            }
-        };
-        let start = (self.starts)(at, &topic_id)?;
-        let epoch = Epoch { incarnation: self.settings.incarnation, generation };
-        Ok(Assignment {
+        topic: &Arc<str>,
+        partitions: &[(TopicPartition, u64)],
+    ) -> Result<Vec<Assignment>, Error> {
+        let topic_id: Arc<str> = self.cluster.topic_id(topic)?.into();
+        let all: Vec<_> = partitions.iter().map(|(at, _)| at.clone()).collect();
+        let starts = (self.starts)(&all, &topic_id)?;
+        let assignment = |((at, generation), start): (&(TopicPartition, u64), Start)| Assignment {
             at: at.clone(),
-            topic_id,
+            topic_id: topic_id.clone(),
             group: self.settings.group.clone(),
-            epoch,
+            epoch: Epoch { incarnation: self.settings.incarnation, generation: *generation },
             start,
             input: None,
-        })
+        };
+        Ok(partitions.iter().zip(starts).map(assignment).collect())
     }
 
     /// Where partitions end that did not end there when it was last said.
@@ -336,21 +351,58 @@ impl KafkaSource {
         self.filled.take_if(|filled| filled.at == *at);
     }
 
-    fn begin(&mut self, run: RunId, at: &TopicPartition, from: Offset) -> Result<Reading, Error> {
-        let (first, end) = self.member.bounds(at)?;
-        if from < first {
-            let text = format!(
-                "E_INPUT_GAP: the records [{from}, {first}) of {at} are gone, and not all sinks have them"
-            );
-            return Err(Error::Input { text, hint: Some("see to the retention of the topic".to_owned()) });
+    /// Begins to read what is to be read, as much of it together as can be.
+    fn begin(&mut self) {
+        let mut asked = Vec::new();
+        while asked.len() < self.together
+            && let Some(at) = self.asked.pop_first()
+        {
+            if let Some(State::Asked(run, from)) = self.ours.get(&at) {
+                asked.push((at, *run, *from));
+            }
         }
-        if from > end {
-            let text = format!("E_INPUT_TRUNCATED: {at} ends at {end}, and the sinks have it up to {from}");
-            let hint = "the topic lost records that were read: restore it, or find out what became of them";
-            return Err(Error::Input { text, hint: Some(hint.to_owned()) });
+        let all: Vec<_> = asked.iter().map(|(at, ..)| at.clone()).collect();
+        if all.is_empty() {
+            return;
         }
-        self.member.start(at, from)?;
-        Ok(Reading { run, next: from, end, said: Offset::ZERO })
+        match self.member.bounds(&all) {
+            // One that nobody leads must not keep the others.
+            Err(error) if all.len() > 1 => {
+                tracing::debug!(%error, n = all.len(), "not all of them together: half as many");
+                self.together = all.len() / 2;
+                self.asked.extend(all);
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                all.iter().for_each(|at| self.cannot_begin(at, same(&error)));
+            }
+            Ok(bounds) => {
+                self.together = self.together.saturating_mul(2);
+                self.begin_within(asked, bounds);
+            }
+        }
+    }
+
+    /// Begins partitions, of each of which it is known from where to where it has records.
+    fn begin_within(&mut self, asked: Vec<(TopicPartition, RunId, Offset)>, bounds: Vec<Bounds>) {
+        let mut places = Vec::new();
+        for ((at, run, from), bounds) in asked.into_iter().zip(bounds) {
+            match bounds.map_err(Error::from).and_then(|bounds| within(&at, from, bounds)) {
+                Ok(end) => {
+                    places.push((at.clone(), from));
+                    self.set(&at, State::Reading(Reading { run, next: from, end, said: Offset::ZERO }));
+                }
+                Err(error) => self.cannot_begin(&at, error),
+            }
+        }
+        for (at, error) in self.member.start(&places) {
+            self.cannot_begin(&at, error.into());
+        }
+    }
+
+    fn cannot_begin(&mut self, at: &TopicPartition, error: Error) {
+        self.set(at, State::Held);
+        self.to_say.push_back(SourceEvent::Failed { at: at.clone(), error });
     }
 
     /// The next batch, of the partition whose turn it is, if there is one and there is room for it.
@@ -371,13 +423,16 @@ impl KafkaSource {
     }
 
     fn hand_on(&mut self, filled: Filled, permit: Permit) -> Option<Poll> {
-        let Filled { at, builder, up_to, ends } = filled;
+        let Filled { at, builder, up_to, ends, broken } = filled;
         let Some(State::Reading(reading)) = self.ours.get_mut(&at) else { return None };
         reading.next = up_to;
         let run = reading.run;
         if ends {
             self.set(&at, State::Done);
             self.to_say.push_back(SourceEvent::End { run, at, end: up_to, for_good: false });
+        } else if let Some(broken) = broken {
+            // Behind the batch, since it is said after it.
+            self.failed(&at, up_to, broken);
         }
         let batch = builder.finish(up_to, permit)?;
         Some(Poll::Event(SourceEvent::Batch { run, batch }))
@@ -411,9 +466,12 @@ impl KafkaSource {
         let taken = self.member.take(at, &mut builder, records, bytes);
         let end = reading.end;
         if let Some(broken) = taken.error {
-            let at_offset = builder.next();
-            self.failed(at, at_offset, broken);
-            return None;
+            let up_to = builder.next();
+            if builder.n_records() == 0 {
+                self.failed(at, up_to, broken);
+                return None;
+            }
+            return Some(Filled { at: at.clone(), builder, up_to, ends: false, broken: Some(broken) });
         }
         let up_to = taken.end.map_or(builder.next(), |end| end.max(builder.next()));
         let ends = self.settings.once && (taken.end.is_some() || up_to >= end);
@@ -421,16 +479,18 @@ impl KafkaSource {
             return None;
         }
         self.last = (builder.n_records(), builder.bytes());
-        Some(Filled { at: at.clone(), builder, up_to, ends })
+        Some(Filled { at: at.clone(), builder, up_to, ends, broken: None })
     }
 
     fn failed(&mut self, at: &TopicPartition, from: Offset, broken: Broken) {
         self.set(at, State::Held);
+        self.member.stop(at);
         let error = match broken {
             Broken::Corrupt(text) => Error::Input {
                 text: format!("E_INPUT_CORRUPT: {at} cannot be read from {from} on: {text}"),
                 hint: Some("restore the partition from a replica".to_owned()),
             },
+            Broken::Denied(text) => kafka::Error::Denied { what: format!("reading {at}"), text }.into(),
             Broken::Other(text) => Error::Unreachable { text: format!("reading {at}: {text}"), hint: None },
         };
         self.to_say.push_back(SourceEvent::Failed { at: at.clone(), error });
@@ -447,6 +507,7 @@ impl Source for KafkaSource {
     fn poll(&mut self) -> Poll {
         self.hear();
         self.find_out();
+        self.begin();
         if let Some(event) = self.to_say.pop_front() {
             return Poll::Event(event);
         }
@@ -471,13 +532,8 @@ impl Source for KafkaSource {
             return;
         }
         self.said_exhausted = false;
-        match self.begin(run, at, from) {
-            Ok(reading) => self.set(at, State::Reading(reading)),
-            Err(error) => {
-                self.set(at, State::Held);
-                self.to_say.push_back(SourceEvent::Failed { at: at.clone(), error });
-            }
-        }
+        self.set(at, State::Asked(run, from));
+        self.asked.insert(at.clone());
     }
 
     fn hold(&mut self, at: &TopicPartition) {
@@ -511,9 +567,48 @@ impl Source for KafkaSource {
     }
 }
 
+/// What is said of several partitions is said of each.
+fn same(error: &Error) -> Error {
+    match error {
+        Error::Input { text, hint } => Error::Input { text: text.clone(), hint: hint.clone() },
+        Error::Unreachable { text, hint } => Error::Unreachable { text: text.clone(), hint: hint.clone() },
+        Error::Io { what, source } => {
+            let source = std::io::Error::new(source.kind(), source.to_string());
+            Error::Io { what: what.clone(), source }
+        }
+    }
+}
+
+/// Where the records end of a partition that is read from `from` on, if all of them from there on are still there.
+fn within(at: &TopicPartition, from: Offset, (first, end): (Offset, Offset)) -> Result<Offset, Error> {
+    if from < first {
+        let text = format!(
+            "E_INPUT_GAP: the records [{from}, {first}) of {at} are gone, and not all sinks have them"
+        );
+        return Err(Error::Input { text, hint: Some("see to the retention of the topic".to_owned()) });
+    }
+    if from > end {
+        let text = format!("E_INPUT_TRUNCATED: {at} ends at {end}, and the sinks have it up to {from}");
+        let hint = "the topic lost records that were read: restore it, or find out what became of them";
+        return Err(Error::Input { text, hint: Some(hint.to_owned()) });
+    }
+    Ok(end)
+}
+
 impl From<kafka::Error> for Error {
     fn from(error: kafka::Error) -> Self {
-        Self::Unreachable { text: error.to_string(), hint: error.hint().map(str::to_owned) }
+        let (text, hint) = (error.to_string(), error.hint().map(str::to_owned));
+        match error {
+            kafka::Error::TooOld { .. } => Self::Input { text, hint },
+            kafka::Error::NoTopic { .. } => {
+                let hint = Some("make it, or mend `topics` in [source.kafka]".to_owned());
+                Self::Unreachable { text: format!("E_INPUT_TOPIC: {text}"), hint }
+            }
+            kafka::Error::Denied { .. } => {
+                Self::Unreachable { text: format!("E_INPUT_DENIED: {text}"), hint }
+            }
+            _ => Self::Unreachable { text, hint },
+        }
     }
 }
 

@@ -137,3 +137,13 @@ pub enum Error {
         source: std::io::Error,
     },
 }
+
+impl Error {
+    /// What a person can do.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Input { hint, .. } | Self::Unreachable { hint, .. } => hint.as_deref(),
+            Self::Io { .. } => None,
+        }
+    }
+}

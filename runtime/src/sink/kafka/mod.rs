@@ -173,6 +173,7 @@ impl KafkaSink {
         let topic = |name: &str| format!("weir.{pipeline}.{name}");
         let progress = Progress::open(cluster, &topic("progress"), &config.sink)?;
         let topics = Topics::open(cluster, config.create, config.topics.clone(), &topic("rejects"))?;
+        transactions_may_last(cluster, &topic("progress"), config.transaction_timeout)?;
         let group = match &config.member {
             Some(member) => {
                 let offsets = GroupOffsets::new(cluster, &format!("weir.{pipeline}")).map_err(of_cluster)?;
@@ -346,10 +347,31 @@ fn not_claimed(at: &TopicPartition) -> Error {
 }
 
 /// A cluster that refuses is asked again: rights are given, and topics are made, while a pipeline waits.
+/// Whether the cluster lets transactions last as long as ours may, as far as we may know.
+fn transactions_may_last(cluster: &Cluster, topic: &str, ours: Duration) -> Result<(), Error> {
+    let Some(most) = cluster.longest_transaction(topic).map_err(of_cluster)?.filter(|most| *most < ours)
+    else {
+        return Ok(());
+    };
+    let (ours, most) = (ours.as_millis(), most.as_millis());
+    let text = format!(
+        "transactions may last {ours} ms, and the cluster allows {most} ms (transaction.max.timeout.ms of its brokers)"
+    );
+    Err(Error::Permanent(Problem::new(text).hint(format!("raise it there to at least {ours}"))))
+}
+
 fn of_cluster(error: kafka::Error) -> Error {
     let problem = Problem::new(error.to_string());
     match error {
         kafka::Error::Property { .. } => Error::Permanent(problem),
+        kafka::Error::TooOld { .. } => Error::Permanent(match error.hint() {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        }),
+        kafka::Error::Denied { .. } => {
+            let text = format!("E_SINK_DENIED: {error}");
+            Error::Transient(Problem::new(text).hint(error.hint().unwrap_or_default()))
+        }
         kafka::Error::Refused { .. } => Error::Transient(problem),
         kafka::Error::NoTopic { .. } => Error::Transient(problem.hint("somebody deleted it: make it again")),
         kafka::Error::Unreachable { .. } => Error::Transient(problem.hint(

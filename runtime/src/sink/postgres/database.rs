@@ -22,6 +22,9 @@ use crate::sink::{Error, Problem};
 /// A server answers a first word within this time, or is not there.
 const CONNECT: Duration = Duration::from_secs(20);
 
+/// The first version that tells which columns it makes itself.
+const OLDEST: u32 = 12;
+
 /// What is sent at once: the driver keeps a copy of it.
 const PIECE: usize = 256 << 10;
 
@@ -299,6 +302,7 @@ impl Database {
             let failure = self.failure(&e);
             self.unexpected(failure)
         })?;
+        new_enough(connection.server_version_num(), &self.server)?;
         socket::hurry(self.server.port);
         Ok(connection)
     }
@@ -339,7 +343,11 @@ impl Database {
                 let advice = Some("give the user of the sink the right to do so, or the right password");
                 Failure::Sink(Error::Transient(problem("E_SINK_DENIED: ", advice)))
             }
-            Meaning::Schema => Failure::Sink(Error::Permanent(problem("E_SINK_SCHEMA: ", None))),
+            Meaning::Schema => {
+                let advice = "`weir doctor` says what does not fit, and `weir doctor --ddl` how the tables are made; restore one \
+                              that had rows before the next run makes it anew";
+                Failure::Sink(Error::Permanent(problem("E_SINK_SCHEMA: ", Some(advice))))
+            }
         }
     }
 
@@ -393,6 +401,18 @@ fn options(server: &Server) -> PgConnectOptions {
     options
 }
 
+/// Whether a server is new enough; one that says nothing of itself is believed to be. `number` is 170_002 for 17.2, and was
+/// 90_624 for 9.6.24.
+fn new_enough(number: Option<u32>, server: &Server) -> Result<(), Error> {
+    let Some(number) = number.filter(|number| number / 10_000 < OLDEST) else { return Ok(()) };
+    let version = match number / 10_000 {
+        major @ 10.. => format!("{major}.{}", number % 10_000),
+        major => format!("{major}.{}.{}", number / 100 % 100, number % 100),
+    };
+    let text = format!("E_TOO_OLD: `{server}` runs PostgreSQL {version}");
+    Err(Error::Permanent(Problem::new(text).hint(format!("it takes PostgreSQL {OLDEST} or newer"))))
+}
+
 fn pg(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
@@ -406,4 +426,35 @@ fn described(error: &sqlx::Error) -> (Option<String>, bool) {
 fn no_answer(after: Duration) -> sqlx::Error {
     let text = format!("no answer within {} s", after.as_secs());
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_is_refused_with_its_version() {
+        let server = Server {
+            host: "db".to_owned(),
+            port: 5432,
+            database: "lake".to_owned(),
+            user: "ada".to_owned(),
+            password: None,
+            tls: Tls::Disable,
+            ca_file: None,
+        };
+        for (number, version) in [(110_022, "11.22"), (100_001, "10.1"), (90_624, "9.6.24")] {
+            let Err(Error::Permanent(refused)) = new_enough(Some(number), &server) else {
+                panic!("{version}")
+            };
+            let text = format!("E_TOO_OLD: `postgres://ada@db:5432/lake` runs PostgreSQL {version}");
+            assert_eq!(
+                (refused.text, refused.hint.unwrap()),
+                (text, "it takes PostgreSQL 12 or newer".to_owned())
+            );
+        }
+        for number in [Some(120_000), Some(170_002), None] {
+            new_enough(number, &server).unwrap();
+        }
+    }
 }

@@ -64,7 +64,7 @@ impl Topic {
             batch_bytes: 1 << 20,
             once,
         };
-        let starts: Starts = Box::new(|_, _| Ok(Start::Init(Offset::ZERO)));
+        let starts: Starts = Box::new(|all, _| Ok(all.iter().map(|_| Start::Init(Offset::ZERO)).collect()));
         let incarnation: Incarnation = Box::new(|raise| Ok(raise.unwrap_or_default()));
         KafkaSource::new(&self.cluster, settings, budget.clone(), starts, incarnation).unwrap()
     }

@@ -177,7 +177,10 @@ impl Site {
             ("dfs.datanode.du.reserved", "0".to_owned()),
             ("dfs.disk.balancer.enabled", "false".to_owned()),
         ];
-        place.write("conf/hdfs-site.xml", &xml(&[&common, own].concat()))
+        let told = place.settings();
+        // The last of a name counts.
+        let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        place.write("conf/hdfs-site.xml", &xml(&[&common, own, &told].concat()))
     }
 }
 

@@ -140,7 +140,10 @@ impl Kind for Broker {
 
     fn prepare(&self, place: &Place) -> Result<()> {
         place.write("log4j2.properties", include_str!("../kafka/log4j2.properties"))?;
-        place.write("server.properties", &self.properties(place))?;
+        let own = place.settings().into_iter().map(|(name, value)| format!("{name}={value}\n"));
+        // The last of a name counts.
+        let properties: String = std::iter::once(self.properties(place)).chain(own).collect();
+        place.write("server.properties", &properties)?;
         place.make_once(&data(place), || {
             let mut format = self.java(place, "256m")?;
             format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties"]);

@@ -24,6 +24,9 @@ const READY: Duration = Duration::from_secs(90);
 /// For a server to end by itself.
 const STOP: Duration = Duration::from_secs(30);
 
+/// The file of settings that a server was told besides, one in a line.
+const SETTINGS: &str = "settings";
+
 /// Of a log, in an error.
 const LAST_LINES: usize = 20;
 
@@ -84,6 +87,17 @@ impl Server {
     /// What it wrote since its directory was made.
     pub fn log(&self) -> PathBuf {
         self.place.log()
+    }
+
+    /// Has it started with a setting of its own from its next start on: Kafka's in `server.properties`, Hadoop's in
+    /// `hdfs-site.xml`. It takes the place of ours of that name.
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        let mut settings = self.place.settings();
+        settings.retain(|(other, _)| other != name);
+        settings.push((name.to_owned(), value.to_owned()));
+        let text: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        fs::create_dir_all(&self.place.dir).doing(|| format!("make {}", self.place.dir.display()))?;
+        self.place.write(SETTINGS, &text)
     }
 
     pub fn state(&self) -> Result<State> {
@@ -249,6 +263,14 @@ impl Place {
             bytes.clear();
         }
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What the server was [told](Server::set) besides.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(self.dir.join(SETTINGS)).unwrap_or_default();
+        let setting =
+            |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        text.lines().filter_map(setting).collect()
     }
 
     /// Makes `file` what `text` says.
