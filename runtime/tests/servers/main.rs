@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p weir-services -- run kafka postgres hdfs --datanodes 3 -- cargo test -p weir --features servers --test servers`
 
+#[cfg(target_os = "linux")]
+mod customers;
 mod group;
 #[cfg(target_os = "linux")]
 mod hdfs;
