@@ -13,13 +13,13 @@ use crate::error::Doing;
 use crate::ports::Ports;
 use crate::server::{Place, Server, State, stop_all};
 use crate::wait::Interrupt;
-use crate::{Error, Hdfs, Kafka, Postgres, Result, hdfs, kafka};
+use crate::{Error, Hdfs, Kafka, PgBouncer, Postgres, Result, hdfs, kafka};
 
 /// The variable that names the directory of the services.
 pub const DIR: &str = "WEIR_SERVICES_DIR";
 
 /// Of the services, in the order in which they are started.
-pub const NAMES: [&str; 3] = ["postgres", "kafka", "hdfs"];
+pub const NAMES: [&str; 4] = ["postgres", "pgbouncer", "kafka", "hdfs"];
 
 /// By this file a directory is known as one of services. It is locked while a server is started.
 const MARK: &str = "weir-services.lock";
@@ -166,6 +166,11 @@ impl Services {
         Postgres::in_services(self)
     }
 
+    /// A pooler for [`Services::postgres`], which has to be started as well.
+    pub fn pgbouncer(&self) -> Result<PgBouncer> {
+        PgBouncer::in_services(self)
+    }
+
     /// Those brokers that there are, or one.
     pub fn kafka(&self) -> Result<Kafka> {
         Kafka::in_services(self, None)
@@ -196,6 +201,7 @@ impl Services {
     pub fn by_name(&self, name: &str) -> Result<Box<dyn Service>> {
         Ok(match name {
             "postgres" => Box::new(self.postgres()?),
+            "pgbouncer" => Box::new(self.pgbouncer()?),
             "kafka" => Box::new(self.kafka()?),
             "hdfs" => Box::new(self.hdfs()?),
             _ => {
