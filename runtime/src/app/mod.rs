@@ -35,7 +35,7 @@ use crate::source::Source;
 use logs::{Cached, SharedLog};
 pub use plans::{Changed, Difference};
 pub use secret::Unfit;
-use sinks::{Counted, open_sinks, sinks_of};
+use sinks::{Counted, Opened, open_sinks, sinks_of};
 pub use sinks::{NewSink, OtherCluster, TwoMoveTheGroup};
 pub use state_dir::{Held, Sharing, StateDir};
 
@@ -64,6 +64,7 @@ pub struct Pipeline {
     plan: (u64, Plan),
     description: Arc<Description>,
     counted: Vec<Counted>,
+    notes: Vec<String>,
     admin: Option<Server>,
     _state: StateDir,
 }
@@ -114,7 +115,7 @@ impl Pipeline {
         let owner = Nonce::random();
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
         let (source, member) = origin.source(config, options, &log, &budget, owner)?;
-        let (sinks, counted) = open_sinks(config, &description, &sinks, member.as_ref())?;
+        let Opened { sinks, counted, notes } = open_sinks(config, &description, &sinks, member.as_ref())?;
         let history = log.lock().history.clone();
         let plan = history.plans[&newest.plan].clone();
         let settings = Settings {
@@ -143,12 +144,17 @@ impl Pipeline {
             desk,
         };
         let admin = options.admin.then(|| serve(config, &plan, handle)).transpose()?;
-        Ok(Self { parts, plan: (newest.plan, plan), description, counted, admin, _state: state })
+        Ok(Self { parts, plan: (newest.plan, plan), description, counted, notes, admin, _state: state })
     }
 
     /// Who wants nothing to be read, if somebody does.
     pub fn paused(&self) -> Option<&By> {
         self.parts.history.paused.as_ref()
+    }
+
+    /// What was found out about the sinks that a person may want to know.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Where others may look at it.

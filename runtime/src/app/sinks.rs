@@ -29,6 +29,14 @@ const EMPTY_ADVANCE: u64 = 100_000;
 /// Open sinks in the order of their names, each with when it commits.
 type Sinks = Vec<(Box<dyn Sink>, Policy)>;
 
+/// Sinks that are open, and what there is to say of them.
+pub(super) struct Opened {
+    pub(super) sinks: Sinks,
+    pub(super) counted: Vec<Counted>,
+    /// What a person may want to know who starts the pipeline.
+    pub(super) notes: Vec<String>,
+}
+
 /// What a sink counts itself.
 #[derive(Clone, Debug)]
 pub(super) enum Counted {
@@ -60,12 +68,12 @@ pub(super) fn open_sinks(
     description: &Description,
     used: &[(&SinkName, &SinkConfig)],
     member: Option<&Member>,
-) -> Result<(Sinks, Vec<Counted>)> {
+) -> Result<Opened> {
     if member.is_some() {
         one_moves_the_group(used)?;
     }
     let mut sinks: Sinks = Vec::new();
-    let mut counted = Vec::new();
+    let (mut counted, mut notes) = (Vec::new(), Vec::new());
     for (name, sink) in used {
         let opening = || format!("opening sink {name}");
         sinks.push(match sink {
@@ -83,7 +91,8 @@ pub(super) fn open_sinks(
             }
             SinkConfig::Postgres(tables) => {
                 let settings = postgres_config(config, name, tables).with_context(opening)?;
-                let sink = PostgresSink::open(settings).with_context(opening)?;
+                let mut sink = PostgresSink::open(settings).with_context(opening)?;
+                notes.extend(sink.between().map(|what| format!("sink {name}: {what}")));
                 let sink = prepared(sink, config, description, name).with_context(opening)?;
                 counted.push(Counted::Tables(sink.tally()));
                 (sink, commit_policy(&tables.commit))
@@ -100,7 +109,7 @@ pub(super) fn open_sinks(
             }
         });
     }
-    Ok((sinks, counted))
+    Ok(Opened { sinks, counted, notes })
 }
 
 fn policy(bytes: config::ByteSize, rows: u64, age: config::Period, idle: config::Period) -> Policy {

@@ -82,6 +82,9 @@ pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result
     if let Some(server) = pipeline.admin().filter(|server| server.moved() || !options.once) {
         say_where(server, &config.file);
     }
+    for note in pipeline.notes() {
+        eprintln!("{note}");
+    }
     if let Some(by) = pipeline.paused() {
         let (since, file) = (screen::time(by.at_ms), config.file.display());
         eprintln!("paused by {} since {since}: nothing is read until `weir resume {file}`", by.who);

@@ -166,6 +166,7 @@ pub(crate) const LAWS: &[Law] = &[
     ("nothing is visible before the commit and all of it once after", nothing_before_all_after),
     ("a first claim starts where it was told", first_claim),
     ("a claim tells where the sink stands", claim_tells_position),
+    ("a claim tells it also to a process at work, of what another one began since", claim_while_at_work),
     ("a claim fences the commit of a lower epoch", claim_fences),
     ("a claim of a lower epoch is refused", lower_claim_refused),
     ("a claim of the same epoch by another process is refused", same_epoch_refused),
@@ -222,6 +223,18 @@ fn claim_tells_position(world: &dyn World) {
     second.claim.start = Start::MustExist;
     assert_eq!(second.claim().unwrap().next, Offset::new(5));
     second.deliver(5, 7);
+    let mut all = delivered(0, 7);
+    all.sort();
+    assert_eq!(world.visible(), all);
+}
+
+fn claim_while_at_work(world: &dyn World) {
+    let mut busy = Owner::new(world, 1);
+    busy.sink.claim(&Claim { at: TopicPartition::new("customers", 1), ..busy.claim.clone() }).unwrap();
+    Owner::claimed(world, 2).deliver(0, 5);
+    busy.claim = Claim { owner: busy.claim.owner, start: Start::MustExist, ..claim(3) };
+    assert_eq!(busy.claim().unwrap().next, Offset::new(5));
+    busy.deliver(5, 7);
     let mut all = delivered(0, 7);
     all.sort();
     assert_eq!(world.visible(), all);

@@ -3,6 +3,7 @@
     weir peek TOPIC --from start -n N --json | python3 oracle.py CITIES.csv > expected.json
     python3 oracle.py CITIES.csv INPUT.csv ... > expected.json        the files in the order of their partitions
 
+`--non-usa=alerts` and `--non-usa=drop`, before these, are that setting of the rule; without it, it is `other`.
 Per route: how many rows, and the sum of a hash of each with the partition and offset of its record, so that the order
 does not count and a row too many cannot hide one that is missing. It reads no output: that is `audit.py`.
 """
@@ -76,16 +77,21 @@ def records(files):
         yield record["partition"], record["offset"], record.get("value"), record.get("value_base64")
 
 
-def main(cities, *files):
+def main(cities, *files, non_usa="other"):
     with open(cities, encoding="utf-8-sig", newline="") as file:
         known = {row["city"].upper() for row in csv.DictReader(file)}
     sums = dict.fromkeys(ROUTES, (0, 0))
     for partition, offset, text, encoded in records(files):
         route, row = fate(text, known)
+        route = non_usa if route == "other" else route
+        if route == "drop":
+            continue
         add(sums, route, partition, offset, *(row or (text, encoded)))
     json.dump({route: {"count": n, "digest": f"{total:032x}"} for route, (n, total) in sums.items()}, sys.stdout)
     print()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    setting, words = "--non-usa=", sys.argv[1:]
+    others = [word.removeprefix(setting) for word in words if word.startswith(setting)]
+    main(*(word for word in words if not word.startswith(setting)), non_usa=(others or ["other"])[-1])

@@ -68,14 +68,14 @@ const LONG: Duration = Duration::from_secs(120);
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// The cluster in the hands of one test, which leaves it as it was.
-struct Cluster {
-    hdfs: Hdfs,
+pub(crate) struct Cluster {
+    pub(crate) hdfs: Hdfs,
     _services: Services,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
-    fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let services = Services::given().unwrap();
         let hdfs = services.hdfs().unwrap();

@@ -1,7 +1,9 @@
 //! What takes real servers, through the program as it is. `runtime/check` brings them up; by hand:
 //!
-//! `cargo run -p weir-services -- run kafka postgres hdfs --datanodes 3 -- cargo test -p weir --features servers --test servers`
+//! `cargo run -p weir-services -- run kafka pgbouncer hdfs --datanodes 3 -- cargo test -p weir --features servers --test servers`
 
+#[cfg(target_os = "linux")]
+mod customers;
 mod group;
 #[cfg(target_os = "linux")]
 mod hdfs;
@@ -13,7 +15,7 @@ mod topics;
 fn given(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!(
-            "{name} is not set: cargo run -p weir-services -- run kafka postgres hdfs --datanodes 3 -- \
+            "{name} is not set: cargo run -p weir-services -- run kafka pgbouncer hdfs --datanodes 3 -- \
              cargo test -p weir --features servers --test servers"
         )
     })

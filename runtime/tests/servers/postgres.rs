@@ -98,12 +98,16 @@ impl Pipeline {
         fs::write(self.path("input/a.csv"), text).expect("writable");
     }
 
-    fn run(&self, kill_at: Option<&str>) -> Output {
+    fn program(&self, kill_at: Option<&str>) -> Command {
         let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
         weir.args(["run", "--once", "--json"]).arg(self.path("pipeline.toml"));
         weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         weir.envs(kill_at.map(|point| ("WEIR_KILL_AT", point)));
-        weir.output().expect("the program starts")
+        weir
+    }
+
+    fn run(&self, kill_at: Option<&str>) -> Output {
+        self.program(kill_at).output().expect("the program starts")
     }
 
     /// Runs to the end of the input, and returns what the program says of it.
@@ -301,6 +305,32 @@ fn a_doctor_tries_in_a_database_what_a_run_would_do_and_leaves_nothing() {
     let (bad, said) = ailments(&pipeline, &url);
     assert!(bad.is_empty() && !said.to_string().contains("it will be made"), "{said}");
     assert_eq!(pipeline.finish()["records"], 0);
+}
+
+/// It is found out by what it does, and not by its name.
+#[test]
+fn a_pooler_in_transaction_mode_is_told_at_the_start_of_a_run_and_by_a_doctor_and_changes_no_row() {
+    const TOLD: &str = "sink base: a pooler in transaction mode is in between";
+    let pipeline = Pipeline::new(Some("id"));
+    pipeline.input(2500, |_, _| {});
+    let pooler = crate::given("WEIR_TEST_POSTGRES_POOLER");
+    let through = |url: &str| {
+        let output = pipeline.program(None).env(URL, url).output().expect("the program starts");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        told.contains(TOLD)
+    };
+    assert!(through(&pooler));
+    let all = || TABLES.map(|table| pipeline.ask(&sorted(table)));
+    assert_eq!(all(), TABLES.map(|table| pipeline.ask_local(&sorted(table))));
+    let (before, direct) = (all(), std::env::var(URL).expect("it was asked for above"));
+    assert!(!through(&direct), "there is none in between");
+    assert_eq!(all(), before);
+    for (url, expected) in [(&pooler, true), (&direct, false)] {
+        let (bad, said) = ailments(&pipeline, url);
+        assert!(bad.is_empty(), "{said}");
+        assert_eq!(said.to_string().contains("a pooler in transaction mode"), expected, "{said}");
+    }
 }
 
 #[test]

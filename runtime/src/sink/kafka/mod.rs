@@ -257,13 +257,13 @@ impl Sink for KafkaSink {
         self.release(&claim.at);
         let mut tries = Tries::new();
         loop {
-            if !self.is_fit() {
-                // Who may not have it is told so before it fences who has.
-                self.progress.read_on()?;
-                self.claimed(claim)?;
-                self.renew()?;
-            }
+            // Somebody else may have had the partition since. Who may not have it is told so before it fences who has.
+            self.progress.read_on()?;
             self.claimed(claim)?;
+            if !self.is_fit() {
+                self.renew()?;
+                self.claimed(claim)?;
+            }
             self.agrees_with_group(&claim.at)?;
             let state = self.claimed(claim)?;
             let ready = [(&claim.at, state)];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use sqlx::{Arguments, AssertSqlSafe, Row};
 
+use super::between::between;
 use super::database::Database;
 use super::parameters::{bound, no_values};
 use super::table::{Table, quoted};
@@ -119,7 +120,7 @@ fn check_rights(db: &mut Database, schema: &str, table: &str, rights: &str) -> R
 
 /// What the server says of itself.
 fn server(db: &mut Database, config: &PostgresConfig) -> Result<Examined, Error> {
-    const SQL: &str = "SELECT current_setting('server_version'), pg_is_in_recovery(), inet_server_port(), \
+    const SQL: &str = "SELECT current_setting('server_version'), pg_is_in_recovery(), \
          current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on', \
          (extract(epoch FROM clock_timestamp()) * 1000)::bigint, \
          (SELECT CASE WHEN ssl THEN version || ', ' || cipher END FROM pg_stat_ssl WHERE pid = pg_backend_pid()), \
@@ -131,30 +132,26 @@ fn server(db: &mut Database, config: &PostgresConfig) -> Result<Examined, Error>
         rows.into_iter().next().ok_or_else(|| wrong("the server does not say what it is", None))
     })?;
     let version: String = row.get(0);
-    let tls: Option<String> = row.get(6);
+    let tls: Option<String> = row.get(5);
     let mut examined = Examined {
         database: format!("PostgreSQL {}", version.split(' ').next().unwrap_or_default()),
         notes: Vec::new(),
         warnings: Vec::new(),
-        clock_ms: Some(row.get(5)),
+        clock_ms: Some(row.get(4)),
         tables: Vec::new(),
     };
     examined.notes.push(tls.map_or_else(|| "no TLS".to_owned(), |tls| format!("TLS: {tls}")));
-    // None over a socket of the machine.
-    if let Some(port) = row.get::<Option<i32>, _>(2).filter(|port| *port != i32::from(config.server.port)) {
-        let (ours, what) = (config.server.port, "a pooler, or a port that is mapped");
-        examined.notes.push(format!("the server's own port is {port}, not {ours}: {what}, is in between"));
-    }
+    examined.notes.extend(between(db, config)?);
     let mut warn = |when: bool, what: &str| {
         if when {
             examined.warnings.push(what.to_owned());
         }
     };
     warn(row.get(1), "the server is a standby, which takes no rows: name the primary");
-    warn(!row.get::<bool, _>(3), "the server runs with fsync = off: a crash of its machine may lose rows");
-    warn(!row.get::<bool, _>(4), "the server runs with full_page_writes = off: a crash may damage rows");
+    warn(!row.get::<bool, _>(2), "the server runs with fsync = off: a crash of its machine may lose rows");
+    warn(!row.get::<bool, _>(3), "the server runs with full_page_writes = off: a crash may damage rows");
     let missing =
         format!("there is no schema {}: create it, or name another by `schema`", quoted(&config.schema));
-    warn(!row.get::<bool, _>(7), &missing);
+    warn(!row.get::<bool, _>(6), &missing);
     Ok(examined)
 }

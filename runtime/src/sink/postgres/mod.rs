@@ -21,6 +21,7 @@
 //! the one before. What stays does not depend on where commits begin and end. So foreign keys count, but a table whose
 //! rows refer to rows of the same sink is refused.
 
+mod between;
 mod database;
 mod encode;
 mod examine;
@@ -210,6 +211,12 @@ impl PostgresSink {
         let positions = Positions { owner, table: format!("{schema}.weir_position") };
         let (tables, owned, tally) = (Tables::default(), BTreeMap::new(), Arc::default());
         Ok(Self { config, positions, db, tables, owned, tally })
+    }
+
+    /// What stands between us and the server, for people, if it can be seen.
+    pub fn between(&mut self) -> Option<String> {
+        // Whoever does not answer now will be asked for more.
+        between::between(&mut self.db, &self.config).ok().flatten()
     }
 
     fn commit_once(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Ended<Stored>, Error> {

@@ -18,9 +18,10 @@ usage: weir-services COMMAND
   fetch [NAMES]   fetches Kafka and HDFS, and starts nothing
   missing         what this machine lacks for them, a line for each, with the command that installs it
 
-NAMES are among postgres, kafka and hdfs; none means all. DIR is $WEIR_SERVICES_DIR if it is not given, or else one in the
+NAMES are among postgres, pgbouncer (a pooler, with postgres), kafka and hdfs; none means all, but pgbouncer is only
+started where it is named. DIR is $WEIR_SERVICES_DIR if it is not given, or else one in the
 directory for temporary files: always the same for `up`, a new one for `run`. A command is told the addresses in
-WEIR_TEST_POSTGRES, WEIR_TEST_KAFKA and WEIR_TEST_HDFS, and DIR in WEIR_SERVICES_DIR.
+WEIR_TEST_POSTGRES, WEIR_TEST_POSTGRES_POOLER, WEIR_TEST_KAFKA and WEIR_TEST_HDFS, and DIR in WEIR_SERVICES_DIR.
 
 Exit codes: 2 the command line is wrong; 3 a service cannot be had.";
 
@@ -39,7 +40,7 @@ pub(crate) enum Verb {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
     pub(crate) verb: Verb,
-    /// In the order of [`NAMES`]; all of them if none was typed.
+    /// In the order of [`NAMES`].
     pub(crate) names: Vec<&'static str>,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) brokers: Option<u16>,
@@ -110,7 +111,13 @@ impl Arguments {
             return Err("which services does the command need?".to_owned());
         }
         let typed = std::mem::take(&mut self.names);
-        self.names = NAMES.into_iter().filter(|name| typed.is_empty() || typed.contains(name)).collect();
+        let (starts, pooler) = (matches!(self.verb, Verb::Up | Verb::Run), typed.contains(&"pgbouncer"));
+        let is_meant = |name: &&str| match *name {
+            "pgbouncer" if starts => pooler,
+            "postgres" if starts && pooler => true,
+            name => typed.is_empty() || typed.contains(&name),
+        };
+        self.names = NAMES.into_iter().filter(is_meant).collect();
         for (count, option, service) in
             [(self.brokers, "--brokers", "kafka"), (self.datanodes, "--datanodes", "hdfs")]
         {
@@ -139,8 +146,16 @@ mod tests {
 
     #[test]
     fn no_names_are_all_names_and_the_order_is_always_the_same() {
-        assert_eq!(parse("up").unwrap().names, NAMES);
+        assert_eq!(parse("down").unwrap().names, NAMES);
         assert_eq!(parse("down hdfs postgres --wipe").unwrap().names, ["postgres", "hdfs"]);
+    }
+
+    #[test]
+    fn a_pooler_is_started_where_it_is_named_and_with_its_server() {
+        assert_eq!(parse("up").unwrap().names, ["postgres", "kafka", "hdfs"]);
+        assert_eq!(parse("up pgbouncer").unwrap().names, ["postgres", "pgbouncer"]);
+        assert_eq!(parse("down pgbouncer").unwrap().names, ["pgbouncer"]);
+        assert_eq!(parse("run kafka pgbouncer -- true").unwrap().names, ["postgres", "pgbouncer", "kafka"]);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Hdfs {
 
     /// `hdfs://host:port`, the same as the address.
     pub fn url(&self) -> String {
-        format!("hdfs://127.0.0.1:{}", self.port)
+        format!("hdfs://{}:{}", self.place.host, self.port)
     }
 
     /// It is ready as soon as it answers, be it in safe mode. [`Service::wait_ready`] waits for the end of that.
@@ -104,8 +104,9 @@ impl Hdfs {
 
     /// Whether the NameNode is out of safe mode and knows all DataNodes. One that was killed it knows for 12 s more.
     fn is_whole(&self) -> bool {
-        let safe_mode = jmx(self.http, "NameNode", "NameNodeInfo").map(|info| info["Safemode"] == "");
-        let known = jmx(self.http, "NameNode", "FSNamesystemState")
+        let safe_mode =
+            jmx(self.place.host, self.http, "NameNode", "NameNodeInfo").map(|info| info["Safemode"] == "");
+        let known = jmx(self.place.host, self.http, "NameNode", "FSNamesystemState")
             .and_then(|state| state["NumLiveDataNodes"].as_u64());
         safe_mode == Some(true) && known.is_some_and(|known| known >= self.datanodes.len() as u64)
     }
@@ -151,7 +152,7 @@ impl Site {
             fs::create_dir_all(&pages).doing(|| format!("make {}", pages.display()))?;
         }
         place.write("conf/log4j.properties", include_str!("../hdfs/log4j.properties"))?;
-        let address = format!("127.0.0.1:{}", self.namenode);
+        let address = format!("{}:{}", place.host, self.namenode);
         let core = [
             ("fs.defaultFS", format!("hdfs://{address}")),
             ("hadoop.tmp.dir", place.temp().display().to_string()),
@@ -209,7 +210,7 @@ impl Kind for NameNode {
         self.site.write(
             place,
             &[
-                ("dfs.namenode.http-address", format!("127.0.0.1:{}", self.http)),
+                ("dfs.namenode.http-address", format!("{}:{}", place.host, self.http)),
                 ("dfs.namenode.name.dir", url(&data)),
             ],
         )?;
@@ -224,9 +225,10 @@ impl Kind for NameNode {
         Self::java(place)
     }
 
-    fn is_ready(&self, _: &Place) -> bool {
-        TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, self.port).into(), ANSWER).is_ok()
-            && jmx(self.http, "NameNode", "NameNodeInfo").is_some_and(|info| info["Safemode"].is_string())
+    fn is_ready(&self, place: &Place) -> bool {
+        TcpStream::connect_timeout(&(place.host, self.port).into(), ANSWER).is_ok()
+            && jmx(place.host, self.http, "NameNode", "NameNodeInfo")
+                .is_some_and(|info| info["Safemode"].is_string())
     }
 }
 
@@ -248,9 +250,9 @@ impl Kind for DataNode {
             place,
             &[
                 ("dfs.datanode.data.dir", url(&place.dir.join("data"))),
-                ("dfs.datanode.address", format!("127.0.0.1:{}", self.data)),
-                ("dfs.datanode.http.address", format!("127.0.0.1:{}", self.http)),
-                ("dfs.datanode.ipc.address", format!("127.0.0.1:{}", self.ipc)),
+                ("dfs.datanode.address", format!("{}:{}", place.host, self.data)),
+                ("dfs.datanode.http.address", format!("{}:{}", place.host, self.http)),
+                ("dfs.datanode.ipc.address", format!("{}:{}", place.host, self.ipc)),
             ],
         )
     }
@@ -263,7 +265,7 @@ impl Kind for DataNode {
 
     /// Asked of the DataNode itself: the NameNode counts one that was killed for a while.
     fn is_ready(&self, place: &Place) -> bool {
-        jmx(self.http, "DataNode", "DataNodeInfo").is_some_and(|info| is_registered(&info))
+        jmx(place.host, self.http, "DataNode", "DataNodeInfo").is_some_and(|info| is_registered(&info))
             && place.log_since_start().contains("Successfully sent block report")
     }
 }
@@ -294,9 +296,9 @@ fn xml(properties: &[(&str, String)]) -> String {
 }
 
 /// One of the things that a Hadoop server tells of itself; `None` if it does not answer.
-fn jmx(port: u16, service: &str, name: &str) -> Option<Value> {
+fn jmx(host: Ipv4Addr, port: u16, service: &str, name: &str) -> Option<Value> {
     let path = format!("/jmx?qry=Hadoop:service={service},name={name}");
-    let mut stream = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), ANSWER).ok()?;
+    let mut stream = TcpStream::connect_timeout(&(host, port).into(), ANSWER).ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;
     // In this version of HTTP the answer ends where the connection does.
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;

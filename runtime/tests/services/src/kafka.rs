@@ -1,5 +1,6 @@
 //! Kafka without ZooKeeper: one to three servers, each broker and controller at once.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -18,6 +19,7 @@ const CLUSTER: &str = "WeirServicesAAAAAAAAAA";
 /// The brokers of one cluster. A topic has as many replicas as there are brokers, but one with two.
 #[derive(Debug)]
 pub struct Kafka {
+    host: Ipv4Addr,
     ports: Vec<u16>,
     brokers: Vec<Server>,
 }
@@ -41,7 +43,7 @@ impl Kafka {
             )
         };
         let brokers = (1..).zip(&ports).map(broker).collect();
-        Ok(Self { ports, brokers })
+        Ok(Self { host: services.host(), ports, brokers })
     }
 
     /// The broker with this number, from 1.
@@ -62,7 +64,7 @@ impl Service for Kafka {
 
     /// `host:port` of each broker, with commas.
     fn address(&self) -> String {
-        self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+        self.ports.iter().map(|port| format!("{}:{port}", self.host)).collect::<Vec<_>>().join(",")
     }
 
     fn servers(&self) -> Vec<&Server> {
@@ -88,8 +90,9 @@ impl Broker {
     }
 
     fn properties(&self, place: &Place) -> String {
+        let host = place.host;
         let voters: Vec<String> =
-            self.controllers.iter().zip(1..).map(|(port, n)| format!("{n}@127.0.0.1:{port}")).collect();
+            self.controllers.iter().zip(1..).map(|(port, n)| format!("{n}@{host}:{port}")).collect();
         let (replicas, in_sync) = if self.controllers.len() == 3 { (3, 2) } else { (1, 1) };
         let (n, port, controller) = (self.n, self.port, self.controller());
         format!(
@@ -97,8 +100,8 @@ impl Broker {
 process.roles=broker,controller
 node.id={n}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}

@@ -1,4 +1,4 @@
-//! What the machine has of what the servers need: Java, Maven and PostgreSQL. Nothing is installed here; what is missing is
+//! What the machine has of what the servers need: Java, Maven, PostgreSQL and PgBouncer. Nothing is installed here; what is missing is
 //! told, with the command that gets it.
 
 use std::env;
@@ -15,7 +15,7 @@ const INSTALL: &str = "apt-get install -y --no-install-recommends";
 
 /// One line for each thing that is missing, which ends in the command that installs it on Debian 12.
 pub fn missing() -> Vec<String> {
-    [java(), maven(), postgres()]
+    [java(), maven(), postgres(), pgbouncer()]
         .into_iter()
         .filter_map(|found| found.err().map(|error| error.to_string()))
         .collect()
@@ -54,6 +54,13 @@ pub(crate) fn postgres() -> Result<PathBuf> {
     dir.ok_or_else(|| {
         Error::new(format!("the server of PostgreSQL {OLDEST_POSTGRES} or newer: {INSTALL} postgresql"))
     })
+}
+
+/// The program `pgbouncer`. Debian has it where only root looks.
+pub(crate) fn pgbouncer() -> Result<PathBuf> {
+    let mut candidates = on_path("pgbouncer").chain([PathBuf::from("/usr/sbin/pgbouncer")]);
+    let program = candidates.find(|program| program.is_file());
+    program.ok_or_else(|| Error::new(format!("PgBouncer, a pooler for PostgreSQL: {INSTALL} pgbouncer")))
 }
 
 /// The first that is not older than this.

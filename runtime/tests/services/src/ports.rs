@@ -1,4 +1,4 @@
-//! Ports on loopback that nobody else uses: chosen once, then kept in a file, so that a server comes back where it was.
+//! Ports that nobody else uses: chosen once, then kept in a file, so that a server comes back where it was.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,8 +31,8 @@ impl Ports {
     }
 
     /// Chooses one for each of `names` and writes them to `file`, whole or not at all.
-    pub(crate) fn choose(file: &Path, names: &[String]) -> Result<Self> {
-        let free = free(names.len())?;
+    pub(crate) fn choose(file: &Path, host: Ipv4Addr, names: &[String]) -> Result<Self> {
+        let free = free(host, names.len())?;
         let ports = Self(names.iter().cloned().zip(free).collect());
         let text: String = ports.0.iter().map(|(name, port)| format!("{name} {port}\n")).collect();
         let temp = file.with_extension("new");
@@ -52,12 +52,12 @@ impl Ports {
     }
 }
 
-pub(crate) fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+pub(crate) fn is_free(host: Ipv4Addr, port: u16) -> bool {
+    TcpListener::bind((host, port)).is_ok()
 }
 
 /// Not from the range that the system gives to clients: while a server is down, one of its own clients could get its port.
-fn free(count: usize) -> Result<Vec<u16>> {
+fn free(host: Ipv4Addr, count: usize) -> Result<Vec<u16>> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let clients_from = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768);
     let highest = if clients_from > LOWEST + 1_000 { clients_from } else { u16::MAX };
@@ -66,9 +66,9 @@ fn free(count: usize) -> Result<Vec<u16>> {
     let begin = RandomState::new().hash_one(0) % span;
     let candidates =
         (0..span).map(|step| LOWEST + u16::try_from((begin + step) % span).expect("below the span"));
-    let free: Vec<u16> = candidates.filter(|port| is_free(*port)).take(count).collect();
+    let free: Vec<u16> = candidates.filter(|port| is_free(host, *port)).take(count).collect();
     if free.len() < count {
-        return Err(Error::new(format!("fewer than {count} ports are free on 127.0.0.1")));
+        return Err(Error::new(format!("fewer than {count} ports are free on {host}")));
     }
     Ok(free)
 }
@@ -83,7 +83,7 @@ mod tests {
         let file = dir.path().join("ports");
         assert_eq!(Ports::read(&file).unwrap(), None);
         let names = ["a-1".to_owned(), "a-2".to_owned(), "b".to_owned()];
-        let chosen = Ports::choose(&file, &names).unwrap();
+        let chosen = Ports::choose(&file, Ipv4Addr::LOCALHOST, &names).unwrap();
         assert_eq!(Ports::read(&file).unwrap().as_ref(), Some(&chosen));
         assert_eq!(chosen.count("a-"), 2);
         let mut distinct: Vec<u16> = chosen.0.into_values().collect();
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn a_port_that_somebody_listens_on_is_not_chosen() {
-        let first = free(1).unwrap()[0];
+        let first = free(Ipv4Addr::LOCALHOST, 1).unwrap()[0];
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first)).unwrap();
-        assert!(!is_free(first));
+        assert!(!is_free(Ipv4Addr::LOCALHOST, first));
         drop(taken);
-        assert!(is_free(first));
+        assert!(is_free(Ipv4Addr::LOCALHOST, first));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,9 +23,10 @@ const USER: &str = "postgres";
 /// For a running server to answer at all.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// A PostgreSQL server. Everybody on this machine may connect as its superuser `postgres`, without a password.
+/// A PostgreSQL server. Everybody who reaches it may connect as its superuser `postgres`, without a password.
 #[derive(Debug)]
 pub struct Postgres {
+    host: Ipv4Addr,
     port: u16,
     server: Server,
 }
@@ -35,6 +36,7 @@ impl Postgres {
         let port = services.ports(NAME, || vec!["server".to_owned()])?.get("server")?;
         let place = services.place(NAME, "server");
         Ok(Self {
+            host: services.host(),
             port,
             server: Server::new("PostgreSQL".to_owned(), place, services.lock(), Cluster { port }),
         })
@@ -42,7 +44,7 @@ impl Postgres {
 
     /// `postgres://user@host:port/database`, the same as the address.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://postgres@{}:{}/postgres", self.host, self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -89,7 +91,7 @@ impl Kind for Cluster {
             if is_root() {
                 hand_over(place)?;
             }
-            let mut initdb = as_user("initdb")?;
+            let mut initdb = as_user(&machine::postgres()?.join("initdb"))?;
             initdb.arg("-D").arg(&data);
             initdb.args([
                 "-U",
@@ -101,15 +103,17 @@ impl Kind for Cluster {
                 "--locale=C.UTF-8",
                 "--no-instructions",
             ]);
-            place.run(initdb)
+            place.run(initdb)?;
+            let hba = data.join("pg_hba.conf");
+            fs::write(&hba, "host all all samenet trust\n").doing(|| format!("write {}", hba.display()))
         })
     }
 
     fn command(&self, place: &Place) -> Result<Command> {
-        let mut command = as_user("postgres")?;
+        let mut command = as_user(&machine::postgres()?.join("postgres"))?;
         command.arg("-D").arg(data(place)).args(["-p", &self.port.to_string()]);
+        command.args(["-c", &format!("listen_addresses={}", place.host)]);
         for setting in [
-            "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "max_connections=50",
             "shared_buffers=64MB",
@@ -123,8 +127,8 @@ impl Kind for Cluster {
         Ok(command)
     }
 
-    fn is_ready(&self, _: &Place) -> bool {
-        greet(self.port).is_some_and(|answer| answer == b'R')
+    fn is_ready(&self, place: &Place) -> bool {
+        greet(place.host, self.port).is_some_and(|answer| answer == b'R')
     }
 
     /// Ends sessions that are open; on SIGTERM it would wait for them.
@@ -141,9 +145,8 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// One of the package's programs, as a user as whom it runs.
-fn as_user(program: &str) -> Result<Command> {
-    let program = machine::postgres()?.join(program);
+/// A program that refuses to run as root, as a user as whom it runs.
+pub(crate) fn as_user(program: &Path) -> Result<Command> {
     if !is_root() {
         return Ok(Command::new(program));
     }
@@ -183,8 +186,8 @@ fn id(which: &str) -> Result<u32> {
 }
 
 /// The first byte of what the server says to somebody who wants to connect: `R` if it lets them in.
-fn greet(port: u16) -> Option<u8> {
-    let mut stream = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), ANSWER).ok()?;
+pub(crate) fn greet(host: Ipv4Addr, port: u16) -> Option<u8> {
+    let mut stream = TcpStream::connect_timeout(&(host, port).into(), ANSWER).ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;
     let mut hello = vec![0, 0, 0, 0, 0, 3, 0, 0];
     hello.extend(b"user\0postgres\0database\0postgres\0\0");

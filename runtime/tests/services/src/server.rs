@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -52,6 +53,8 @@ pub(crate) trait Kind: Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) dir: PathBuf,
+    /// What it listens at, and is reached at.
+    pub(crate) host: Ipv4Addr,
     pub(crate) interrupt: Interrupt,
 }
 
@@ -123,7 +126,7 @@ impl Server {
             return Ok(false);
         }
         for port in self.kind.ports() {
-            if !is_free(port) {
+            if !is_free(self.place.host, port) {
                 return Err(Error::new(format!(
                     "cannot start {}: its port {port} is taken by another program; end that, or have new ports chosen \
                      with `weir-services down --wipe`, which deletes the data",
@@ -375,7 +378,7 @@ mod tests {
     }
 
     fn with_port(dir: &Path, script: &'static str, port: u16) -> Server {
-        let place = Place { dir: dir.to_owned(), interrupt: Interrupt::default() };
+        let place = Place { dir: dir.to_owned(), host: Ipv4Addr::LOCALHOST, interrupt: Interrupt::default() };
         Server::new("the shell".to_owned(), place, dir.join("lock"), Shell { script, port })
     }
 
@@ -461,7 +464,8 @@ mod tests {
     #[test]
     fn what_is_made_once_is_made_again_if_it_failed() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place { dir: dir.path().to_owned(), interrupt: Interrupt::default() };
+        let place =
+            Place { dir: dir.path().to_owned(), host: Ipv4Addr::LOCALHOST, interrupt: Interrupt::default() };
         let data = place.dir.join("data");
         let half = || {
             fs::write(data.join("half"), "").unwrap();

@@ -3,6 +3,7 @@
 use std::env;
 use std::fmt::Debug;
 use std::fs::{self, File, Permissions};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,13 +13,13 @@ use crate::error::Doing;
 use crate::ports::Ports;
 use crate::server::{Place, Server, State, stop_all};
 use crate::wait::Interrupt;
-use crate::{Error, Hdfs, Kafka, Postgres, Result, hdfs, kafka};
+use crate::{Error, Hdfs, Kafka, PgBouncer, Postgres, Result, hdfs, kafka};
 
 /// The variable that names the directory of the services.
 pub const DIR: &str = "WEIR_SERVICES_DIR";
 
 /// Of the services, in the order in which they are started.
-pub const NAMES: [&str; 3] = ["postgres", "kafka", "hdfs"];
+pub const NAMES: [&str; 4] = ["postgres", "pgbouncer", "kafka", "hdfs"];
 
 /// By this file a directory is known as one of services. It is locked while a server is started.
 const MARK: &str = "weir-services.lock";
@@ -27,6 +28,8 @@ const MARK: &str = "weir-services.lock";
 #[derive(Debug)]
 pub struct Services {
     dir: PathBuf,
+    /// What they listen at.
+    host: Ipv4Addr,
     interrupt: Interrupt,
     /// Dropped, everything in it is stopped and deleted.
     temporary: Option<TempDir>,
@@ -107,7 +110,7 @@ impl Services {
             }
             fs::write(&mark, "").doing(|| format!("write {}", mark.display()))?;
         }
-        Ok(Self { dir, interrupt: Interrupt::default(), temporary: None })
+        Ok(Self { dir, host: Ipv4Addr::LOCALHOST, interrupt: Interrupt::default(), temporary: None })
     }
 
     /// Those that a test was given: what the variable [`DIR`] names.
@@ -133,6 +136,13 @@ impl Services {
         Ok(services)
     }
 
+    /// The same, at another address than 127.0.0.1: one of a network that a test made, since they ask nobody for a password.
+    pub fn temporary_at(host: Ipv4Addr) -> Result<Self> {
+        let mut services = Self::temporary()?;
+        services.host = host;
+        Ok(services)
+    }
+
     /// The directory that is used where none is named: the same one each time for each user.
     pub fn default_dir() -> PathBuf {
         let own = || env::temp_dir().join(format!("weir-services-{}", rustix::process::geteuid().as_raw()));
@@ -143,6 +153,10 @@ impl Services {
         &self.dir
     }
 
+    pub(crate) fn host(&self) -> Ipv4Addr {
+        self.host
+    }
+
     /// Ends all waiting for these services, but not for one to stop.
     pub fn interrupt(&self) -> Interrupt {
         self.interrupt.clone()
@@ -150,6 +164,11 @@ impl Services {
 
     pub fn postgres(&self) -> Result<Postgres> {
         Postgres::in_services(self)
+    }
+
+    /// A pooler for [`Services::postgres`], which has to be started as well.
+    pub fn pgbouncer(&self) -> Result<PgBouncer> {
+        PgBouncer::in_services(self)
     }
 
     /// Those brokers that there are, or one.
@@ -182,6 +201,7 @@ impl Services {
     pub fn by_name(&self, name: &str) -> Result<Box<dyn Service>> {
         Ok(match name {
             "postgres" => Box::new(self.postgres()?),
+            "pgbouncer" => Box::new(self.pgbouncer()?),
             "kafka" => Box::new(self.kafka()?),
             "hdfs" => Box::new(self.hdfs()?),
             _ => {
@@ -230,12 +250,12 @@ impl Services {
         }
         let dir = self.dir.join(service);
         fs::create_dir_all(&dir).doing(|| format!("make {}", dir.display()))?;
-        Ports::choose(&file, &names())
+        Ports::choose(&file, self.host, &names())
     }
 
     /// A server in the directory `dir` below that of its service.
     pub(crate) fn place(&self, service: &str, dir: &str) -> Place {
-        Place { dir: self.dir.join(service).join(dir), interrupt: self.interrupt.clone() }
+        Place { dir: self.dir.join(service).join(dir), host: self.host, interrupt: self.interrupt.clone() }
     }
 
     pub(crate) fn lock(&self) -> PathBuf {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use weir_services::{Service, Services, State};
@@ -28,22 +28,14 @@ fn a_session_that_is_open_keeps_postgres_from_stopping_for_no_longer_than_a_mome
     with_own(|services| {
         let postgres = services.postgres().unwrap();
         up(&postgres);
-        let mut session = Command::new("psql");
-        let session =
-            session.args(["-X", "-tA"]).arg(postgres.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut session = session.spawn().unwrap();
-        session.stdin.as_ref().unwrap().write_all(b"select 1;\n").unwrap();
-        let mut answer = [0; 2];
-        session.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
-        assert_eq!(answer, *b"1\n", "it is open");
+        let mut client = Client::new(&postgres.url());
+        assert_eq!(client.ask("select 1"), "1", "it is open");
         postgres.stop().unwrap();
         // Only an orderly stop leaves nothing to recover.
         let log = fs::read_to_string(postgres.server().log()).unwrap();
         up(&postgres);
         let log = fs::read_to_string(postgres.server().log()).unwrap()[log.len()..].to_owned();
         assert!(!log.contains("was not properly shut down"), "{log}");
-        drop(session.stdin.take());
-        session.wait().unwrap();
     });
 }
 
@@ -58,6 +50,23 @@ fn a_paused_postgres_answers_nobody_until_it_is_resumed() {
         assert!(!ask.output().unwrap().status.success());
         postgres.resume().unwrap();
         assert_eq!(psql(&postgres.url(), "select 1"), "1");
+    });
+}
+
+#[test]
+fn clients_of_a_pooler_have_one_session_of_the_server_in_turn() {
+    with_own(|services| {
+        let (postgres, pooler) = (services.postgres().unwrap(), services.pgbouncer().unwrap());
+        // At once, as `run` does.
+        postgres.start().unwrap();
+        pooler.start().unwrap();
+        postgres.wait_ready().unwrap();
+        pooler.wait_ready().unwrap();
+        let mut client = Client::new(&pooler.address());
+        let session = client.ask("select pg_backend_pid()");
+        assert_eq!(psql(&pooler.address(), "select pg_backend_pid()"), session);
+        assert_ne!(psql(&postgres.url(), "select pg_backend_pid()"), session);
+        assert_eq!(client.ask("select pg_backend_pid()"), session);
     });
 }
 
@@ -200,6 +209,37 @@ fn processes_in(dir: &Path) -> Vec<String> {
 /// PostgreSQL may run as another user than this test.
 fn open_to_all(dir: &Path) {
     fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// A psql with an open session.
+struct Client {
+    psql: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Client {
+    fn new(url: &str) -> Self {
+        let mut psql = Command::new("psql");
+        let psql = psql.args(["-X", "-tA"]).arg(url).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut psql = psql.spawn().unwrap();
+        let answers = BufReader::new(psql.stdout.take().unwrap());
+        Self { psql, answers }
+    }
+
+    /// One line.
+    fn ask(&mut self, sql: &str) -> String {
+        writeln!(self.psql.stdin.as_ref().unwrap(), "{sql};").unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        answer.trim_end().to_owned()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.psql.stdin.take());
+        self.psql.wait().unwrap();
+    }
 }
 
 fn psql(url: &str, sql: &str) -> String {
