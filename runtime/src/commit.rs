@@ -23,6 +23,8 @@ pub struct Policy {
     pub age: Duration,
     /// Since the last of them was staged.
     pub idle: Duration,
+    /// Whether the first rows after a claim are committed at once, however few: whoever began sees that they arrive.
+    pub eager: bool,
     /// Offsets without any row, so that a sink that gets few rows does not hold back where a restart begins.
     pub offsets: u64,
 }
@@ -93,6 +95,8 @@ struct Open {
     run: RunId,
     /// Where the sink stands.
     next: Offset,
+    /// Nothing was committed since the claim.
+    fresh: bool,
     pending: Option<Pending>,
 }
 
@@ -129,7 +133,8 @@ impl Writer {
         let state = self.sink.claim(claim);
         match &state {
             Ok(state) => {
-                self.open.insert(claim.at.clone(), Open { run, next: state.next, pending: None });
+                self.open
+                    .insert(claim.at.clone(), Open { run, next: state.next, fresh: true, pending: None });
             }
             Err(error) => self.count_error(error),
         }
@@ -182,7 +187,7 @@ impl Writer {
             || rows >= self.policy.rows
             || bytes >= self.policy.bytes
             || pending.end.since(open.next) >= self.policy.offsets && pending.staged.rows == 0
-            || self.due_at(pending) <= now
+            || self.due_at(open.fresh, pending) <= now
     }
 
     /// Rows and bytes of what the commit would be.
@@ -194,13 +199,17 @@ impl Writer {
         all.fold((0, 0), |(rows, bytes), p| (rows + p.staged.rows, bytes + p.staged.bytes))
     }
 
-    fn due_at(&self, pending: &Pending) -> Duration {
+    fn due_at(&self, fresh: bool, pending: &Pending) -> Duration {
+        if fresh && self.policy.eager {
+            return pending.first;
+        }
         (pending.first + self.policy.age).min(pending.last + self.policy.idle)
     }
 
     /// When [`Self::tick`] has something to do next, if nothing more is written until then.
     pub fn deadline(&self) -> Option<Duration> {
-        self.open.values().filter_map(|open| open.pending.as_ref()).map(|p| self.due_at(p)).min()
+        let due = |open: &Open| Some(self.due_at(open.fresh, open.pending.as_ref()?));
+        self.open.values().filter_map(due).min()
     }
 
     /// Commits what has waited long enough.
@@ -261,6 +270,7 @@ impl Writer {
                 self.stats.commits += 1;
                 let open = self.open.get_mut(&at).expect("still open");
                 open.next = commit.range.end;
+                open.fresh = false;
                 Report::Committed { at, run: open.run, commit }
             }
             Err(error) => self.broken(&at, error),
@@ -342,12 +352,17 @@ mod tests {
         rows: 5,
         age: Duration::from_secs(10),
         idle: Duration::from_secs(10),
+        eager: false,
         offsets: 100,
     };
 
     /// A writer with two partitions.
     fn writer(sink: MemorySink) -> (Writer, [TopicPartition; 2]) {
-        let mut writer = Writer::new(Box::new(sink), POLICY, Nonce::random);
+        writer_with(POLICY, sink)
+    }
+
+    fn writer_with(policy: Policy, sink: MemorySink) -> (Writer, [TopicPartition; 2]) {
+        let mut writer = Writer::new(Box::new(sink), policy, Nonce::random);
         let ats = [at(), TopicPartition::new("customers", 1)];
         for at in &ats {
             let claim = Claim { at: at.clone(), ..claim(1) };
@@ -372,6 +387,16 @@ mod tests {
         let rows = RoutedBatch { at: other.clone(), ..batch(0, 2) };
         assert_eq!(committed(&writer.write(RunId(1), rows, Duration::ZERO)), [&one, &other]);
         assert_eq!((writer.stats().commits, writer.deadline()), (2, None));
+    }
+
+    #[test]
+    fn the_first_rows_after_a_claim_do_not_wait_for_others() {
+        let policy = Policy { eager: true, ..POLICY };
+        let (mut writer, [one, other]) = writer_with(policy, MemorySink::new(&MemoryStore::default()));
+        assert_eq!(committed(&writer.write(RunId(1), batch(0, 1), Duration::ZERO)), [&one]);
+        assert!(writer.write(RunId(1), batch(1, 3), Duration::ZERO).is_empty());
+        let rows = RoutedBatch { at: other.clone(), ..batch(0, 1) };
+        assert_eq!(committed(&writer.write(RunId(1), rows, Duration::ZERO)), [&other]);
     }
 
     #[test]

@@ -105,7 +105,8 @@ pub(super) fn open_sinks(
                 }
                 counted.push(Counted::Topics(sink.tally()));
                 let commit = &written.commit;
-                (Box::new(sink), policy(commit.bytes, commit.rows.get(), commit.age, commit.idle))
+                let policy = policy(commit.bytes, commit.rows.get(), commit.age, commit.idle);
+                (Box::new(sink), Policy { eager: true, ..policy })
             }
         });
     }
@@ -114,11 +115,12 @@ pub(super) fn open_sinks(
 
 fn policy(bytes: config::ByteSize, rows: u64, age: config::Period, idle: config::Period) -> Policy {
     let (bytes, age, idle) = (bytes.bytes(), age.duration(), idle.duration());
-    Policy { bytes, rows, age, idle, offsets: EMPTY_ADVANCE }
+    Policy { bytes, rows, age, idle, eager: false, offsets: EMPTY_ADVANCE }
 }
 
+/// A transaction costs little; a file that is rolled at once stays small for ever.
 fn commit_policy(commit: &config::CommitWhen) -> Policy {
-    policy(commit.bytes, commit.rows.get(), commit.age, commit.idle)
+    Policy { eager: true, ..policy(commit.bytes, commit.rows.get(), commit.age, commit.idle) }
 }
 
 pub(super) fn files_config(

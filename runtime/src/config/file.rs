@@ -599,8 +599,8 @@ impl Default for CommitWhen {
         Self {
             bytes: ByteSize::mib(16),
             rows: const { NonZeroU64::new(100_000).expect("not 0") },
-            age: Period::seconds(5),
-            idle: Period::seconds(1),
+            age: Period::milliseconds(250),
+            idle: Period::milliseconds(100),
         }
     }
 }

@@ -306,6 +306,7 @@ impl World {
             rows: 1 + self.random.below(30) as u64,
             age: Duration::from_millis(5 + self.random.below(60) as u64),
             idle: Duration::from_millis(5 + self.random.below(60) as u64),
+            eager: self.random.chance(50),
             offsets: 5 + self.random.below(30) as u64,
         };
         let faults: Faults = match self.calm {

@@ -324,7 +324,10 @@ impl Core {
             input: track.assignment.input.as_ref().map(|input| input.path.clone()),
             trouble: stopping.or(told),
             read: track.heard(),
-            end: track.end.map(|end| end.offset).or(track.seen.max(track.heard())),
+            end: track
+                .end
+                .map(|end| end.offset)
+                .or(track.seen.map(|seen| track.heard().unwrap_or(seen).max(seen))),
             committed: committed.collect(),
             plan: track.newest_plan(),
             ..Partition::new(at, state)

@@ -217,42 +217,34 @@ impl<'a> Staged<'a> {
         self.of.refused.get(&self.place).map(String::as_str)
     }
 
-    /// From which record, and by which plan.
-    pub(super) fn provenance(self, at: &'a TopicPartition) -> Provenance<'a> {
+    /// From which record, and by which plan, in text of `numbers`.
+    pub(super) fn provenance<'n>(self, at: &'n TopicPartition, numbers: &'n mut Numbers) -> Provenance<'n>
+    where
+        'a: 'n,
+    {
         let plan = &self.origin().plan;
-        Provenance {
-            topic: &at.topic,
-            digest: &plan.digest,
-            numbers: [
-                i64::from(at.partition).to_string(),
-                self.row.offset.to_string(),
-                self.row.index.to_string(),
-                plan.plan.to_string(),
-            ],
-        }
+        let [partition, offset, index, number] = &mut numbers.0;
+        Provenance([
+            ("weir-topic", &at.topic),
+            ("weir-partition", partition.format(at.partition)),
+            ("weir-offset", offset.format(self.row.offset)),
+            ("weir-index", index.format(self.row.index)),
+            ("weir-plan", number.format(plan.plan)),
+            ("weir-digest", &plan.digest),
+        ])
     }
 }
 
+/// Room for the numbers of a row as text, used again for each.
+#[derive(Default)]
+pub(super) struct Numbers([itoa::Buffer; 4]);
+
 /// Where a row comes from, as headers.
-pub(super) struct Provenance<'a> {
-    topic: &'a str,
-    digest: &'a str,
-    /// Partition, offset, index, plan.
-    numbers: [String; 4],
-}
+pub(super) struct Provenance<'a>([(&'static str, &'a str); 6]);
 
 impl Provenance<'_> {
     pub(super) fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> + Clone {
-        let [partition, offset, index, plan] = &self.numbers;
-        let all = [
-            ("weir-topic", self.topic),
-            ("weir-partition", partition),
-            ("weir-offset", offset),
-            ("weir-index", index),
-            ("weir-plan", plan),
-            ("weir-digest", self.digest),
-        ];
-        all.into_iter().map(|(name, value)| (name, Some(value.as_bytes())))
+        self.0.iter().map(|(name, value)| (*name, Some(value.as_bytes())))
     }
 }
 
