@@ -307,6 +307,7 @@ fn sink(output: &Path, name: &str, format: Format) -> (Box<dyn Sink>, Policy) {
         rows: 1_000_000,
         age: Duration::from_secs(60),
         idle: Duration::from_secs(10),
+        eager: false,
         offsets: 1_000_000,
     };
     (Box::new(sink), policy)
