@@ -68,6 +68,22 @@ impl Encoder {
         }
     }
 
+    /// Bytes of memory that wait for more rows.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Parquet(file) => file.held(),
+            Self::JsonLines(_) => 0,
+        }
+    }
+
+    /// Writes what waits for more rows.
+    pub(super) fn let_go(&mut self) -> io::Result<()> {
+        match self {
+            Self::Parquet(file) => file.end_row_group(),
+            Self::JsonLines(_) => Ok(()),
+        }
+    }
+
     /// Writes what is missing and closes the file.
     pub(super) fn seal(self) -> io::Result<(Sealed, Box<dyn Closing>)> {
         let file = match self {

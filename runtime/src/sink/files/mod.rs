@@ -100,13 +100,15 @@ pub struct FilesConfig {
     pub row_group_rows: usize,
     /// The most encoded bytes of a Parquet row group: what an open file holds in memory.
     pub row_group_bytes: usize,
+    /// What the row groups under way take of memory, those of all files of all partitions: past it the largest is ended.
+    pub row_groups_bytes: usize,
     /// After how many records of a partition's log, one per claim and commit, a snapshot takes their place; at least 1.
     /// Fewer: shorter claims and fewer files. More: fewer snapshots to write.
     pub compact_after: u64,
 }
 
 impl FilesConfig {
-    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB, without directories, in at most 64 open
+    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB and 32 MiB in all, without directories, in at most 64 open
     /// files per partition; a snapshot every 100 records.
     pub fn new(root: impl Into<Root>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
         Self {
@@ -121,6 +123,7 @@ impl FilesConfig {
             provenance: true,
             row_group_rows: 128 << 10,
             row_group_bytes: 8 << 20,
+            row_groups_bytes: 32 << 20,
             compact_after: 100,
         }
     }
@@ -249,6 +252,25 @@ impl FilesSink {
         self.context.tally.clone()
     }
 
+    /// However many partitions there are, and files of each.
+    fn hold_less(&mut self) {
+        let most = self.context.config.row_groups_bytes;
+        loop {
+            let held = self.owned.values_mut().map(|partition| (partition.held(), partition));
+            let (mut all, mut largest) = (0, None);
+            for ((of_all, of_one), partition) in held {
+                all += of_all;
+                if largest.as_ref().is_none_or(|(held, _)| *held < of_one) {
+                    largest = Some((of_one, partition));
+                }
+            }
+            match largest {
+                Some((1.., partition)) if all > most => partition.let_go(),
+                _ => return,
+            }
+        }
+    }
+
     fn owned(&mut self, at: &TopicPartition) -> Result<&mut Partition, Error> {
         let missing = || Error::Permanent(Problem::new(format!("{at} is not claimed")));
         self.owned.get_mut(at).ok_or_else(missing)
@@ -265,7 +287,9 @@ impl Sink for FilesSink {
     }
 
     fn write(&mut self, rows: RoutedBatch) -> Result<Staged, Error> {
-        self.owned(&rows.at)?.write(&rows)
+        let staged = self.owned(&rows.at)?.write(&rows)?;
+        self.hold_less();
+        Ok(staged)
     }
 
     fn commit(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Committed, Error> {

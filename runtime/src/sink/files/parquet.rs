@@ -51,6 +51,15 @@ impl ParquetFile {
         (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
     }
 
+    /// Bytes of memory that the row group under way takes.
+    pub(super) fn held(&self) -> usize {
+        self.writer.memory_size()
+    }
+
+    pub(super) fn end_row_group(&mut self) -> io::Result<()> {
+        self.writer.flush().map_err(to_io)
+    }
+
     pub(super) fn finish(self) -> io::Result<Counted> {
         self.writer.into_inner().map_err(to_io)
     }

@@ -69,6 +69,16 @@ impl Partition {
         self.staging.write(&self.context.config, batch)
     }
 
+    /// Bytes of memory that its open files hold, all and the one that holds most.
+    pub(super) fn held(&self) -> (usize, usize) {
+        self.staging.held()
+    }
+
+    /// Writes what the file holds that holds most.
+    pub(super) fn let_go(&mut self) {
+        self.staging.let_go();
+    }
+
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<Committed, Error> {
         self.state.check_commit(self.claim.epoch, self.claim.owner, commit)?;
         self.check_range(commit)?;

@@ -175,6 +175,21 @@ impl Staging {
         Ok(())
     }
 
+    /// Bytes of memory that its files hold, all and the one that holds most.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let held = self.open.values().map(|file| file.encoder.held());
+        held.fold((0, 0), |(all, most), held| (all + held, most.max(held)))
+    }
+
+    /// Writes what the file holds that holds most. If that fails, so will the commit.
+    pub(super) fn let_go(&mut self) {
+        let Some(file) = self.open.values_mut().max_by_key(|file| file.encoder.held()) else { return };
+        if let Err(error) = file.encoder.let_go() {
+            tracing::warn!(path = file.path, %error, "a row group was not written");
+            self.broken = true;
+        }
+    }
+
     fn create(
         &mut self,
         config: &FilesConfig,

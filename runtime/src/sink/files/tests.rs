@@ -150,6 +150,7 @@ laws![
     without_provenance_only_dead_letters_tell_where_they_came_from,
     a_target_can_have_a_format_of_its_own,
     a_parquet_file_holds_its_row_groups_plan_and_provenance,
+    row_groups_end_sooner_where_all_of_them_take_too_much_memory,
     a_file_is_found_at_the_name_and_with_the_length_its_record_says,
 ];
 
@@ -460,6 +461,20 @@ fn a_parquet_file_holds_its_row_groups_plan_and_provenance(on: On) {
     let names: Vec<_> = reader.schema().fields().iter().map(|field| field.name().clone()).collect();
     let own = ["weir_topic", "weir_partition", "weir_offset", "weir_index", "weir_plan"];
     assert_eq!(names, [&["text", "number"][..], &own].concat());
+}
+
+fn row_groups_end_sooner_where_all_of_them_take_too_much_memory(on: On) {
+    let directory = Place::new(on, Format::Parquet);
+    let config = FilesConfig { row_groups_bytes: 1, ..directory.config() };
+    let mut owner = Owner { sink: Box::new(FilesSink::open(config).unwrap()), claim: conformance::claim(1) };
+    owner.claim().unwrap();
+    owner.write(0, 5).unwrap();
+    owner.write(5, 25).unwrap();
+    owner.commit(0, 25).unwrap();
+    assert_eq!(directory.visible(), delivered(0, 25));
+    let bytes = Bytes::from(directory.ground.read(&directory.files()[0]));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    assert_eq!(reader.metadata().num_row_groups(), 2);
 }
 
 fn a_file_is_found_at_the_name_and_with_the_length_its_record_says(on: On) {
