@@ -2,12 +2,14 @@
 //!
 //! `cargo run -p weir-services -- run kafka postgres hdfs --datanodes 3 -- cargo test -p weir --features servers --test servers`
 
+mod damage;
 mod group;
 #[cfg(target_os = "linux")]
 mod hdfs;
 mod kafka;
 mod postgres;
 mod topics;
+mod trouble;
 
 /// Where a server is, as `weir-services` says it.
 fn given(name: &str) -> String {
