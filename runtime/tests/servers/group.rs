@@ -16,7 +16,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
 use weir::sink::state::Nonce;
-use weir_services::{Service, Services};
+use weir_services::{Interrupt, Service, Services, until};
 
 use crate::given;
 
@@ -65,27 +65,27 @@ targets.other.topic = "other-TOPIC"
 "#;
 
 /// A pipeline, and a topic for it, of this test alone.
-struct Pipeline {
+pub(super) struct Pipeline {
     dir: TempDir,
     /// Where Kafka and PostgreSQL are.
     kafka: String,
-    postgres: String,
+    pub(super) postgres: String,
     name: String,
-    schema: String,
-    topic: String,
+    pub(super) schema: String,
+    pub(super) topic: String,
     /// How many records were sent.
-    sent: usize,
+    pub(super) sent: usize,
     /// Processes that were started.
     started: usize,
 }
 
 impl Pipeline {
     /// On the servers that all tests share.
-    fn new(partitions: u16) -> Self {
+    pub(super) fn new(partitions: u16) -> Self {
         Self::on(given("WEIR_TEST_KAFKA"), given("WEIR_TEST_POSTGRES"), partitions)
     }
 
-    fn on(kafka: String, postgres: String, partitions: u16) -> Self {
+    pub(super) fn on(kafka: String, postgres: String, partitions: u16) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let own = Nonce::random().short();
         let (name, schema) = (format!("group-{own}"), format!("weir_{own}"));
@@ -100,12 +100,32 @@ impl Pipeline {
         pipeline
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
+    /// Changes the pipeline file.
+    pub(super) fn edit(&self, change: impl Fn(String) -> String) {
+        let file = self.path("pipeline.toml");
+        let text = fs::read_to_string(&file).expect("readable");
+        fs::write(file, change(text)).expect("writable");
+    }
+
+    /// Leaves out all sinks but that of files, to which dead letters go, too.
+    pub(super) fn leave_only_files(&self) {
+        self.edit(|text| {
+            let (text, _) = text.split_once("[sinks.base").expect("they come last");
+            let mut text = text.replace("base.dead_letters", "files.dead_letters");
+            for route in ["usa", "alerts", "other"] {
+                let all = format!("\"base.{route}\", \"files.{route}\", \"topics.{route}\"");
+                text = text.replace(&all, &format!("\"files.{route}\""));
+            }
+            text
+        });
+    }
+
     /// Sends so many customers, in turn from Boston, Lyon, Austin and nowhere.
-    fn send(&mut self, n: usize, more: &[&str]) {
+    pub(super) fn send(&mut self, n: usize, more: &[&str]) {
         let program = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(["produce", "-", "--format", "csv", "--topic", &self.topic])
             .args(more)
@@ -125,16 +145,33 @@ impl Pipeline {
     }
 
     /// Starts a process that runs until it is told to stop.
-    fn start(&mut self) -> Process {
+    pub(super) fn start(&mut self) -> Process {
+        let postgres = self.postgres.clone();
+        self.start_on(&postgres)
+    }
+
+    /// Starts a process that ends where the partitions end.
+    pub(super) fn start_once(&mut self) -> Process {
+        let postgres = self.postgres.clone();
+        self.start_with(&postgres, &["--once"])
+    }
+
+    /// As [`Self::start`], where PostgreSQL is somewhere else, or has another user.
+    pub(super) fn start_on(&mut self, postgres: &str) -> Process {
+        self.start_with(postgres, &[])
+    }
+
+    fn start_with(&mut self, postgres: &str, more: &[&str]) -> Process {
         self.started += 1;
         let log = self.path(&format!("log-{}", self.started));
         let program = Command::new(env!("CARGO_BIN_EXE_weir"))
             .arg("run")
+            .args(more)
             .arg(self.path("pipeline.toml"))
             .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env("WEIR_LOG", "info")
             .env("WEIR_TEST_KAFKA", &self.kafka)
-            .env("WEIR_TEST_POSTGRES", &self.postgres)
+            .env("WEIR_TEST_POSTGRES", postgres)
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("writable"))
             .spawn();
@@ -152,7 +189,7 @@ impl Pipeline {
     }
 
     /// What PostgreSQL answers: rows of numbers.
-    fn ask(&self, sql: &str) -> Vec<Vec<i64>> {
+    pub(super) fn ask(&self, sql: &str) -> Vec<Vec<i64>> {
         let sql = format!("SET search_path TO {}; {sql}", self.schema);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let rows = runtime.block_on(async {
@@ -170,7 +207,7 @@ impl Pipeline {
     }
 
     /// How many rows the tables have, and how many records those are of.
-    fn delivered(&self) -> (usize, usize) {
+    pub(super) fn delivered(&self) -> (usize, usize) {
         if self.ask("SELECT count(*)::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'dead_letters'")
             == [[0]]
         {
@@ -186,7 +223,7 @@ impl Pipeline {
     }
 
     /// Waits until at least `n` records have arrived.
-    fn wait_for(&self, n: usize) {
+    pub(super) fn wait_for(&self, n: usize) {
         #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
         let begun = Instant::now();
         while self.delivered().1 < n {
@@ -223,13 +260,13 @@ impl Pipeline {
         }
     }
 
-    fn logs(&self) -> String {
+    pub(super) fn logs(&self) -> String {
         let log = |n| fs::read_to_string(self.path(&format!("log-{n}"))).unwrap_or_default();
         (1..=self.started).map(|n| format!("process {n}:\n{}\n", log(n))).collect()
     }
 
     /// Every record that was sent is in the tables once, and so it is in the files and in the topics.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         assert_eq!(self.delivered(), (self.sent, self.sent), "in tables\n{}", self.logs());
         let mut files = Seen::default();
         let mut topics = Seen::default();
@@ -295,12 +332,50 @@ impl Seen {
 }
 
 /// A running `weir`, which is killed if the test ends before it does.
-struct Process {
+pub(super) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
+    /// The most memory that it had so far, if it still has some.
+    fn most_memory_mib(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
+    }
+
+    /// Waits until it has told that, while it runs.
+    pub(super) fn wait_for_word(&mut self, word: &str) {
+        let told = || fs::read_to_string(&self.log).expect("readable");
+        let look = || {
+            let found = told().contains(word);
+            let ended = !found && self.child.try_wait().expect("it is ours").is_some();
+            assert!(!ended, "it ended without {word}\n{}", told());
+            Ok(found.then_some(()))
+        };
+        let found = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+        assert!(found.is_some(), "{word} was never told\n{}", told());
+    }
+
+    /// Waits until it ends by itself.
+    pub(super) fn end(self) -> (ExitStatus, String) {
+        let (status, log, _) = self.end_with_memory();
+        (status, log)
+    }
+
+    /// The same, with the most memory that it was seen to have, in MiB.
+    pub(super) fn end_with_memory(mut self) -> (ExitStatus, String, u64) {
+        let mut most = 0;
+        let look = || {
+            most = most.max(self.most_memory_mib().unwrap_or(0));
+            Ok(self.child.try_wait().expect("it is ours"))
+        };
+        let status = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+        let log = fs::read_to_string(&self.log).expect("readable");
+        (status.unwrap_or_else(|| panic!("it does not end\n{log}")), log, most)
+    }
+
     fn kill(mut self) {
         self.child.kill().expect("it runs");
         let status = self.child.wait().expect("it ends");
@@ -309,7 +384,7 @@ impl Process {
     }
 
     /// Asks it to stop, and waits until it has.
-    fn stop(mut self) -> (ExitStatus, String) {
+    pub(super) fn stop(mut self) -> (ExitStatus, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         let status = self.child.wait().expect("it ends");

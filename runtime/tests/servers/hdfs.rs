@@ -445,6 +445,48 @@ fn a_quota_that_is_used_up_is_named_and_the_rows_come_when_there_is_room() {
     pipeline.assert_whole(30_000);
 }
 
+/// The disks of all DataNodes, full until this is dropped.
+struct FullDisks<'a>(&'a Cluster);
+
+impl<'a> FullDisks<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let full = Self(cluster);
+        full.reserve("1000000000000000");
+        full
+    }
+
+    /// So many bytes of each disk are not for HDFS.
+    fn reserve(&self, bytes: &str) {
+        for n in 1..=3 {
+            let datanode = self.0.hdfs.datanode(n).unwrap();
+            datanode.set("dfs.datanode.du.reserved", bytes).unwrap();
+            datanode.stop().unwrap();
+        }
+        self.0.heal();
+    }
+}
+
+impl Drop for FullDisks<'_> {
+    fn drop(&mut self) {
+        self.reserve("0");
+    }
+}
+
+#[test]
+fn disks_of_datanodes_that_are_full_are_told_and_waited_for() {
+    let cluster = Cluster::take();
+    let pipeline = Pipeline::new(&cluster, SMALL_FILES);
+    pipeline.input(60_000);
+    let mut running = pipeline.start();
+    running.wait_for_files(2);
+    let full = FullDisks::new(&cluster);
+    // And not those that are down for a moment.
+    running.wait_for_word("There are 3 datanode(s) running");
+    drop(full);
+    running.finish();
+    pipeline.assert_whole(60_000);
+}
+
 #[test]
 fn a_cluster_that_is_not_there_is_told_within_seconds() {
     let cluster = Cluster::take();

@@ -4,12 +4,14 @@
 
 #[cfg(target_os = "linux")]
 mod customers;
+mod damage;
 mod group;
 #[cfg(target_os = "linux")]
 mod hdfs;
 mod kafka;
 mod postgres;
 mod topics;
+mod trouble;
 
 /// Where a server is, as `weir-services` says it.
 fn given(name: &str) -> String {

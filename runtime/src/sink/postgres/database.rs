@@ -344,9 +344,11 @@ impl Database {
                 Failure::Sink(Error::Transient(problem("E_SINK_DENIED: ", advice)))
             }
             Meaning::Schema => {
-                let advice = "`weir doctor` says what does not fit, and `weir doctor --ddl` how the tables are made; restore one \
-                              that had rows before the next run makes it anew";
-                Failure::Sink(Error::Permanent(problem("E_SINK_SCHEMA: ", Some(advice))))
+                // Of a table that is not there.
+                let advice = (code == "42P01").then_some(
+                    "restore it with the rows that it had: a new run makes one that is missing, without them",
+                );
+                Failure::Sink(Error::Permanent(problem("E_SINK_SCHEMA: ", advice)))
             }
         }
     }

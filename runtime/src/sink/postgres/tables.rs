@@ -1,7 +1,7 @@
 //! The tables of a sink: which were looked at, and whether they still are what they were. What is looked at is locked
 //! against changes of its columns until the transaction ends; rows of others come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -24,6 +24,8 @@ const MAKING: &str = "SELECT pg_advisory_xact_lock(1466263922)";
 pub(super) struct Tables {
     /// By target; more than one where routes with different columns go to the same.
     known: BTreeMap<Arc<str>, Vec<Table>>,
+    /// Names of those that were there once, for certain: one that is gone had rows, and is not made anew in silence.
+    seen: BTreeSet<String>,
 }
 
 impl Tables {
@@ -36,6 +38,8 @@ impl Tables {
         if names.is_empty() {
             return Ok(());
         }
+        // What is known here outlived the transaction in which it was found.
+        self.seen.extend(names.iter().map(|name| (*name).to_owned()));
         lock(db, &names.join(", "))?;
         let mut oids: Vec<i64> = self.known.values().flatten().map(|table| table.found.oid).collect();
         oids.sort_unstable();
@@ -76,6 +80,12 @@ impl Tables {
             }
         };
         let mut table = Table::new(table, &config.schema, schema, provenance)?;
+        if self.seen.contains(&*table.quoted) && find(db, &config.schema, &table.name)?.is_none() {
+            let text = format!("table {} does not exist any more: somebody dropped it", table.quoted);
+            let hint =
+                "restore it with the rows that it had; a new run makes one that is missing, without them";
+            return Err(wrong(text, Some(hint.to_owned())));
+        }
         make_sure(db, config, &table.name, &table.create())?;
         lock(db, &table.quoted)?;
         let oid = find(db, &config.schema, &table.name)?.unwrap_or_default();
