@@ -20,6 +20,8 @@ use crate::given;
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(180);
 
+pub(crate) const FILE_NAME: &str = "pipeline.toml";
+
 const FILE: &str = r#"
 [pipeline]
 name = "NAME"
@@ -62,7 +64,7 @@ targets.other.topic = "other-TOPIC"
 "#;
 
 /// A pipeline, and a topic for it, of this test alone.
-struct Pipeline {
+pub(crate) struct Pipeline {
     dir: TempDir,
     /// Where Kafka and PostgreSQL are.
     kafka: String,
@@ -81,12 +83,12 @@ impl Pipeline {
         Self::on(given("WEIR_TEST_KAFKA"), given("WEIR_TEST_POSTGRES"), partitions)
     }
 
-    fn on(kafka: String, postgres: String, partitions: u16) -> Self {
+    pub(crate) fn on(kafka: String, postgres: String, partitions: u16) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let own = Nonce::random().short();
         let (schema, topic) = (format!("weir_{own}"), format!("customers-{own}"));
         let file = FILE.replace("NAME", &format!("group-{own}")).replace("TOPIC", &topic);
-        fs::write(dir.path().join("pipeline.toml"), file.replace("SCHEMA", &schema)).expect("writable");
+        fs::write(dir.path().join(FILE_NAME), file.replace("SCHEMA", &schema)).expect("writable");
         fs::write(dir.path().join("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
         fs::copy(env!("WEIR_CUSTOMERS_WASM"), dir.path().join("customers.wasm")).expect("writable");
         let mut pipeline = Self { dir, kafka, postgres, schema, topic, sent: 0, started: 0 };
@@ -95,12 +97,12 @@ impl Pipeline {
         pipeline
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Sends so many customers, in turn from Boston, Lyon, Austin and nowhere.
-    fn send(&mut self, n: usize, more: &[&str]) {
+    pub(crate) fn send(&mut self, n: usize, more: &[&str]) {
         let program = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(["produce", "-", "--format", "csv", "--topic", &self.topic])
             .args(more)
@@ -121,11 +123,16 @@ impl Pipeline {
 
     /// Starts a process that runs until it is told to stop.
     fn start(&mut self) -> Process {
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_weir")), FILE_NAME)
+    }
+
+    /// The same by a command that ends in the program, and for another file.
+    pub(crate) fn start_by(&mut self, mut program: Command, file: &str) -> Process {
         self.started += 1;
         let log = self.path(&format!("log-{}", self.started));
-        let program = Command::new(env!("CARGO_BIN_EXE_weir"))
+        let program = program
             .arg("run")
-            .arg(self.path("pipeline.toml"))
+            .arg(self.path(file))
             .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env("WEIR_LOG", "info")
             .env("WEIR_TEST_KAFKA", &self.kafka)
@@ -171,7 +178,7 @@ impl Pipeline {
     }
 
     /// Waits until at least `n` records have arrived.
-    fn wait_for(&self, n: usize) {
+    pub(crate) fn wait_for(&self, n: usize) {
         #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
         let begun = Instant::now();
         while self.delivered().1 < n {
@@ -181,9 +188,13 @@ impl Pipeline {
 
     /// What a command about the running pipeline says, a list of its processes.
     fn tell(&self, command: &str) -> Vec<Value> {
+        self.tell_of(FILE_NAME, command)
+    }
+
+    fn tell_of(&self, file: &str, command: &str) -> Vec<Value> {
         let told = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args([command, "--json"])
-            .arg(self.path("pipeline.toml"))
+            .arg(self.path(file))
             .env("WEIR_TEST_KAFKA", &self.kafka)
             .env("WEIR_TEST_POSTGRES", &self.postgres)
             .output()
@@ -208,13 +219,31 @@ impl Pipeline {
         }
     }
 
+    /// Waits until the process of each of these files has some of the partitions, and together they have all.
+    pub(crate) fn wait_until_shared(&self, files: &[String], partitions: usize) {
+        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+        let begun = Instant::now();
+        loop {
+            let of = |file: &String| {
+                let told = self.tell_of(file, "status");
+                told.iter().flat_map(|process| states(&process["status"])).collect::<Vec<_>>()
+            };
+            let each: Vec<_> = files.iter().map(of).collect();
+            let run = each.iter().flatten().all(|state| state == "running");
+            if run && each.iter().all(|of| !of.is_empty()) && each.concat().len() == partitions {
+                return;
+            }
+            assert!(begun.elapsed() < LONG, "{each:?}\n{}", self.logs());
+        }
+    }
+
     fn logs(&self) -> String {
         let log = |n| fs::read_to_string(self.path(&format!("log-{n}"))).unwrap_or_default();
         (1..=self.started).map(|n| format!("process {n}:\n{}\n", log(n))).collect()
     }
 
     /// Every record that was sent is in the tables once, and so it is in the files and in the topics.
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         assert_eq!(self.delivered(), (self.sent, self.sent), "in tables\n{}", self.logs());
         let mut files = Seen::default();
         let mut topics = Seen::default();
@@ -280,7 +309,7 @@ impl Seen {
 }
 
 /// A running `weir`, which is killed if the test ends before it does.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
@@ -294,7 +323,7 @@ impl Process {
     }
 
     /// Asks it to stop, and waits until it has.
-    fn stop(mut self) -> (ExitStatus, String) {
+    pub(crate) fn stop(mut self) -> (ExitStatus, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         let status = self.child.wait().expect("it ends");
