@@ -23,6 +23,8 @@ use crate::given;
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(180);
 
+pub(crate) const FILE_NAME: &str = "pipeline.toml";
+
 const FILE: &str = r#"
 [pipeline]
 name = "NAME"
@@ -91,7 +93,7 @@ impl Pipeline {
         let (name, schema) = (format!("group-{own}"), format!("weir_{own}"));
         let topic = format!("customers-{own}");
         let file = FILE.replace("NAME", &name).replace("TOPIC", &topic);
-        fs::write(dir.path().join("pipeline.toml"), file.replace("SCHEMA", &schema)).expect("writable");
+        fs::write(dir.path().join(FILE_NAME), file.replace("SCHEMA", &schema)).expect("writable");
         fs::write(dir.path().join("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
         fs::copy(env!("WEIR_CUSTOMERS_WASM"), dir.path().join("customers.wasm")).expect("writable");
         let mut pipeline = Self { dir, kafka, postgres, name, schema, topic, sent: 0, started: 0 };
@@ -153,21 +155,27 @@ impl Pipeline {
     /// Starts a process that ends where the partitions end.
     pub(super) fn start_once(&mut self) -> Process {
         let postgres = self.postgres.clone();
-        self.start_with(&postgres, &["--once"])
+        self.start_as(Command::new(env!("CARGO_BIN_EXE_weir")), FILE_NAME, &postgres, &["--once"])
     }
 
     /// As [`Self::start`], where PostgreSQL is somewhere else, or has another user.
     pub(super) fn start_on(&mut self, postgres: &str) -> Process {
-        self.start_with(postgres, &[])
+        self.start_as(Command::new(env!("CARGO_BIN_EXE_weir")), FILE_NAME, postgres, &[])
     }
 
-    fn start_with(&mut self, postgres: &str, more: &[&str]) -> Process {
+    /// As [`Self::start`] by a command that ends in the program, and for another file.
+    pub(super) fn start_by(&mut self, program: Command, file: &str) -> Process {
+        let postgres = self.postgres.clone();
+        self.start_as(program, file, &postgres, &[])
+    }
+
+    fn start_as(&mut self, mut program: Command, file: &str, postgres: &str, more: &[&str]) -> Process {
         self.started += 1;
         let log = self.path(&format!("log-{}", self.started));
-        let program = Command::new(env!("CARGO_BIN_EXE_weir"))
+        let program = program
             .arg("run")
             .args(more)
-            .arg(self.path("pipeline.toml"))
+            .arg(self.path(file))
             .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env("WEIR_LOG", "info")
             .env("WEIR_TEST_KAFKA", &self.kafka)
@@ -233,9 +241,13 @@ impl Pipeline {
 
     /// What a command about the running pipeline says, a list of its processes.
     fn tell(&self, command: &str) -> Vec<Value> {
+        self.tell_of(FILE_NAME, command)
+    }
+
+    fn tell_of(&self, file: &str, command: &str) -> Vec<Value> {
         let told = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args([command, "--json"])
-            .arg(self.path("pipeline.toml"))
+            .arg(self.path(file))
             .env("WEIR_TEST_KAFKA", &self.kafka)
             .env("WEIR_TEST_POSTGRES", &self.postgres)
             .output()
@@ -257,6 +269,24 @@ impl Pipeline {
                 return;
             }
             assert!(begun.elapsed() < LONG, "{states:?} in {} processes\n{}", told.len(), self.logs());
+        }
+    }
+
+    /// Waits until the process of each of these files has some of the partitions, and together they have all.
+    pub(crate) fn wait_until_shared(&self, files: &[String], partitions: usize) {
+        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+        let begun = Instant::now();
+        loop {
+            let of = |file: &String| {
+                let told = self.tell_of(file, "status");
+                told.iter().flat_map(|process| states(&process["status"])).collect::<Vec<_>>()
+            };
+            let each: Vec<_> = files.iter().map(of).collect();
+            let run = each.iter().flatten().all(|state| state == "running");
+            if run && each.iter().all(|of| !of.is_empty()) && each.concat().len() == partitions {
+                return;
+            }
+            assert!(begun.elapsed() < LONG, "{each:?}\n{}", self.logs());
         }
     }
 

@@ -9,6 +9,8 @@ mod group;
 #[cfg(target_os = "linux")]
 mod hdfs;
 mod kafka;
+#[cfg(target_os = "linux")]
+mod network;
 mod postgres;
 mod topics;
 mod trouble;
