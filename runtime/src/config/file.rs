@@ -648,9 +648,9 @@ pub(super) struct KafkaSink {
     /// How records are packed: `none`, `gzip`, `lz4` or `zstd`.
     #[serde(default)]
     pub(super) compression: Compression,
-    /// Whether rows carry the headers `weir-topic`, `weir-partition`, `weir-offset`, `weir-index`, `weir-plan` and
-    /// `weir-digest`: from which record they come, by which plan. Without them an audit compares counts only. Headers of
-    /// these names that a record came with are left out either way.
+    /// Whether rows carry the header `weir-origin`: from which record they come (topic, partition, offset, number of the
+    /// row among those of the record) and by which plan, as `customers-raw/3/1042/0/7`. Without it an audit compares
+    /// counts only. Headers that a record came with and that begin with `weir-` are left out either way.
     #[serde(default = "yes")]
     pub(super) provenance: bool,
     /// The topics, by the names of the targets. The rows of a target that is not named here go to the topic of its own

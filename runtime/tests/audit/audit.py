@@ -47,7 +47,8 @@ def lines(file):
 
 def from_topic(record):
     headers = {header["name"]: header.get("value") for header in record["headers"]}
-    row = {f"weir_{name}": headers[f"weir-{name}"] for name in ("partition", "offset")}
+    _, partition, offset, _, _ = headers["weir-origin"].split("/")
+    row = {"weir_partition": partition, "weir_offset": offset}
     row["value"], row["value_bytes"] = record.get("value"), record.get("value_base64")
     return row
 

@@ -310,9 +310,14 @@ impl Pipeline {
             for line in self.peek(&format!("{route}-{}", self.topic)).lines() {
                 let record: Value = serde_json::from_str(line).expect("JSON");
                 let headers = record["headers"].as_array().expect("headers");
-                let header =
-                    |name| &headers.iter().find(|header| header["name"] == name).expect(name)["value"];
-                topics.add(header("weir-partition"), header("weir-offset"));
+                let origin =
+                    headers.iter().find(|header| header["name"] == "weir-origin").expect("its origin");
+                let [_, partition, offset, ..] =
+                    origin["value"].as_str().expect("text").split('/').collect::<Vec<_>>()[..]
+                else {
+                    panic!("{origin}")
+                };
+                topics.add(&partition.into(), &offset.into());
             }
         }
         assert_eq!(files.counts(), (self.sent, self.sent), "in files");

@@ -122,8 +122,8 @@ impl Pipeline {
             .iter()
             .flatten()
             .map(|record| {
-                let value = record.headers.iter().find(|(name, _)| name == "weir-offset");
-                String::from_utf8(value.and_then(|(_, v)| v.clone()).expect("it says so")).expect("a number")
+                let value = record.headers.iter().find(|(name, _)| name == "weir-origin");
+                String::from_utf8(value.and_then(|(_, v)| v.clone()).expect("it says so")).expect("text")
             })
             .collect();
         let distinct: BTreeSet<_> = offsets.iter().collect();

@@ -108,7 +108,7 @@ pub struct FilesConfig {
 }
 
 impl FilesConfig {
-    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB and 32 MiB in all, without directories, in at most 64 open
+    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB and 24 MiB in all, without directories, in at most 64 open
     /// files per partition; a snapshot every 100 records.
     pub fn new(root: impl Into<Root>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
         Self {
@@ -123,7 +123,7 @@ impl FilesConfig {
             provenance: true,
             row_group_rows: 128 << 10,
             row_group_bytes: 8 << 20,
-            row_groups_bytes: 32 << 20,
+            row_groups_bytes: 24 << 20,
             compact_after: 100,
         }
     }

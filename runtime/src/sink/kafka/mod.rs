@@ -70,8 +70,9 @@ pub struct KafkaConfig {
     /// The group that the records are read in, `weir.<pipeline>`, where they come from topics of the same cluster; absent
     /// where they come from files.
     pub member: Option<Arc<dyn Membership>>,
-    /// Whether each row carries the headers `weir-topic`, `weir-partition`, `weir-offset`, `weir-index`, `weir-plan` and
-    /// `weir-digest`. Dead letters and rejects always do.
+    /// Whether each row says in the header `weir-origin` from which record it comes: its topic, partition and offset, the
+    /// number of the row among those of the record, and the plan, as `customers-raw/3/1042/0/7`. Dead letters and rejects
+    /// always do.
     pub provenance: bool,
     /// Whether topics are made that are not there. Those of Weir's own always are.
     pub create: bool,

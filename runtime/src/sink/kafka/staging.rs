@@ -217,34 +217,28 @@ impl<'a> Staged<'a> {
         self.of.refused.get(&self.place).map(String::as_str)
     }
 
-    /// From which record, and by which plan, in text of `numbers`.
-    pub(super) fn provenance<'n>(self, at: &'n TopicPartition, numbers: &'n mut Numbers) -> Provenance<'n>
-    where
-        'a: 'n,
-    {
-        let plan = &self.origin().plan;
-        let [partition, offset, index, number] = &mut numbers.0;
-        Provenance([
-            ("weir-topic", &at.topic),
-            ("weir-partition", partition.format(at.partition)),
-            ("weir-offset", offset.format(self.row.offset)),
-            ("weir-index", index.format(self.row.index)),
-            ("weir-plan", number.format(plan.plan)),
-            ("weir-digest", &plan.digest),
-        ])
+    /// From which record, and by which plan. `text` is overwritten.
+    pub(super) fn provenance<'t>(self, at: &TopicPartition, text: &'t mut String) -> Provenance<'t> {
+        let mut number = itoa::Buffer::new();
+        text.clear();
+        text.push_str(&at.topic);
+        for part in [i64::from(at.partition), self.row.offset, i64::from(self.row.index)] {
+            text.push('/');
+            text.push_str(number.format(part));
+        }
+        text.push('/');
+        text.push_str(number.format(self.origin().plan.plan));
+        Provenance(text)
     }
 }
 
-/// Room for the numbers of a row as text, used again for each.
-#[derive(Default)]
-pub(super) struct Numbers([itoa::Buffer; 4]);
-
-/// Where a row comes from, as headers.
-pub(super) struct Provenance<'a>([(&'static str, &'a str); 6]);
+/// Where a row comes from, as a header: topic, partition, offset, number among the rows of its record, and plan, with a slash
+/// in between, which no topic has in its name. A single one, since each costs the client as much as the row itself.
+pub(super) struct Provenance<'a>(&'a str);
 
 impl Provenance<'_> {
     pub(super) fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> + Clone {
-        self.0.iter().map(|(name, value)| (*name, Some(value.as_bytes())))
+        std::iter::once(("weir-origin", Some(self.0.as_bytes())))
     }
 }
 

@@ -150,6 +150,13 @@ fn header(record: &peek::Seen, name: &str) -> Option<String> {
     found.first().map(|(_, value)| String::from_utf8(value.clone().unwrap()).unwrap())
 }
 
+/// The offset of the record that a row comes from, and its number among the rows of that.
+fn place(row: &peek::Seen) -> [i64; 2] {
+    let origin = header(row, "weir-origin").expect("it says so");
+    let parts: Vec<_> = origin.split('/').collect();
+    [parts[2], parts[3]].map(|number| number.parse().expect("a number"))
+}
+
 impl World for Base {
     fn process(&self) -> Box<dyn Sink> {
         Box::new(self.sink())
@@ -159,11 +166,11 @@ impl World for Base {
         let mut seen = Vec::new();
         for target in ["a", "b"] {
             for record in self.records(target) {
-                let number = |name| header(&record, name).unwrap().parse::<i64>().unwrap();
+                let [offset, index] = place(&record);
                 let value: serde_json::Value =
                     serde_json::from_slice(&record.value.clone().unwrap()).unwrap();
                 let text = value["text"].as_str().unwrap().to_owned();
-                seen.push((target.to_owned(), number("weir-offset"), number("weir-index") as i32, text));
+                seen.push((target.to_owned(), offset, index as i32, text));
             }
         }
         seen.sort();

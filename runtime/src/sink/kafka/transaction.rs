@@ -6,7 +6,7 @@ use crate::offset::TopicPartition;
 use crate::sink::state::SinkState;
 
 use super::progress::Progress;
-use super::staging::{Numbers, Staged, Staging};
+use super::staging::{Staged, Staging};
 use super::topics::{REJECTS, Topics};
 use super::{Group, reject};
 
@@ -83,14 +83,14 @@ fn send_rows(
     first: usize,
 ) -> Result<u64, Undone> {
     let (mut refused, mut apart, mut n) = (0, false, 0);
-    let mut numbers = Numbers::default();
+    let mut origin = String::new();
     for row in staging.rows() {
         n += 1;
         if row.is_suspect() != apart || apart && n > staging.suspects_at_once() {
             transactions.settle()?;
             (apart, n) = (row.is_suspect(), 1);
         }
-        refused += u64::from(!send_row(transactions, with, at, first + row.place, row, &mut numbers)?);
+        refused += u64::from(!send_row(transactions, with, at, first + row.place, row, &mut origin)?);
     }
     if apart {
         transactions.settle()?;
@@ -105,10 +105,10 @@ fn send_row(
     at: &TopicPartition,
     tag: usize,
     row: Staged<'_>,
-    numbers: &mut Numbers,
+    text: &mut String,
 ) -> Result<bool, Undone> {
     let topic = with.topics.get(row.origin().topic);
-    let provenance = row.provenance(at, numbers);
+    let provenance = row.provenance(at, text);
     let ours = row.origin().provenance.then(|| provenance.headers());
     let headers = row.headers().chain(ours.into_iter().flatten());
     let too_large = || {

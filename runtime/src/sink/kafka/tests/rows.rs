@@ -63,7 +63,7 @@ fn value(record: &peek::Seen) -> Option<String> {
 }
 
 fn sorted(mut records: Vec<peek::Seen>) -> Vec<peek::Seen> {
-    records.sort_by_key(|record| header(record, "weir-offset").unwrap().parse::<i64>().unwrap());
+    records.sort_by_key(|record| place(record)[0]);
     records
 }
 
@@ -83,7 +83,12 @@ fn a_row_is_a_record_with_its_key_value_time_and_headers_and_where_it_comes_from
         keys: keys(&[Some(b"seven"), None]),
         // That a record came from elsewhere before is true of another row.
         headers: headers(&[
-            &[("trace", Some(b"t1")), ("weir-offset", Some(b"99")), ("empty", None), ("trace", Some(b"t2"))],
+            &[
+                ("trace", Some(b"t1")),
+                ("weir-origin", Some(b"a/0/1/0/1")),
+                ("empty", None),
+                ("trace", Some(b"t2")),
+            ],
             &[],
         ]),
         timestamps: vec![1_700_000_000_123, -1].into(),
@@ -104,12 +109,7 @@ fn a_row_is_a_record_with_its_key_value_time_and_headers_and_where_it_comes_from
         ("trace", some("t1")),
         ("empty", None),
         ("trace", some("t2")),
-        ("weir-topic", some("customers")),
-        ("weir-partition", some("0")),
-        ("weir-offset", some("3")),
-        ("weir-index", some("0")),
-        ("weir-plan", some("7")),
-        ("weir-digest", some("sha256:00")),
+        ("weir-origin", some("customers/0/3/0/7")),
     ];
     assert_eq!(of, expected);
 }
@@ -119,7 +119,7 @@ fn without_provenance_a_row_says_nothing_of_its_record() {
     let mut base = Base::alone();
     base.provenance = false;
     let mut sink = base.claimed(1);
-    let part = Part { headers: headers(&[&[("a", None), ("weir-topic", Some(b"x"))]]), ..text("a", 0, "x") };
+    let part = Part { headers: headers(&[&[("a", None), ("weir-origin", Some(b"x"))]]), ..text("a", 0, "x") };
     deliver(&mut sink, 1, vec![part]).unwrap();
     assert_eq!(base.records("a")[0].headers, [("a".to_owned(), None)]);
 }
@@ -186,8 +186,7 @@ fn a_dead_letter_is_the_record_with_the_reasons_in_its_headers() {
         ("weir-reasons", Some(r#"[{"code":"bad"}]"#)),
         ("weir-trap", None),
         ("weir-log", Some("last words")),
-        ("weir-offset", Some("0")),
-        ("weir-digest", Some("sha256:00")),
+        ("weir-origin", Some("customers/0/0/0/7")),
     ];
     expected.iter().for_each(|(name, value)| assert_eq!(header(dead, name).as_deref(), *value, "{name}"));
 }
@@ -210,13 +209,10 @@ fn a_key_goes_to_the_partition_that_java_clients_give_it() {
 
 /// The longest text that fits with all that is around it in a topic that takes `most` bytes at once.
 fn longest(most: usize) -> usize {
-    let numbers = ["customers", "0", "0", "0", "7", "sha256:00"].map(|text| Some(text.as_bytes()));
-    let names =
-        ["topic", "partition", "offset", "index", "plan", "digest"].map(|name| format!("weir-{name}"));
     let bytes = |n: usize| {
         let value = format!(r#"{{"text":"{}"}}"#, "x".repeat(n));
-        let headers = names.iter().map(String::as_str).zip(numbers);
-        wire_bytes(None, Some(value.as_bytes()), headers)
+        let origin = std::iter::once(("weir-origin", Some(&b"customers/0/0/0/7"[..])));
+        wire_bytes(None, Some(value.as_bytes()), origin)
     };
     (0..most).take_while(|n| bytes(*n) <= most).last().unwrap()
 }
@@ -240,8 +236,12 @@ fn a_row_that_just_fits_is_sent_and_one_byte_more_is_refused_in_the_same_transac
     assert_eq!(value(refused).unwrap(), format!(r#"{{"text":"{}"}}"#, "y".repeat(2 * MOST)));
     let reason = header(refused, "weir-reason").unwrap();
     assert!(reason.ends_with(&format!("bytes, and topic {} takes 5000", base.topic("a"))), "{reason}");
-    let expected =
-        [("weir-offset", "1"), ("weir-sink", "base"), ("weir-target", "a"), ("weir-route", "to-a")];
+    let expected = [
+        ("weir-origin", "customers/0/1/0/7"),
+        ("weir-sink", "base"),
+        ("weir-target", "a"),
+        ("weir-route", "to-a"),
+    ];
     expected.iter().for_each(|(name, value)| assert_eq!(header(refused, name).unwrap(), *value));
     assert_eq!(sink.tally().rejected.get(), 1);
     let large = text("a", 2, &"x".repeat(n + 1));
@@ -286,7 +286,7 @@ fn rows_that_the_cluster_refuses_for_what_is_in_them_are_refused_alone() {
         let times = all.iter().map(|offset| if BAD.contains(offset) { 99_999_999_999_999 } else { -1 });
         deliver(&mut sink, N, vec![Part { timestamps: times.collect(), ..part }]).unwrap();
         let offsets = |records: Vec<peek::Seen>| -> Vec<i64> {
-            sorted(records).iter().map(|r| header(r, "weir-offset").unwrap().parse().unwrap()).collect()
+            sorted(records).iter().map(|record| place(record)[0]).collect()
         };
         let good: Vec<i64> = all.into_iter().filter(|offset| !BAD.contains(offset)).collect();
         assert_eq!(offsets(base.records("a")), good);
