@@ -584,13 +584,13 @@ pub(super) enum TableMode {
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct CommitWhen {
-    /// Size of the rows of a partition, in memory.
+    /// Size of the rows, in memory: in PostgreSQL of those of all partitions, in SQLite of a partition.
     pub bytes: ByteSize,
-    /// Rows of a partition.
+    /// Rows: in PostgreSQL of all partitions, in SQLite of a partition.
     pub rows: NonZeroU64,
-    /// Time since the first row.
+    /// Time since the first row of a partition.
     pub age: Period,
-    /// Time without a further row.
+    /// Time without a further row of a partition.
     pub idle: Period,
 }
 

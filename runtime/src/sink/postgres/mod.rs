@@ -7,8 +7,8 @@
 //! <table>         the declared columns, and where each row came from
 //! ```
 //!
-//! What is staged waits in memory. The commit locks the row of its position and looks whether it still may, moves it,
-//! writes the rows, and ends; whoever claims the partition waits for that row. So a process that was overtaken finds out
+//! What is staged waits in memory. A commit is one transaction over all partitions that have something staged: it locks
+//! the rows of their positions and looks whether it still may, moves them, writes the rows, and ends; whoever claims the partition waits for that row. So a process that was overtaken finds out
 //! before it writes anything, and one that stands still with the row locked is ended by the server, which was told how
 //! long to wait. An error that is not the fault of a row undoes the transaction, and never makes a reject.
 //!
@@ -45,7 +45,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::state::{Claim, Commit, SinkState};
 use super::table::{Owned, Owner, Stored, TableConfig, TableSink, Tally, missing, not_claimed};
-use super::{Committed, Error, Resolved, RoutedBatch, Sink, Staged};
+use super::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
 use crate::offset::TopicPartition;
 use database::{Database, Ended};
 use position::Positions;
@@ -219,19 +219,66 @@ impl PostgresSink {
         between::between(&mut self.db, &self.config).ok().flatten()
     }
 
-    fn commit_once(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Ended<Stored>, Error> {
-        let owned = self.owned.get(at).ok_or_else(|| not_claimed(at))?;
-        owned.check_range(commit)?;
+    /// Commits all of it in one transaction, or nothing; again where another transaction was in the way.
+    fn commit_all(&mut self, commits: &[(TopicPartition, Commit)]) -> Result<Vec<Committed>, Error> {
+        let mut ended = self.commit_once(commits);
+        for _ in 1..COLLISIONS {
+            if ended.is_ok() || !self.db.take_collided() {
+                break;
+            }
+            ended = self.commit_once(commits);
+        }
+        let ended = ended?;
+        let lost = match &ended {
+            Ended::Committed(_) => {
+                fail::fail_point!("postgres.after_commit");
+                None
+            }
+            Ended::Unknown(_, lost) => Some(lost.clone()),
+        };
+        let (Ended::Committed(stored) | Ended::Unknown(stored, _)) = ended;
+        let mut answers = Vec::with_capacity(commits.len());
+        for ((at, commit), stored) in commits.iter().zip(stored) {
+            let owned = self.owned.get_mut(at).ok_or_else(|| not_claimed(at))?;
+            answers.push(match &lost {
+                None => {
+                    self.tally.add(stored);
+                    owned.move_on(commit);
+                    Committed::Done
+                }
+                Some(lost) => {
+                    owned.in_doubt = stored;
+                    Committed::Unknown(lost.clone())
+                }
+            });
+        }
+        Ok(answers)
+    }
+
+    fn commit_once(&mut self, commits: &[(TopicPartition, Commit)]) -> Result<Ended<Vec<Stored>>, Error> {
+        let mut all = Vec::with_capacity(commits.len());
+        for (at, commit) in commits {
+            let owned = self.owned.get(at).ok_or_else(|| not_claimed(at))?;
+            owned.check_range(commit)?;
+            all.push((at, commit, owned));
+        }
+        // Everybody locks in this order, so that nobody waits in a circle.
+        all.sort_by_key(|(at, ..)| *at);
         let (config, positions, tables) = (&self.config, &self.positions, &mut self.tables);
         let ended = self.db.transaction(|db| {
             fail::fail_point!("postgres.after_begin");
-            let mut state = positions.read(db, at)?.ok_or_else(|| missing(at, &db.show()))?;
-            state.commit(owned.epoch, owned.owner, commit)?;
-            positions.write(db, &state)?;
+            for (at, commit, owned) in &all {
+                let mut state = positions.read(db, at)?.ok_or_else(|| missing(at, &db.show()))?;
+                state.commit(owned.epoch, owned.owner, commit)?;
+                positions.write(db, &state)?;
+            }
             fail::fail_point!("postgres.after_position");
-            let stored = rows::store(db, config, tables, &owned.batches)?;
+            let mut stored = BTreeMap::new();
+            for (at, _, owned) in &all {
+                stored.insert(*at, rows::store(db, config, tables, &owned.batches)?);
+            }
             fail::fail_point!("postgres.before_commit");
-            Ok(stored)
+            Ok(commits.iter().map(|(at, _)| stored.remove(at).unwrap_or_default()).collect())
         });
         if !matches!(ended, Ok(Ended::Committed(_))) {
             self.tables.forget();
@@ -275,26 +322,25 @@ impl Sink for PostgresSink {
     }
 
     fn commit(&mut self, at: &TopicPartition, commit: &Commit) -> Result<Committed, Error> {
-        let mut ended = self.commit_once(at, commit);
-        for _ in 1..COLLISIONS {
-            if ended.is_ok() || !self.db.take_collided() {
-                break;
+        let mut answers = self.commit_all(&[(at.clone(), commit.clone())])?;
+        Ok(answers.pop().expect("every commit has an answer"))
+    }
+
+    /// Where one of them is refused, the others are committed all the same.
+    fn commit_together(&mut self, commits: &[(TopicPartition, Commit)]) -> Vec<Result<Committed, Error>> {
+        match self.commit_all(commits) {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) if commits.len() == 1 => vec![Err(error)],
+            Err(Error::Transient(Problem { text, hint, .. })) => {
+                let same = |_| Problem { text: text.clone(), hint: hint.clone(), source: None };
+                commits.iter().map(|commit| Err(Error::Transient(same(commit)))).collect()
             }
-            ended = self.commit_once(at, commit);
+            Err(_) => commits.iter().map(|(at, commit)| self.commit(at, commit)).collect(),
         }
-        let owned = self.owned.get_mut(at).ok_or_else(|| not_claimed(at))?;
-        match ended? {
-            Ended::Committed(stored) => {
-                fail::fail_point!("postgres.after_commit");
-                self.tally.add(stored);
-                owned.move_on(commit);
-                Ok(Committed::Done)
-            }
-            Ended::Unknown(stored, lost) => {
-                owned.in_doubt = stored;
-                Ok(Committed::Unknown(lost))
-            }
-        }
+    }
+
+    fn prefers_together(&self) -> bool {
+        true
     }
 
     /// The row of the position is free only once the server is through with the commit that was lost.
