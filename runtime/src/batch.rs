@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::budget::Permit;
 use crate::offset::{Offset, OffsetRange, TopicPartition};
+use crate::sink::state::Fingerprint;
 
 /// `n` byte strings in one buffer, in Arrow's layout: entry `i` is `data[offsets[i]..offsets[i + 1]]`, and bit
 /// `i` of `validity`, least significant first, says whether it is present. An empty `validity` says all are.
@@ -254,6 +255,12 @@ impl Batch {
     /// What could not be cut into records, in order.
     pub fn unreadable(&self) -> &[Unreadable] {
         &self.unreadable
+    }
+
+    /// The last record that a transform will see, to be known again.
+    pub fn last(&self) -> Option<Fingerprint> {
+        let row = self.offsets.len().checked_sub(1)?;
+        Some(Fingerprint::of(Offset::new(self.offsets[row]), self.keys.get(row), self.values.get(row)))
     }
 
     /// The share of the byte budget that this batch holds until all its rows are handed over.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::offset::{Offset, OffsetRange, TopicPartition};
-use crate::sink::state::{Claim, Commit, Counters, Nonce, PlanRef, SinkState};
+use crate::sink::state::{Claim, Commit, Counters, Fingerprint, Nonce, PlanRef, SinkState};
 use crate::sink::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
 use crate::source::RunId;
 
@@ -105,6 +105,7 @@ struct Pending {
     end: Offset,
     plan: PlanRef,
     counters: Counters,
+    last_record: Option<Fingerprint>,
     staged: Staged,
     first: Duration,
     last: Duration,
@@ -163,11 +164,13 @@ impl Writer {
         let stands = open.pending.as_ref().map_or(open.next, |pending| pending.end);
         assert_eq!(batch.range.start, stands, "batches of a partition touch");
         let (range, plan, counters) = (batch.range, batch.plan.clone(), batch.counters.clone());
+        let last_record = batch.last.clone();
         let staged = self.sink.write(batch)?;
         let pending = open.pending.get_or_insert_with(|| Pending {
             end: range.start,
             plan,
             counters: Counters::default(),
+            last_record: None,
             staged,
             first: now,
             last: now,
@@ -176,6 +179,9 @@ impl Writer {
         pending.counters.add(&counters);
         pending.staged = staged;
         pending.last = now;
+        if last_record.is_some() {
+            pending.last_record = last_record;
+        }
         Ok(())
     }
 
@@ -261,7 +267,8 @@ impl Writer {
         let pending = open.pending.take()?;
         let range = OffsetRange::new(open.next, pending.end);
         let id = (self.nonce)();
-        Some((at, Commit { id, range, plan: pending.plan, counters: pending.counters }))
+        let Pending { plan, counters, last_record: last, .. } = pending;
+        Some((at, Commit { id, range, plan, counters, last }))
     }
 
     fn ended(&mut self, at: TopicPartition, commit: Commit, ended: Result<(), Error>) -> Report {

@@ -62,7 +62,8 @@ pub const ALL: &[Explained] = &[
     },
     Explained {
         code: "E_TOPIC_REPLACED",
-        means: "The topic was deleted and made again: its offsets are those of other records. Or the state directory of a pipeline from files was lost.",
+        means: "The topic was deleted and made again, or it lost records and got others, as by an unclean election of a leader: its \
+                offsets are those of other records. Or the state directory of a pipeline from files was lost.",
         then: STOPS,
         fix: "Restore the state directory; or read the new topic with a pipeline of another name.",
     },

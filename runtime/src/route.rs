@@ -16,7 +16,7 @@ use crate::batch::{Batch, Headers, VarBytes};
 use crate::budget::Permit;
 use crate::description::{DataType, Description, Field, RouteContent};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
-use crate::sink::state::PlanRef;
+use crate::sink::state::{Fingerprint, PlanRef};
 
 /// The name that dead letters go by among the routes; no transform can declare it.
 pub const DEAD_LETTERS: &str = "weir_dead_letters";
@@ -127,6 +127,8 @@ pub struct Routed {
     pub bindings: Arc<Bindings>,
     /// How many records the batch had, readable or not.
     pub n_records: u64,
+    /// The last of them that can be read.
+    pub last: Option<Fingerprint>,
     /// The offset and fate of every record, ascending by offset.
     pub fates: Vec<(Offset, Fate)>,
     /// The rows per route, dead letters last.
@@ -194,8 +196,8 @@ pub fn route(
     let mut parts = route_parts(batch, description, pieces.outputs);
     parts.extend(dead);
     let (at, range, permit) = (batch.at().clone(), batch.range(), batch.permit());
-    let n_records = batch.n_records() as u64;
-    Ok(Routed { at, range, plan, bindings, n_records, fates, parts, rejected, routes, permit })
+    let (n_records, last) = (batch.n_records() as u64, batch.last());
+    Ok(Routed { at, range, plan, bindings, n_records, last, fates, parts, rejected, routes, permit })
 }
 
 /// One fate per record; a second, different one is remembered as a breach.

@@ -24,7 +24,7 @@ use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE};
 use crate::batch::BatchBuilder;
 use crate::offset::{Offset, TopicPartition};
-use crate::sink::state::Epoch;
+use crate::sink::state::{Epoch, Fingerprint};
 
 /// What the client is told where the pipeline file says nothing.
 pub const DEFAULTS: &[(&str, &str)] = &[
@@ -245,16 +245,17 @@ impl Member {
     }
 
     /// Moves records of a partition into `builder` until that has `records` or `bytes`, or no more are there at the
-    /// moment.
+    /// moment. Those in front of where `builder` begins are passed over; if `last` is among them, it has to be as it was.
     pub fn take(
         &self,
         at: &TopicPartition,
         builder: &mut BatchBuilder,
+        last: Option<&Fingerprint>,
         records: usize,
         bytes: usize,
     ) -> Taken {
         let queue = self.queues.get(at);
-        queue.map(|queue| queue.take(self.client(), builder, records, bytes)).unwrap_or_default()
+        queue.map(|queue| queue.take(self.client(), builder, last, records, bytes)).unwrap_or_default()
     }
 
     /// Nothing of the partition is under way any more: if the group wants it back, it may have it.

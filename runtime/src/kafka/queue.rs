@@ -9,6 +9,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::batch::{BatchBuilder, RecordRef};
 use crate::offset::{Offset, TopicPartition};
+use crate::sink::state::Fingerprint;
 
 /// The queue of a partition. It does not outlive its client: whoever owns both drops it first.
 pub(super) struct Queue(NonNull<sys::rd_kafka_queue_t>);
@@ -31,6 +32,8 @@ pub enum Broken {
     Corrupt(String),
     /// The user may not read it.
     Denied(String),
+    /// The record at this offset is not the one that was there.
+    Replaced(Offset),
     /// Something that may pass.
     Other(String),
 }
@@ -39,6 +42,8 @@ pub enum Broken {
 struct Run<'a> {
     client: *mut sys::rd_kafka_t,
     builder: &'a mut BatchBuilder,
+    /// What has to be in front of it, if anything is.
+    last: Option<&'a Fingerprint>,
     records: usize,
     bytes: usize,
     taken: Taken,
@@ -75,10 +80,11 @@ impl Queue {
         &self,
         client: *mut sys::rd_kafka_t,
         builder: &mut BatchBuilder,
+        last: Option<&Fingerprint>,
         records: usize,
         bytes: usize,
     ) -> Taken {
-        let mut run = Run { client, builder, records, bytes, taken: Taken::default() };
+        let mut run = Run { client, builder, last, records, bytes, taken: Taken::default() };
         // SAFETY: `run` outlives the call, which calls `take_one` from this thread alone.
         unsafe {
             sys::rd_kafka_consume_callback_queue(self.0.as_ptr(), 0, Some(take_one), (&raw mut run).cast());
@@ -145,6 +151,15 @@ impl Run<'_> {
         let Ok(offset) = Offset::try_from(message.offset) else { return };
         // Such as those before the place that was asked for, in a compressed batch that holds both.
         if offset < self.builder.next() {
+            if let Some(last) = self.last.filter(|last| last.offset == offset) {
+                // SAFETY: the caller's.
+                let (key, value) =
+                    unsafe { (bytes(message.key, message.key_len), bytes(message.payload, message.len)) };
+                if *last != Fingerprint::of(offset, key, value) {
+                    self.taken.error = Some(Broken::Replaced(offset));
+                    self.enough();
+                }
+            }
             return;
         }
         // SAFETY: lengths and pointers of a record belong together, and live as long as the message.

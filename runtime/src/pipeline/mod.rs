@@ -20,7 +20,9 @@ use crate::commit::Report;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
-use crate::sink::state::{Claim, Commit, Counters, Cut, Epoch, Nonce, PlanRef, Start, TargetCounters};
+use crate::sink::state::{
+    Claim, Commit, Counters, Cut, Epoch, Fingerprint, Nonce, PlanRef, Start, TargetCounters,
+};
 use crate::sink::{self, Part, RoutedBatch};
 use crate::source::{self, Assignment, RunId, SourceEvent};
 
@@ -131,6 +133,8 @@ pub enum Action {
         at: TopicPartition,
         /// From here on.
         from: Offset,
+        /// The last record in front of that, if a sink knows it: the source has to find it there again.
+        last: Option<Fingerprint>,
     },
     /// Tell the source that a sink refused a claim.
     Overtaken {
@@ -876,7 +880,7 @@ fn for_sink(
         }
     }
     let (at, plan) = (routed.at.clone(), routed.plan.clone());
-    Some(RoutedBatch { at, range, plan, counters, parts })
+    Some(RoutedBatch { at, range, plan, counters, last: routed.last.clone(), parts })
 }
 
 fn count_fates(routed: &Routed, from: Offset) -> Counters {

@@ -140,7 +140,8 @@ impl Core {
         let track = &self.tracks[at];
         if track.end.is_none() {
             let (run, from) = (track.reading, track.resume());
-            self.actions.push_back(Action::Read { run, at: at.clone(), from });
+            let last = track.last_before(from);
+            self.actions.push_back(Action::Read { run, at: at.clone(), from, last });
         }
     }
 }

@@ -566,7 +566,7 @@ impl World {
             | Action::Write { sink, .. }
             | Action::Flush { sink, .. }
             | Action::Release { sink, .. } => process.commands[sink].push_back(action),
-            Action::Read { run, at, from } => {
+            Action::Read { run, at, from, .. } => {
                 process.reading.insert(at, (run, from));
             }
             Action::Hold { at } => {

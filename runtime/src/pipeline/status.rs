@@ -497,6 +497,7 @@ mod tests {
             range: crate::offset::OffsetRange::new(Offset::ZERO, Offset::new(5)),
             plan: PlanRef { plan: 3, digest: "sha256:ab".into() },
             counters: Counters { targets, ..Counters::default() },
+            last: None,
         };
         rig.decide(Event::Sink { sink: 1, report: Report::Committed { at: at(), run, commit } });
         assert_eq!(only(&rig).trouble, None);

@@ -25,7 +25,7 @@ use crate::purity;
 use crate::route::{Bindings, Pieces, Routed, route};
 use crate::rule::Rule;
 use crate::sandbox::verdict::{Keeper, Stopped};
-use crate::sink::state::{Claim, Epoch, Nonce, PlanRef};
+use crate::sink::state::{Claim, Epoch, Fingerprint, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
 
@@ -232,7 +232,9 @@ impl Threads {
             }
             Action::Flush { sink, run, at } => self.sinks[sink].send(ToSink::Flush(run, at)),
             Action::Release { sink, run, at } => self.sinks[sink].send(ToSink::Release(run, at)),
-            Action::Read { run, at, from } => self.source.outbox.send(ToSource::Read(run, at, from)),
+            Action::Read { run, at, from, last } => {
+                self.source.outbox.send(ToSource::Read(run, at, from, last));
+            }
             Action::Hold { at } => self.source.outbox.send(ToSource::Hold(at)),
             Action::Overtaken { at, by } => self.source.outbox.send(ToSource::Overtaken(at, by)),
             Action::Forget { at, finished } => self.source.outbox.send(ToSource::Forget(at, finished)),
@@ -350,7 +352,7 @@ fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'stati
 }
 
 enum ToSource {
-    Read(RunId, TopicPartition, Offset),
+    Read(RunId, TopicPartition, Offset, Option<Fingerprint>),
     Hold(TopicPartition),
     Overtaken(TopicPartition, Epoch),
     Forget(TopicPartition, bool),
@@ -380,7 +382,7 @@ impl SourceThread {
 /// Polls a source and passes on what it is told, until nobody listens.
 fn pump(source: &mut dyn Source, commands: &Receiver<ToSource>, events: &Sender<Event>) {
     let obey = |source: &mut dyn Source, command| match command {
-        ToSource::Read(run, at, from) => source.read(run, &at, from),
+        ToSource::Read(run, at, from, last) => source.read(run, &at, from, last),
         ToSource::Hold(at) => source.hold(&at),
         ToSource::Overtaken(at, by) => source.overtaken(&at, by),
         ToSource::Forget(at, finished) => source.forget(&at, finished),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::batch::Batch;
 use crate::offset::Offset;
 use crate::route::Routed;
-use crate::sink::state::{Cut, PlanRef, SinkState};
+use crate::sink::state::{Cut, Fingerprint, PlanRef, SinkState};
 use crate::source::{Assignment, RunId};
 
 use super::Stop;
@@ -163,6 +163,11 @@ impl Track {
     /// Where the source is to begin: at the first offset that some sink does not have.
     pub(super) fn resume(&self) -> Offset {
         self.read
+    }
+
+    /// The last record in front of `from`, if a sink stands there and knows it.
+    pub(super) fn last_before(&self, from: Offset) -> Option<Fingerprint> {
+        self.states.iter().filter(|state| state.next == from).find_map(|state| state.last.clone())
     }
 
     /// The lowest plan number that may make new offsets.

@@ -7,7 +7,9 @@ use arrow::array::{Array, Int64Array, RecordBatch, StringArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
 
-use super::state::{Claim, Commit, Counters, Epoch, Input, Nonce, PlanRef, Refused, SinkState, Start};
+use super::state::{
+    Claim, Commit, Counters, Epoch, Fingerprint, Input, Nonce, PlanRef, Refused, SinkState, Start,
+};
 use super::{Committed, Error, Part, Resolved, RoutedBatch, Sink, Staged};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
 
@@ -86,6 +88,7 @@ pub(crate) fn commit(start: i64, end: i64) -> Commit {
         range: range(start, end),
         plan: plan(),
         counters: Counters { records_in, routed: records_in, ..Counters::default() },
+        last: last_before(end),
     }
 }
 
@@ -97,11 +100,17 @@ fn range(start: i64, end: i64) -> OffsetRange {
     OffsetRange::new(Offset::new(start), Offset::new(end))
 }
 
+/// The record in front of an offset.
+fn last_before(end: i64) -> Option<Fingerprint> {
+    Some(Fingerprint::of(Offset::new(end - 1), None, Some(format!("record {end}").as_bytes())))
+}
+
 pub(crate) fn batch(start: i64, end: i64) -> RoutedBatch {
     let all: Vec<i64> = (start..end).collect();
     let even = all.iter().copied().filter(|offset| offset % 2 == 0).collect();
     let parts = vec![part("a", all, 0), part("b", even, 1)];
-    RoutedBatch { at: at(), range: range(start, end), plan: plan(), counters: Counters::default(), parts }
+    let counters = Counters::default();
+    RoutedBatch { at: at(), range: range(start, end), plan: plan(), counters, last: last_before(end), parts }
 }
 
 pub(crate) fn part(target: &str, offsets: Vec<i64>, index: i32) -> Part {
@@ -166,6 +175,7 @@ pub(crate) const LAWS: &[Law] = &[
     ("nothing is visible before the commit and all of it once after", nothing_before_all_after),
     ("a first claim starts where it was told", first_claim),
     ("a claim tells where the sink stands", claim_tells_position),
+    ("a claim tells which record is in front of the position", claim_tells_last),
     ("a claim tells it also to a process at work, of what another one began since", claim_while_at_work),
     ("a claim fences the commit of a lower epoch", claim_fences),
     ("a claim of a lower epoch is refused", lower_claim_refused),
@@ -226,6 +236,17 @@ fn claim_tells_position(world: &dyn World) {
     let mut all = delivered(0, 7);
     all.sort();
     assert_eq!(world.visible(), all);
+}
+
+fn claim_tells_last(world: &dyn World) {
+    Owner::claimed(world, 1).deliver(0, 5);
+    let mut second = Owner::new(world, 2);
+    assert_eq!(second.claim().unwrap().last, last_before(5));
+    // A range of offsets without a record has none.
+    let empty = Commit { last: None, counters: Counters::default(), ..commit(5, 7) };
+    second.sink.write(RoutedBatch { last: None, parts: Vec::new(), ..batch(5, 7) }).unwrap();
+    assert_eq!(second.sink.commit(&at(), &empty).unwrap(), Committed::Done);
+    assert_eq!(Owner::new(world, 3).claim().unwrap().last, last_before(5));
 }
 
 fn claim_while_at_work(world: &dyn World) {

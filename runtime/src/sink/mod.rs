@@ -19,7 +19,7 @@ use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 
 use crate::batch::{Headers, VarBytes};
 use crate::offset::{OffsetRange, TopicPartition};
-use state::{Claim, Commit, Counters, PlanRef, Refused, SinkState};
+use state::{Claim, Commit, Counters, Fingerprint, PlanRef, Refused, SinkState};
 
 /// A place that takes rows and remembers, per input partition, which it has.
 ///
@@ -113,6 +113,8 @@ pub struct RoutedBatch {
     pub plan: PlanRef,
     /// What became of the range's records.
     pub counters: Counters,
+    /// The last record of the range, if it has one.
+    pub last: Option<Fingerprint>,
     /// The rows. Parts of one target are in offset order.
     pub parts: Vec<Part>,
 }

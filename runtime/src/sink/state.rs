@@ -16,6 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::offset::{Offset, OffsetRange};
 
@@ -233,6 +234,31 @@ pub enum Start {
     MustExist,
 }
 
+/// The record in front of a position, so that it is known again: a topic that lost records and got others has others at
+/// their offsets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Where it is.
+    pub offset: Offset,
+    /// Of key and value: 16 hexadecimal digits.
+    pub digest: Arc<str>,
+}
+
+impl Fingerprint {
+    /// Of the record at `offset`.
+    pub fn of(offset: Offset, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
+        let mut digest = Sha256::new();
+        for part in [key, value] {
+            // Absent and empty differ, and what belongs to the key is no part of the value.
+            let length = part.map_or(u64::MAX, |bytes| bytes.len() as u64);
+            digest.update(length.to_le_bytes());
+            digest.update(part.unwrap_or_default());
+        }
+        let first: [u8; 8] = digest.finalize()[..8].try_into().expect("it has 32 bytes");
+        Self { offset, digest: format!("{:016x}", u64::from_be_bytes(first)).into() }
+    }
+}
+
 /// A request to make a range durable, with the rows that were staged for it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Commit {
@@ -244,6 +270,9 @@ pub struct Commit {
     pub plan: PlanRef,
     /// What became of the range's records.
     pub counters: Counters,
+    /// The last record of the range, if it has one and that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Fingerprint>,
 }
 
 /// What a sink knows of one input partition.
@@ -276,6 +305,9 @@ pub struct SinkState {
     /// Everything committed so far.
     #[serde(default)]
     pub counters: Counters,
+    /// The last record in front of `next` that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Fingerprint>,
 }
 
 /// Why a state would not change.
@@ -423,6 +455,7 @@ impl SinkState {
             input: claim.input.clone(),
             last_commit: None,
             counters: Counters::default(),
+            last: None,
         }
     }
 
@@ -472,6 +505,9 @@ impl SinkState {
         self.next = commit.range.end;
         self.last_commit = Some(commit.id);
         self.counters.add(&commit.counters);
+        if commit.last.is_some() {
+            self.last.clone_from(&commit.last);
+        }
         Ok(())
     }
 

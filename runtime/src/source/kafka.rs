@@ -13,7 +13,7 @@ use crate::kafka::member::{Broken, Member, Told};
 use crate::kafka::topics::Bounds;
 use crate::kafka::{self, Cluster};
 use crate::offset::{Offset, TopicPartition};
-use crate::sink::state::{Epoch, Start};
+use crate::sink::state::{Epoch, Fingerprint, Start};
 use crate::source::{Assignment, Error, Poll, RunId, Source, SourceEvent};
 
 /// How long it waits for records before it looks whether it was told something.
@@ -95,8 +95,7 @@ impl std::fmt::Debug for KafkaSource {
 enum State {
     /// Said to be ours; it will be told from where it is read.
     Assigned,
-    /// To be read as this run, from there on.
-    Asked(RunId, Offset),
+    Asked(Wanted),
     Reading(Reading),
     /// Not to be read for now.
     Held,
@@ -104,10 +103,20 @@ enum State {
     Done,
 }
 
+/// To be read as this run, from there on, behind this record.
+#[derive(Clone, Debug)]
+struct Wanted {
+    run: RunId,
+    from: Offset,
+    last: Option<Fingerprint>,
+}
+
 #[derive(Debug)]
 struct Reading {
     run: RunId,
     next: Offset,
+    /// Read before `next`, and not delivered: what the sinks have it for.
+    last: Option<Fingerprint>,
     /// Where it ended when it was begun.
     end: Offset,
     /// Where it was last said to end.
@@ -357,8 +366,8 @@ impl KafkaSource {
         while asked.len() < self.together
             && let Some(at) = self.asked.pop_first()
         {
-            if let Some(State::Asked(run, from)) = self.ours.get(&at) {
-                asked.push((at, *run, *from));
+            if let Some(State::Asked(wanted)) = self.ours.get(&at) {
+                asked.push((at, wanted.clone()));
             }
         }
         let all: Vec<_> = asked.iter().map(|(at, ..)| at.clone()).collect();
@@ -384,13 +393,16 @@ impl KafkaSource {
     }
 
     /// Begins partitions, of each of which it is known from where to where it has records.
-    fn begin_within(&mut self, asked: Vec<(TopicPartition, RunId, Offset)>, bounds: Vec<Bounds>) {
+    fn begin_within(&mut self, asked: Vec<(TopicPartition, Wanted)>, bounds: Vec<Bounds>) {
         let mut places = Vec::new();
-        for ((at, run, from), bounds) in asked.into_iter().zip(bounds) {
+        for ((at, Wanted { run, from, last }), bounds) in asked.into_iter().zip(bounds) {
             match bounds.map_err(Error::from).and_then(|bounds| within(&at, from, bounds)) {
-                Ok(end) => {
-                    places.push((at.clone(), from));
-                    self.set(&at, State::Reading(Reading { run, next: from, end, said: Offset::ZERO }));
+                Ok((first, end)) => {
+                    // Retention may have taken it.
+                    let last = last.filter(|last| first <= last.offset && last.offset < from);
+                    places.push((at.clone(), last.as_ref().map_or(from, |last| last.offset)));
+                    let reading = Reading { run, next: from, last, end, said: Offset::ZERO };
+                    self.set(&at, State::Reading(reading));
                 }
                 Err(error) => self.cannot_begin(&at, error),
             }
@@ -463,7 +475,7 @@ impl KafkaSource {
         let mut builder = BatchBuilder::new(at.clone(), reading.next);
         builder.reserve(self.last.0, self.last.1);
         let (records, bytes) = (self.settings.batch_records, self.settings.batch_bytes);
-        let taken = self.member.take(at, &mut builder, records, bytes);
+        let taken = self.member.take(at, &mut builder, reading.last.as_ref(), records, bytes);
         let end = reading.end;
         if let Some(broken) = taken.error {
             let up_to = builder.next();
@@ -489,6 +501,16 @@ impl KafkaSource {
             Broken::Corrupt(text) => Error::Input {
                 text: format!("E_INPUT_CORRUPT: {at} cannot be read from {from} on: {text}"),
                 hint: Some("restore the partition from a replica".to_owned()),
+            },
+            Broken::Replaced(offset) => Error::Input {
+                text: format!(
+                    "E_TOPIC_REPLACED: the record of {at} at {offset} is not the one that the sinks have rows of"
+                ),
+                hint: Some(
+                    "the topic lost records and got others, as by an unclean election of a leader: find out which, and \
+                     restore it or read it with a pipeline of another name"
+                        .to_owned(),
+                ),
             },
             Broken::Denied(text) => kafka::Error::Denied { what: format!("reading {at}"), text }.into(),
             Broken::Other(text) => Error::Unreachable { text: format!("reading {at}: {text}"), hint: None },
@@ -527,12 +549,12 @@ impl Source for KafkaSource {
         Poll::Again
     }
 
-    fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset) {
+    fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset, last: Option<Fingerprint>) {
         if !self.ours.contains_key(at) || self.going.contains(at) {
             return;
         }
         self.said_exhausted = false;
-        self.set(at, State::Asked(run, from));
+        self.set(at, State::Asked(Wanted { run, from, last }));
         self.asked.insert(at.clone());
     }
 
@@ -580,7 +602,11 @@ fn same(error: &Error) -> Error {
 }
 
 /// Where the records end of a partition that is read from `from` on, if all of them from there on are still there.
-fn within(at: &TopicPartition, from: Offset, (first, end): (Offset, Offset)) -> Result<Offset, Error> {
+fn within(
+    at: &TopicPartition,
+    from: Offset,
+    (first, end): (Offset, Offset),
+) -> Result<(Offset, Offset), Error> {
     if from < first {
         let text = format!(
             "E_INPUT_GAP: the records [{from}, {first}) of {at} are gone, and not all sinks have them"
@@ -592,7 +618,7 @@ fn within(at: &TopicPartition, from: Offset, (first, end): (Offset, Offset)) -> 
         let hint = "the topic lost records that were read: restore it, or find out what became of them";
         return Err(Error::Input { text, hint: Some(hint.to_owned()) });
     }
-    Ok(end)
+    Ok((first, end))
 }
 
 impl From<kafka::Error> for Error {

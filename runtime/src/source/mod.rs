@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::offset::{Offset, TopicPartition};
-use crate::sink::state::{Epoch, Input, Start};
+use crate::sink::state::{Epoch, Fingerprint, Input, Start};
 
 /// What a source tells the pipeline, in order per partition.
 #[derive(Debug)]
@@ -94,8 +94,9 @@ pub trait Source: Send {
     /// The next event. May block for as long as the byte budget is used up, and for a bounded time besides.
     fn poll(&mut self) -> Poll;
 
-    /// Delivers the partition from `from` on, as run `run`; what was delivered before under another run ends.
-    fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset);
+    /// Delivers the partition from `from` on, as run `run`; what was delivered before under another run ends. A source whose
+    /// records might have been replaced looks whether `last` still is what it was, if that is there.
+    fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset, last: Option<Fingerprint>);
 
     /// Delivers nothing more of the partition until it is told to be read again. It stays ours.
     fn hold(&mut self, at: &TopicPartition);

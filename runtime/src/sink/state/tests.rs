@@ -59,6 +59,7 @@ fn commit_of(id: u128, start: i64, end: i64, plan: u64, lost: u64) -> Commit {
             targets: [("a".into(), target)].into(),
             ..Counters::default()
         },
+        last: None,
     }
 }
 

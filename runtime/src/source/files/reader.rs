@@ -10,7 +10,7 @@ use super::{DirectoryReader, FileEntry, Inputs};
 use crate::batch::BatchBuilder;
 use crate::budget::Budget;
 use crate::offset::{Offset, TopicPartition};
-use crate::sink::state::{Epoch, Start};
+use crate::sink::state::{Epoch, Fingerprint, Start};
 use crate::source::format::{Filled, Format, Options, RecordReader};
 use crate::source::{Assignment, Error, Poll, RunId, Source, SourceEvent};
 
@@ -329,7 +329,8 @@ impl Source for FileSource {
         Poll::Idle
     }
 
-    fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset) {
+    /// A file is known by its digest, so `last` says nothing new.
+    fn read(&mut self, run: RunId, at: &TopicPartition, from: Offset, _: Option<Fingerprint>) {
         let Some(mut held) = self.assigned.remove(at).or_else(|| self.parked.remove(at)) else { return };
         self.said_exhausted = false;
         held.run = run;

@@ -139,7 +139,7 @@ fn a_record_arrives_with_all_that_it_has() {
     let assignment = until(&mut source, assigned);
     assert_eq!((assignment.at.clone(), assignment.epoch.generation), (topic.at(0), 1));
     assert_eq!(&*assignment.topic_id, topic.cluster.topic_id(&topic.name).unwrap());
-    source.read(RunId(1), &topic.at(0), Offset::ZERO);
+    source.read(RunId(1), &topic.at(0), Offset::ZERO, None);
     let SourceEvent::Batch { run, batch } = event(&mut source) else { panic!("a batch") };
     assert_eq!((run, batch.len(), batch.range().end), (RunId(1), 2, Offset::new(2)));
     assert_eq!(batch.keys().iter().collect::<Vec<_>>(), [Some(&b"k"[..]), Some(b"gone")]);
@@ -156,16 +156,38 @@ fn a_partition_is_read_from_where_it_is_told_again_and_again() {
     topic.send(0, &["a", "b", "c", "d"]);
     let mut source = topic.source(false, &budget());
     until(&mut source, assigned);
-    source.read(RunId(1), &topic.at(0), Offset::new(2));
+    source.read(RunId(1), &topic.at(0), Offset::new(2), None);
     assert_eq!(values(&mut source, 2), (vec!["c".into(), "d".into()], Offset::new(4)));
-    source.read(RunId(2), &topic.at(0), Offset::new(1));
+    source.read(RunId(2), &topic.at(0), Offset::new(1), None);
     topic.send(0, &["e"]);
     let (all, end) = values(&mut source, 4);
     assert_eq!((all.concat(), end), ("bcde".to_owned(), Offset::new(5)));
     source.hold(&topic.at(0));
     topic.send(0, &["f"]);
-    source.read(RunId(3), &topic.at(0), Offset::new(5));
+    source.read(RunId(3), &topic.at(0), Offset::new(5), None);
     assert_eq!(values(&mut source, 1), (vec!["f".into()], Offset::new(6)));
+}
+
+#[test]
+fn a_record_in_front_that_is_not_what_it_was_stops_its_partition() {
+    let topic = Topic::new(1);
+    topic.send(0, &["a", "b", "c"]);
+    let last = |offset, value: &str| Some(Fingerprint::of(Offset::new(offset), None, Some(value.as_bytes())));
+    let mut source = topic.source(false, &budget());
+    until(&mut source, assigned);
+    source.read(RunId(1), &topic.at(0), Offset::new(2), last(1, "b"));
+    assert_eq!(values(&mut source, 1), (vec!["c".into()], Offset::new(3)));
+    // A place that has no record any more, as after a compaction, says nothing.
+    source.read(RunId(2), &topic.at(0), Offset::new(3), last(3, "d"));
+    topic.send(0, &["d"]);
+    assert_eq!(values(&mut source, 1), (vec!["d".into()], Offset::new(4)));
+    source.read(RunId(3), &topic.at(0), Offset::new(2), last(1, "B"));
+    let text = until(&mut source, |event| match event {
+        SourceEvent::Failed { error: Error::Input { text, .. }, .. } => Some(text),
+        SourceEvent::Batch { batch, .. } => panic!("{:?}", text(&batch)),
+        _ => None,
+    });
+    assert!(text.starts_with("E_TOPIC_REPLACED: the record of ") && text.contains(" at 1 is"), "{text}");
 }
 
 #[test]
@@ -177,7 +199,7 @@ fn it_is_told_where_a_partition_ends_again_whenever_it_goes_on() {
     let _all = budget.acquire(1 << 20).unwrap();
     let mut source = topic.source(false, &budget);
     until(&mut source, assigned);
-    source.read(RunId(1), &topic.at(0), Offset::ZERO);
+    source.read(RunId(1), &topic.at(0), Offset::ZERO, None);
     let mut told = || {
         #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
         let begun = Instant::now();
@@ -202,7 +224,7 @@ fn a_partition_is_given_to_another_only_once_it_was_let_go() {
     let mut ours = BTreeMap::new();
     while ours.len() < 2 {
         let assignment = until(&mut one, assigned);
-        one.read(RunId(1), &assignment.at, Offset::ZERO);
+        one.read(RunId(1), &assignment.at, Offset::ZERO, None);
         ours.insert(assignment.at, assignment.epoch);
     }
     // The other one only polls until it is given something.
@@ -244,13 +266,13 @@ fn what_is_gone_or_was_never_there_stops_the_partition_and_is_named() {
             other => panic!("{other:?}"),
         })
     };
-    source.read(RunId(1), &topic.at(0), Offset::new(1));
+    source.read(RunId(1), &topic.at(0), Offset::new(1), None);
     let text = failure(&mut source);
     assert!(text.starts_with("E_INPUT_GAP: the records [1, 2)"), "{text}");
-    source.read(RunId(2), &topic.at(0), Offset::new(9));
+    source.read(RunId(2), &topic.at(0), Offset::new(9), None);
     let text = failure(&mut source);
     assert!(text.starts_with("E_INPUT_TRUNCATED") && text.contains("ends at 4"), "{text}");
-    source.read(RunId(3), &topic.at(0), Offset::new(2));
+    source.read(RunId(3), &topic.at(0), Offset::new(2), None);
     assert_eq!(values(&mut source, 2).1, Offset::new(4));
 }
 
@@ -273,7 +295,7 @@ fn a_source_that_does_not_go_on_ends_behind_the_markers_of_transactions() {
     let mut source = topic.source(true, &budget());
     for _ in 0..2 {
         let at = until(&mut source, assigned).at;
-        source.read(RunId(1), &at, Offset::ZERO);
+        source.read(RunId(1), &at, Offset::ZERO, None);
     }
     let (mut all, mut ends) = (Vec::new(), BTreeMap::new());
     until(&mut source, |event| match event {
@@ -301,7 +323,7 @@ fn a_budget_that_is_used_up_stops_records_and_nothing_else() {
     let all = budget.acquire(1 << 20).unwrap();
     let mut source = topic.source(false, &budget);
     until(&mut source, assigned);
-    source.read(RunId(1), &topic.at(0), Offset::ZERO);
+    source.read(RunId(1), &topic.at(0), Offset::ZERO, None);
     (0..50).for_each(|_| assert!(matches!(source.poll(), Poll::Again)));
     drop(all);
     assert_eq!(values(&mut source, 1).0, ["a"]);

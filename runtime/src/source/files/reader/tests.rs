@@ -45,7 +45,7 @@ impl Setup {
     }
 
     fn read(&mut self, from: i64) {
-        self.source.read(RunId(1), &at(), Offset::new(from));
+        self.source.read(RunId(1), &at(), Offset::new(from), None);
     }
 
     fn event(&mut self) -> Option<SourceEvent> {
@@ -110,7 +110,7 @@ fn a_file_is_not_opened_before_its_turn() {
     setup.assigned();
     setup.assigned();
     setup.read(0);
-    setup.source.read(RunId(1), &TopicPartition::new("t", 1), Offset::ZERO);
+    setup.source.read(RunId(1), &TopicPartition::new("t", 1), Offset::ZERO, None);
     assert_eq!(setup.offsets(), [0, 1]);
     assert!(matches!(setup.event(), Some(SourceEvent::End { .. })));
     fs::remove_file(setup.root.path().join("b")).unwrap();
