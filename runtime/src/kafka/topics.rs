@@ -211,7 +211,11 @@ impl Cluster {
         let what = format!("making topic {topic}");
         let ended = self.administer(&what, |admin, options| admin.create_topics([made], options))?;
         match ended.into_iter().next() {
-            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
+                // Perhaps since this moment.
+                self.until_known(topic)?;
+                Ok(false)
+            }
             Some(Err((_, code))) => Err(self.failed(what, &KafkaError::AdminOp(code))),
             Some(Ok(_)) | None => {
                 self.until_known(topic)?;

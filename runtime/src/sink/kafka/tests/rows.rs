@@ -329,3 +329,16 @@ fn a_topic_that_is_missing_and_may_not_be_made_is_told_with_what_makes_it() {
     cluster().create(&topic, Shape { partitions: None, replication: None }).unwrap();
     sink.prepare(&"a".into()).unwrap();
 }
+
+#[test]
+fn processes_that_make_a_topic_at_once_all_find_it() {
+    let names: Vec<_> = (0..5).map(|_| format!("made-at-once-{}", Nonce::random().short())).collect();
+    let make_all = || {
+        let cluster = Cluster::new(cluster().brokers(), Default::default()).unwrap();
+        for name in &names {
+            cluster.create(name, Shape { partitions: None, replication: None }).unwrap();
+            assert!(cluster.most_bytes(name).unwrap() > 0);
+        }
+    };
+    std::thread::scope(|threads| (0..6).for_each(|_| drop(threads.spawn(make_all))));
+}
