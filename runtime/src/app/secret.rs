@@ -54,7 +54,10 @@ impl Unfit {
     /// What a person can do.
     pub fn hint(&self) -> String {
         match self {
-            Self::Open { file } => format!("chmod o= {}", file.display()),
+            Self::Open { file } => format!(
+                "chmod o= {}; for a secret in Kubernetes `defaultMode: 0440`, in Compose `mode: 0440`",
+                file.display()
+            ),
             Self::Empty { .. } => {
                 "write the secret into it, or leave the key out if there is none".to_owned()
             }

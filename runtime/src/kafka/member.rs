@@ -126,13 +126,19 @@ impl Member {
         joined.map_err(|error| self.cluster.failed("joining a consumer group", &error))
     }
 
-    /// Leaves the group and joins it anew, for another generation. Partitions that are ours are wanted back first, as ever.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn rejoin(&mut self, topics: &[&str]) -> Result<(), Error> {
+    /// Leaves the group, as soon as it is not about to deal out its partitions. Those that are ours are wanted back first, as
+    /// ever; whoever wants to join it anew waits until [nothing is ours](Self::has_nothing). Until then nobody hears from us
+    /// that we live, so nothing should be under way any more.
+    pub fn leave(&self) {
         self.consumer.unsubscribe();
-        self.join(topics)
+    }
+
+    /// Whether the group has nothing of ours, and nothing to say to us.
+    pub fn has_nothing(&self) -> bool {
+        let ear = self.consumer.context();
+        self.revoked.is_none()
+            && ear.ours().is_empty()
+            && ear.told.lock().expect("nobody panics with it in hand").is_empty()
     }
 
     /// What the group says next, if it has something to say. Has to be called all the time: a member that does not is

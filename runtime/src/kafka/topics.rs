@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use backon::{BlockingRetryable as _, ConstantBuilder};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
@@ -54,6 +55,17 @@ pub(super) struct Askers {
 
 type Administrator = AdminClient<DefaultClientContext>;
 
+/// A partition that moves, or whose broker has just started, has a leader soon.
+fn until_led() -> ConstantBuilder {
+    ConstantBuilder::default().with_delay(Duration::from_millis(100)).with_max_times(100)
+}
+
+fn is_being_led(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
+}
+
 impl Cluster {
     /// How many partitions a topic has.
     ///
@@ -73,7 +85,8 @@ impl Cluster {
         if let Some(client) = &*place {
             return Ok(client.clone());
         }
-        let made = self.config().create::<T>();
+        // A client that reads nothing would believe for a quarter of an hour who leads a partition.
+        let made = self.config_over(&[("metadata.max.age.ms", "1000")]).create::<T>();
         let made = made.map_err(|error| self.failed("setting up a client of Kafka", &error))?;
         Ok(place.insert(Arc::new(made)).clone())
     }
@@ -100,7 +113,8 @@ impl Cluster {
         topic: &str,
         partition: i32,
     ) -> Result<(Offset, Offset), Error> {
-        let bounds = asker.fetch_watermarks(topic, partition, PATIENCE);
+        let ask = || asker.fetch_watermarks(topic, partition, PATIENCE);
+        let bounds = ask.retry(until_led()).when(is_being_led).call();
         let (low, high) = bounds.map_err(|error| {
             self.failed(format!("asking for the offsets of {topic} [{partition}]"), &error)
         })?;
@@ -108,7 +122,7 @@ impl Cluster {
     }
 
     /// The same of many partitions at once: a question to each broker, and not one for each partition. It fails as a whole
-    /// where the leader of a single one is not known.
+    /// where a single leader does not answer, or answers with an error.
     pub(super) fn bounds_of<C: ConsumerContext>(
         &self,
         asker: &BaseConsumer<C>,
@@ -116,8 +130,14 @@ impl Cluster {
     ) -> Result<Vec<Bounds>, Error> {
         let low = self.offsets(asker, partitions, Place::Beginning)?;
         let high = self.offsets(asker, partitions, Place::End)?;
-        let found = |found: Option<Offset>| found.unwrap_or(Offset::ZERO);
-        let both = |(low, high)| Ok((found(low?), found(high?)));
+        let nothing = || Error::Unreachable {
+            what: "asking for the offsets of a partition".to_owned(),
+            brokers: self.brokers.clone(),
+            text: "there is no answer for it".to_owned(),
+        };
+        let both = |(low, high): (Result<Option<Offset>, Error>, Result<Option<Offset>, Error>)| {
+            Ok((low?.ok_or_else(nothing)?, high?.ok_or_else(nothing)?))
+        };
         Ok(low.into_iter().zip(high).map(both).collect())
     }
 
@@ -255,25 +275,17 @@ impl Cluster {
         entry.ok_or_else(|| Error::Refused { what, text: "max.message.bytes is not among it".to_owned() })
     }
 
-    /// How long the cluster lets a transaction last at most; `None` if whoever asks may not know. `topic` is one of its topics.
-    ///
-    /// # Errors
-    /// [`Error::Unreachable`], [`Error::Refused`].
-    pub fn longest_transaction(&self, topic: &str) -> Result<Option<Duration>, Error> {
+    /// How long the cluster lets a transaction last at most; `None` if whoever asks may not know, or nobody says. `topic` is one of
+    /// its topics.
+    pub fn longest_transaction(&self, topic: &str) -> Option<Duration> {
         let what = "asking how long a transaction may last";
-        let metadata = self.asker()?.fetch_metadata(Some(topic), PATIENCE);
-        let metadata = metadata.map_err(|error| self.failed(what, &error))?;
-        let Some(broker) = metadata.brokers().first() else { return Ok(None) };
-        let resources = [ResourceSpecifier::Broker(broker.id())];
-        let found = self.administer(what, |admin, options| admin.describe_configs(&resources, options))?;
-        let found = match found.into_iter().next() {
-            Some(Ok(found)) => found,
-            Some(Err(RDKafkaErrorCode::ClusterAuthorizationFailed)) | None => return Ok(None),
-            Some(Err(code)) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
-        };
-        let most =
-            found.get("transaction.max.timeout.ms").and_then(|entry| entry.value.as_ref()?.parse().ok());
-        Ok(most.map(Duration::from_millis))
+        let metadata = self.asker().ok()?.fetch_metadata(Some(topic), PATIENCE).ok()?;
+        let resources = [ResourceSpecifier::Broker(metadata.brokers().first()?.id())];
+        let found =
+            self.administer(what, |admin, options| admin.describe_configs(&resources, options)).ok()?;
+        let found = found.into_iter().next()?.ok()?;
+        let most = found.get("transaction.max.timeout.ms")?.value.as_ref()?.parse().ok()?;
+        Some(Duration::from_millis(most))
     }
 
     fn administer<T, F: Future<Output = Result<T, KafkaError>>>(

@@ -126,10 +126,9 @@ struct Reading {
 /// A sink refused a claim under an epoch that the group gave us. In a group that lives, whoever joins after that is given a
 /// higher generation than any that a sink has seen; in one that was forgotten and began again, maybe not.
 struct Doubt {
-    at: TopicPartition,
     /// What the sink has.
     held: Epoch,
-    /// The partition is not ours any more, so what the group gives us next comes of joining anew.
+    /// The group was left since, so what it gives us next comes of joining it anew.
     left: bool,
 }
 
@@ -197,21 +196,30 @@ impl KafkaSource {
         }
     }
 
-    fn hear(&mut self) {
-        if !self.joined {
-            self.join();
-        }
-        match self.member.told() {
-            Some(Told::Assigned { generation, partitions }) => {
-                tracing::info!(generation, n = partitions.len(), "the group gave us partitions");
-                self.heard = true;
-                self.said_exhausted = false;
-                if let Some(Doubt { held, .. }) = self.doubt.take_if(|doubt| doubt.left) {
-                    self.find_incarnation(held, generation);
+    /// Joins the group; where there is doubt about what it says, leaves it before that, once nothing is under way any more.
+    fn join_or_leave(&mut self) {
+        match &mut self.doubt {
+            Some(doubt) if !doubt.left && self.joined => {
+                if self.ours.is_empty() {
+                    self.member.leave();
+                    self.joined = false;
                 }
-                self.unknown.extend(partitions.into_iter().map(|at| (at, generation)));
-                self.ask_again = None;
             }
+            Some(doubt) if !doubt.left => {
+                if self.member.has_nothing() {
+                    doubt.left = true;
+                    self.join();
+                }
+            }
+            _ if !self.joined => self.join(),
+            _ => {}
+        }
+    }
+
+    fn hear(&mut self) {
+        self.join_or_leave();
+        match self.member.told() {
+            Some(Told::Assigned { generation, partitions }) => self.assigned(generation, partitions),
             Some(Told::Revoked(partitions)) => self.revoked(partitions),
             Some(Told::Lost(partitions)) => self.lost(&partitions),
             Some(Told::Trouble(error)) => {
@@ -222,11 +230,41 @@ impl KafkaSource {
         }
     }
 
+    fn assigned(&mut self, generation: u64, partitions: Vec<TopicPartition>) {
+        tracing::info!(generation, n = partitions.len(), "the group gave us partitions");
+        // It is about to be left: then they are wanted back.
+        if self.doubt.as_ref().is_some_and(|doubt| !doubt.left) {
+            return;
+        }
+        self.heard = true;
+        self.said_exhausted = false;
+        if let Some(Doubt { held, .. }) = self.doubt.take()
+            && let Err(error) = self.find_incarnation(held, generation)
+        {
+            for at in partitions {
+                self.ours.insert(at.clone(), State::Done);
+                self.to_say.push_back(SourceEvent::Failed { at, error: same(&error) });
+            }
+            return;
+        }
+        self.unknown.extend(partitions.into_iter().map(|at| (at, generation)));
+        self.ask_again = None;
+    }
+
     /// The group gave us `generation` after a sink had been claimed under `held`.
-    fn find_incarnation(&mut self, held: Epoch, generation: u64) {
+    fn find_incarnation(&mut self, held: Epoch, generation: u64) -> Result<(), Error> {
         let ours = self.settings.incarnation;
         let began_again = held.incarnation == ours && generation <= held.generation;
         match (self.incarnation)(began_again.then(|| ours + 1)) {
+            Ok(now) if now < held.incarnation => {
+                return Err(Error::Input {
+                    text: format!(
+                        "E_STALE_GENERATION: a sink was claimed in incarnation {} of the group, and the plan log knows {now}",
+                        held.incarnation
+                    ),
+                    hint: Some("the plan log is older than the sinks: restore its topic".to_owned()),
+                });
+            }
             Ok(now) if now == ours => {}
             Ok(now) => {
                 let Epoch { generation: held, .. } = held;
@@ -243,16 +281,17 @@ impl KafkaSource {
             // Then the next claim is refused as well, and it is looked at again.
             Err(error) => tracing::warn!(%error, "the incarnation of the group"),
         }
+        Ok(())
     }
 
     fn revoked(&mut self, partitions: Vec<TopicPartition>) {
         tracing::info!(n = partitions.len(), "the group wants partitions back");
-        self.left(&partitions);
         for at in partitions {
             self.unknown.retain(|(unknown, _)| *unknown != at);
             if self.ours.contains_key(&at) {
-                self.going.insert(at.clone());
-                self.to_say.push_back(SourceEvent::Revoked(at));
+                if self.going.insert(at.clone()) {
+                    self.to_say.push_back(SourceEvent::Revoked(at));
+                }
             } else {
                 // Nobody was told that it is ours.
                 self.member.let_go(&at);
@@ -262,7 +301,8 @@ impl KafkaSource {
 
     fn lost(&mut self, partitions: &[TopicPartition]) {
         tracing::warn!(n = partitions.len(), "the group went on without us");
-        self.left(partitions);
+        // It will say again what is ours.
+        self.heard = false;
         for at in partitions {
             self.unknown.retain(|(unknown, _)| unknown != at);
             self.set(at, State::Held);
@@ -270,12 +310,6 @@ impl KafkaSource {
             if self.ours.remove(at).is_some() {
                 self.to_say.push_back(SourceEvent::Lost(at.clone()));
             }
-        }
-    }
-
-    fn left(&mut self, partitions: &[TopicPartition]) {
-        if let Some(doubt) = self.doubt.as_mut().filter(|doubt| partitions.contains(&doubt.at)) {
-            doubt.left = true;
         }
     }
 
@@ -521,7 +555,11 @@ impl KafkaSource {
     /// Whether there is nothing left to read for a source that does not go on.
     fn is_exhausted(&self) -> bool {
         let done = |state: &State| matches!(state, State::Done);
-        self.settings.once && self.heard && self.unknown.is_empty() && self.ours.values().all(done)
+        self.settings.once
+            && self.heard
+            && self.doubt.is_none()
+            && self.unknown.is_empty()
+            && self.ours.values().all(done)
     }
 }
 
@@ -572,11 +610,13 @@ impl Source for KafkaSource {
         if !self.ours.contains_key(at) || self.going.contains(at) {
             return;
         }
-        self.doubt = Some(Doubt { at: at.clone(), held: by, left: false });
+        self.doubt = Some(Doubt { held: by, left: false });
         tracing::info!(%by, "refused by a sink: joining the group anew, to see who is right");
-        let topics: Vec<&str> = self.settings.topics.iter().map(|topic| &**topic).collect();
-        if let Err(error) = self.member.rejoin(&topics) {
-            tracing::warn!(%error, "the group of Kafka");
+        self.unknown.clear();
+        for at in self.ours.keys() {
+            if self.going.insert(at.clone()) {
+                self.to_say.push_back(SourceEvent::Revoked(at.clone()));
+            }
         }
     }
 

@@ -142,6 +142,10 @@ impl<'a> Pipeline<'a> {
 
 impl Drop for Pipeline<'_> {
     fn drop(&mut self) {
+        // A second panic would end the tests, and leave servers behind.
+        if std::thread::panicking() {
+            return;
+        }
         psql(&given("WEIR_TEST_POSTGRES"), &format!("DROP DATABASE \"{}\" WITH (FORCE)", self.own));
     }
 }

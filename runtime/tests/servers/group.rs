@@ -338,6 +338,10 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
+        // A second panic would end the tests, and leave servers behind.
+        if std::thread::panicking() {
+            return;
+        }
         self.ask(&format!("DROP SCHEMA {} CASCADE", self.schema));
     }
 }
@@ -528,5 +532,19 @@ fn a_pipeline_whose_group_was_forgotten_goes_on_where_the_sinks_stand() {
     assert!(log.contains("E_STALE_GENERATION") && log.contains("incarnation=1"), "{log}");
     let log = go_on(&mut pipeline);
     assert!(!log.contains("E_STALE_GENERATION"), "{log}");
+    // Also one that ends where the partitions end, and several at once.
+    pipeline.forget_group();
+    pipeline.send(500, &[]);
+    let (status, log) = pipeline.start_once().end();
+    assert!(status.success() && log.contains("incarnation=2"), "{log}");
+    pipeline.wait_for(pipeline.sent);
+    (0..2).for_each(|_| drop(go_on(&mut pipeline)));
+    pipeline.forget_group();
+    let both = [pipeline.start(), pipeline.start()];
+    pipeline.send(500, &[]);
+    pipeline.wait_for(pipeline.sent);
+    let ended = both.map(Process::stop);
+    assert!(ended.iter().all(|(status, _)| status.success()), "{ended:?}");
+    assert!(ended.iter().any(|(_, log)| log.contains("incarnation=3")), "{ended:?}");
     pipeline.check();
 }

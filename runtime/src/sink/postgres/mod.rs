@@ -273,6 +273,7 @@ impl PostgresSink {
                 positions.write(db, &state)?;
             }
             fail::fail_point!("postgres.after_position");
+            tables.look(db)?;
             let mut stored = BTreeMap::new();
             for (at, _, owned) in &all {
                 stored.insert(*at, rows::store(db, config, tables, &owned.batches)?);
@@ -326,12 +327,13 @@ impl Sink for PostgresSink {
         Ok(answers.pop().expect("every commit has an answer"))
     }
 
-    /// Where one of them is refused, the others are committed all the same.
+    /// Where one of them is refused, the others are committed all the same; and each by itself, where other transactions are in
+    /// the way of all together.
     fn commit_together(&mut self, commits: &[(TopicPartition, Commit)]) -> Vec<Result<Committed, Error>> {
         match self.commit_all(commits) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             Err(error) if commits.len() == 1 => vec![Err(error)],
-            Err(Error::Transient(Problem { text, hint, .. })) => {
+            Err(Error::Transient(Problem { text, hint, .. })) if !self.db.take_collided() => {
                 let same = |_| Problem { text: text.clone(), hint: hint.clone(), source: None };
                 commits.iter().map(|commit| Err(Error::Transient(same(commit)))).collect()
             }

@@ -30,14 +30,13 @@ const MAX_REJECT: usize = 500_000_000;
 const MAX_ROWS: usize = 10_000;
 const MAX_BYTES: usize = 8 << 20;
 
-/// Writes what was staged.
+/// Writes what was staged for a partition, in a transaction in which the tables were looked at.
 pub(super) fn store(
     db: &mut Database,
     config: &PostgresConfig,
     tables: &mut Tables,
     batches: &[RoutedBatch],
 ) -> Result<Stored, Error> {
-    tables.look(db)?;
     let mut targets: BTreeMap<&Arc<str>, Vec<(&RoutedBatch, &Part)>> = BTreeMap::new();
     for batch in batches {
         for part in batch.parts.iter().filter(|part| part.rows.num_rows() > 0) {
