@@ -198,21 +198,20 @@ impl KafkaSource {
 
     /// Joins the group; where there is doubt about what it says, leaves it before that, once nothing is under way any more.
     fn join_or_leave(&mut self) {
-        match &mut self.doubt {
-            Some(doubt) if !doubt.left && self.joined => {
-                if self.ours.is_empty() {
-                    self.member.leave();
-                    self.joined = false;
-                }
+        let Some(doubt) = self.doubt.as_mut().filter(|doubt| !doubt.left) else {
+            if !self.joined {
+                self.join();
             }
-            Some(doubt) if !doubt.left => {
-                if self.member.has_nothing() {
-                    doubt.left = true;
-                    self.join();
-                }
+            return;
+        };
+        if self.joined {
+            if self.ours.is_empty() {
+                self.member.leave();
+                self.joined = false;
             }
-            _ if !self.joined => self.join(),
-            _ => {}
+        } else if self.member.has_nothing() {
+            doubt.left = true;
+            self.join();
         }
     }
 
