@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use backon::{BlockingRetryable as _, ConstantBuilder};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
@@ -13,12 +12,16 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset as Place, TopicPartitionList};
 
+use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE};
 use crate::offset::{Offset, TopicPartition};
 
 /// How many tenths of a second a topic may take to be known where it is asked for: a busy broker makes thousands of partitions
 /// before that of ours.
 const KNOWN_AFTER: u32 = 300;
+
+/// How many tenths of a second a partition may take to have a leader again.
+const LED_AFTER: u32 = 100;
 
 /// What is made where there is none.
 #[derive(Clone, Copy, Debug)]
@@ -55,11 +58,7 @@ pub(super) struct Askers {
 
 type Administrator = AdminClient<DefaultClientContext>;
 
-/// A partition that moves, or whose broker has just started, has a leader soon.
-fn until_led() -> ConstantBuilder {
-    ConstantBuilder::default().with_delay(Duration::from_millis(100)).with_max_times(100)
-}
-
+/// Whether a partition moves, or its broker has just started: then it has a leader soon.
 fn is_being_led(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     let code = error.rdkafka_error_code();
@@ -113,8 +112,16 @@ impl Cluster {
         topic: &str,
         partition: i32,
     ) -> Result<(Offset, Offset), Error> {
-        let ask = || asker.fetch_watermarks(topic, partition, PATIENCE);
-        let bounds = ask.retry(until_led()).when(is_being_led).call();
+        let mut tries = 0..LED_AFTER;
+        let bounds = loop {
+            match asker.fetch_watermarks(topic, partition, PATIENCE) {
+                Err(error) if is_being_led(&error) && tries.next().is_some() => {
+                    // Nobody rings.
+                    Wake::default().wait(Duration::from_millis(100));
+                }
+                other => break other,
+            }
+        };
         let (low, high) = bounds.map_err(|error| {
             self.failed(format!("asking for the offsets of {topic} [{partition}]"), &error)
         })?;

@@ -16,7 +16,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::offset::{Offset, OffsetRange};
 
@@ -247,15 +246,16 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Of the record at `offset`.
     pub fn of(offset: Offset, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
-        let mut digest = Sha256::new();
+        let mut bytes = Vec::new();
         for part in [key, value] {
             // Absent and empty differ, and what belongs to the key is no part of the value.
             let length = part.map_or(u64::MAX, |bytes| bytes.len() as u64);
-            digest.update(length.to_le_bytes());
-            digest.update(part.unwrap_or_default());
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(part.unwrap_or_default());
         }
-        let first: [u8; 8] = digest.finalize()[..8].try_into().expect("it has 32 bytes");
-        Self { offset, digest: format!("{:016x}", u64::from_be_bytes(first)).into() }
+        let digest = crate::digest::of(&bytes);
+        let (_, digits) = digest.split_once(':').expect("it begins with the algorithm");
+        Self { offset, digest: digits[..16].into() }
     }
 }
 
