@@ -78,7 +78,10 @@ pub(super) fn pause(args: &PauseArgs) -> Result<Ended> {
     }
     tell(&followed, args.json, |name, followed| {
         let was = if followed.changed { "" } else { " already" };
-        println!("{name} is paused{was}");
+        match &args.partition {
+            Some(at) => println!("{at} is paused{was} in {name}"),
+            None => println!("{name} is paused{was}"),
+        }
         match under_way(&followed.status) {
             0 => println!("  all that was read is committed; it stays paused until `weir resume`"),
             n => {

@@ -133,7 +133,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Property { .. } => None,
-            Self::NoTopic { .. } => Some("`weir produce --create` makes it"),
+            Self::NoTopic { .. } => Some("`weir produce --create` makes it, if that is its name"),
             Self::Refused { .. } => None,
             Self::Denied { .. } => Some(
                 "give the user of the client the right by an ACL, such as by `kafka-acls.sh --add`: READ and DESCRIBE of a topic \
