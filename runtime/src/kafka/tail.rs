@@ -44,7 +44,7 @@ impl Tail {
     pub fn open(cluster: &Cluster, topic: &str) -> Result<Self, Error> {
         let what = || format!("opening topic {topic}");
         let client = |isolation: &str| {
-            let mut config = cluster.config_over(&[("metadata.max.age.ms", "1000")]);
+            let mut config = cluster.config();
             config
                 // The client wants a name; nothing is ever committed under it.
                 .set("group.id", "weir.tail")

@@ -12,16 +12,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset as Place, TopicPartitionList};
 
-use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE};
 use crate::offset::{Offset, TopicPartition};
 
 /// How many tenths of a second a topic may take to be known where it is asked for: a busy broker makes thousands of partitions
 /// before that of ours.
 const KNOWN_AFTER: u32 = 300;
-
-/// How many tenths of a second a partition may take to have a leader again.
-const LED_AFTER: u32 = 100;
 
 /// What is made where there is none.
 #[derive(Clone, Copy, Debug)]
@@ -58,13 +54,6 @@ pub(super) struct Askers {
 
 type Administrator = AdminClient<DefaultClientContext>;
 
-/// Whether a partition moves, or its broker has just started: then it has a leader soon.
-fn is_being_led(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
-    let code = error.rdkafka_error_code();
-    matches!(code, Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
-}
-
 impl Cluster {
     /// How many partitions a topic has.
     ///
@@ -79,13 +68,18 @@ impl Cluster {
         self.kept(&self.askers.reader)
     }
 
+    /// The next question is asked by a new client: one that reads nothing believes for a quarter of an hour who leads a
+    /// partition.
+    pub(super) fn forget_asker(&self) {
+        *self.askers.reader.lock().expect("nobody panics with a client in hand") = None;
+    }
+
     fn kept<T: FromClientConfig>(&self, place: &Mutex<Option<Arc<T>>>) -> Result<Arc<T>, Error> {
         let mut place = place.lock().expect("nobody panics with a client in hand");
         if let Some(client) = &*place {
             return Ok(client.clone());
         }
-        // A client that reads nothing would believe for a quarter of an hour who leads a partition.
-        let made = self.config_over(&[("metadata.max.age.ms", "1000")]).create::<T>();
+        let made = self.config().create::<T>();
         let made = made.map_err(|error| self.failed("setting up a client of Kafka", &error))?;
         Ok(place.insert(Arc::new(made)).clone())
     }
@@ -112,16 +106,7 @@ impl Cluster {
         topic: &str,
         partition: i32,
     ) -> Result<(Offset, Offset), Error> {
-        let mut tries = 0..LED_AFTER;
-        let bounds = loop {
-            match asker.fetch_watermarks(topic, partition, PATIENCE) {
-                Err(error) if is_being_led(&error) && tries.next().is_some() => {
-                    // Nobody rings.
-                    Wake::default().wait(Duration::from_millis(100));
-                }
-                other => break other,
-            }
-        };
+        let bounds = asker.fetch_watermarks(topic, partition, PATIENCE);
         let (low, high) = bounds.map_err(|error| {
             self.failed(format!("asking for the offsets of {topic} [{partition}]"), &error)
         })?;
