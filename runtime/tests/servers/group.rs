@@ -290,6 +290,24 @@ impl Pipeline {
         }
     }
 
+    /// Waits until every sink has all that was read.
+    fn wait_until_committed(&self) {
+        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+        let begun = Instant::now();
+        let is_done = |partition: &Value| {
+            let committed = partition["committed"].as_object().expect("an object");
+            partition["state"] == "running" && committed.values().all(|next| *next == partition["read"])
+        };
+        loop {
+            let told = self.tell("status");
+            let partitions = || told.iter().flat_map(|process| process["status"]["partitions"].as_array());
+            if partitions().flatten().count() > 0 && partitions().flatten().all(is_done) {
+                return;
+            }
+            assert!(begun.elapsed() < LONG, "{told:?}\n{}", self.logs());
+        }
+    }
+
     pub(super) fn logs(&self) -> String {
         let log = |n| fs::read_to_string(self.path(&format!("log-{n}"))).unwrap_or_default();
         (1..=self.started).map(|n| format!("process {n}:\n{}\n", log(n))).collect()
@@ -509,6 +527,7 @@ fn servers_that_are_killed_and_come_back_cost_no_record() {
     }
     pipeline.send(10_000, &[]);
     pipeline.wait_for(40_000);
+    pipeline.wait_until_committed();
     let (status, log) = process.stop();
     assert!(status.success(), "{log}");
     pipeline.check();
