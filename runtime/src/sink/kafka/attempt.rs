@@ -198,30 +198,3 @@ impl KafkaSink {
         }
     }
 }
-
-/// One error for several partitions.
-pub(super) struct Repeated {
-    first: Option<Error>,
-    permanent: bool,
-    text: String,
-    hint: Option<String>,
-}
-
-impl Repeated {
-    pub(super) fn new(error: Error) -> Self {
-        let (permanent, hint) = match &error {
-            Error::Permanent(problem) => (true, problem.hint.clone()),
-            Error::Transient(problem) => (false, problem.hint.clone()),
-            Error::Conflict(_) => (false, None),
-        };
-        Self { permanent, text: error.to_string(), hint, first: Some(error) }
-    }
-
-    pub(super) fn next(&mut self) -> Error {
-        let problem = Problem { text: self.text.clone(), hint: self.hint.clone(), source: None };
-        self.first.take().unwrap_or(match self.permanent {
-            true => Error::Permanent(problem),
-            false => Error::Transient(problem),
-        })
-    }
-}

@@ -35,13 +35,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState};
-use super::{Committed, Count, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
+use super::{Committed, Count, Error, Problem, Repeated, Resolved, RoutedBatch, Sink, Staged};
 use crate::kafka::group::{GroupOffsets, Membership};
 use crate::kafka::produce::Compression;
 use crate::kafka::transactions::{Ended, Settings, Transactions, Undone};
 use crate::kafka::{self, Cluster};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
-use attempt::{Repeated, Tries};
+use attempt::Tries;
 use progress::Progress;
 use staging::Staging;
 use topics::Topics;

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! What is staged waits in memory. A commit is one transaction over all partitions that have something staged: it locks
-//! the rows of their positions and looks whether it still may, moves them, writes the rows, and ends; whoever claims the partition waits for that row. So a process that was overtaken finds out
-//! before it writes anything, and one that stands still with the row locked is ended by the server, which was told how
-//! long to wait. An error that is not the fault of a row undoes the transaction, and never makes a reject.
+//! the rows of their positions and looks whether it still may, moves them, writes the rows, and ends; whoever claims one of
+//! the partitions waits for its row. So a process that was overtaken finds out before it writes anything, and one that
+//! stands still with the row locked is ended by the server, which was told how long to wait. An error that is not the fault
+//! of a row undoes the transaction, and never makes a reject.
 //!
 //! Rows that are added go in by a binary COPY, rows with keys by one statement over an array per column; `order` says
 //! which of them may share one. A statement is done as a whole or not at all, and halved where the database refuses it.
@@ -45,7 +46,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::state::{Claim, Commit, SinkState};
 use super::table::{Owned, Owner, Stored, TableConfig, TableSink, Tally, missing, not_claimed};
-use super::{Committed, Error, Problem, Resolved, RoutedBatch, Sink, Staged};
+use super::{Committed, Error, Repeated, Resolved, RoutedBatch, Sink, Staged};
 use crate::offset::TopicPartition;
 use database::{Database, Ended};
 use position::Positions;
@@ -228,15 +229,13 @@ impl PostgresSink {
             }
             ended = self.commit_once(commits);
         }
-        let ended = ended?;
-        let lost = match &ended {
-            Ended::Committed(_) => {
+        let (stored, lost) = match ended? {
+            Ended::Committed(stored) => {
                 fail::fail_point!("postgres.after_commit");
-                None
+                (stored, None)
             }
-            Ended::Unknown(_, lost) => Some(lost.clone()),
+            Ended::Unknown(stored, lost) => (stored, Some(lost)),
         };
-        let (Ended::Committed(stored) | Ended::Unknown(stored, _)) = ended;
         let mut answers = Vec::with_capacity(commits.len());
         for ((at, commit), stored) in commits.iter().zip(stored) {
             let owned = self.owned.get_mut(at).ok_or_else(|| not_claimed(at))?;
@@ -262,24 +261,23 @@ impl PostgresSink {
             owned.check_range(commit)?;
             all.push((at, commit, owned));
         }
-        // Everybody locks in this order, so that nobody waits in a circle.
-        all.sort_by_key(|(at, ..)| *at);
+        // Everybody locks positions in their order, so that nobody waits in a circle.
+        let mut in_order: Vec<_> = all.iter().collect();
+        in_order.sort_by_key(|(at, ..)| *at);
         let (config, positions, tables) = (&self.config, &self.positions, &mut self.tables);
         let ended = self.db.transaction(|db| {
             fail::fail_point!("postgres.after_begin");
-            for (at, commit, owned) in &all {
+            for (at, commit, owned) in &in_order {
                 let mut state = positions.read(db, at)?.ok_or_else(|| missing(at, &db.show()))?;
                 state.commit(owned.epoch, owned.owner, commit)?;
                 positions.write(db, &state)?;
             }
             fail::fail_point!("postgres.after_position");
             tables.look(db)?;
-            let mut stored = BTreeMap::new();
-            for (at, _, owned) in &all {
-                stored.insert(*at, rows::store(db, config, tables, &owned.batches)?);
-            }
+            let store = |(.., owned): &(_, _, &Owned)| rows::store(db, config, tables, &owned.batches);
+            let stored = all.iter().map(store).collect::<Result<_, _>>()?;
             fail::fail_point!("postgres.before_commit");
-            Ok(commits.iter().map(|(at, _)| stored.remove(at).unwrap_or_default()).collect())
+            Ok(stored)
         });
         if !matches!(ended, Ok(Ended::Committed(_))) {
             self.tables.forget();
@@ -333,9 +331,9 @@ impl Sink for PostgresSink {
         match self.commit_all(commits) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             Err(error) if commits.len() == 1 => vec![Err(error)],
-            Err(Error::Transient(Problem { text, hint, .. })) if !self.db.take_collided() => {
-                let same = |_| Problem { text: text.clone(), hint: hint.clone(), source: None };
-                commits.iter().map(|commit| Err(Error::Transient(same(commit)))).collect()
+            Err(error @ Error::Transient(_)) if !self.db.take_collided() => {
+                let mut error = Repeated::new(error);
+                commits.iter().map(|_| Err(error.next())).collect()
             }
             Err(_) => commits.iter().map(|(at, commit)| self.commit(at, commit)).collect(),
         }
