@@ -198,6 +198,8 @@ pub struct Batch {
     headers: Headers,
     timestamps: Vec<i64>,
     unreadable: Vec<Unreadable>,
+    /// Whether its last record is to be known again.
+    is_remembered: bool,
     permit: Permit,
 }
 
@@ -257,9 +259,9 @@ impl Batch {
         &self.unreadable
     }
 
-    /// The last record that a transform will see, to be known again.
+    /// The last record that a transform will see, where it is [to be known again](BatchBuilder::remember).
     pub fn last(&self) -> Option<Fingerprint> {
-        let row = self.offsets.len().checked_sub(1)?;
+        let row = self.offsets.len().checked_sub(1).filter(|_| self.is_remembered)?;
         Some(Fingerprint::of(Offset::new(self.offsets[row]), self.keys.get(row), self.values.get(row)))
     }
 
@@ -325,6 +327,7 @@ impl Batch {
             headers: self.headers.slice(rows.clone()),
             timestamps: self.timestamps[rows].to_vec(),
             unreadable: self.unreadable.iter().filter(|u| range.contains(u.offset)).cloned().collect(),
+            is_remembered: self.is_remembered,
             permit: self.permit.clone(),
         }
     }
@@ -342,6 +345,7 @@ pub struct BatchBuilder {
     headers: Headers,
     timestamps: Vec<i64>,
     unreadable: Vec<Unreadable>,
+    is_remembered: bool,
     bytes: usize,
 }
 
@@ -358,8 +362,14 @@ impl BatchBuilder {
             headers: Headers::default(),
             timestamps: Vec::new(),
             unreadable: Vec::new(),
+            is_remembered: false,
             bytes: 0,
         }
+    }
+
+    /// The last record is to be known again, wherever the batch is cut. To tell it costs a look at all of its bytes.
+    pub fn remember(&mut self) {
+        self.is_remembered = true;
     }
 
     /// Makes room for as much as a batch of `records` with `bytes` of values and some more: growing step by step would
@@ -427,6 +437,7 @@ impl BatchBuilder {
             headers: self.headers,
             timestamps: self.timestamps,
             unreadable: self.unreadable,
+            is_remembered: self.is_remembered,
             permit,
         })
     }
@@ -448,6 +459,16 @@ mod tests {
         }
         let end = builder.next();
         builder.finish(end, Permit::free()).expect("not empty")
+    }
+
+    #[test]
+    fn the_last_record_is_told_of_each_half_and_only_where_it_is_to_be_known_again() {
+        let of = |batch: Batch| batch.last().map(|last| last.offset.get());
+        assert_eq!(of(batch(3)), None);
+        let mut remembered = batch(3);
+        remembered.is_remembered = true;
+        let (front, back) = remembered.split(Offset::new(13));
+        assert_eq!((front.and_then(of), back.and_then(of)), (Some(12), Some(14)));
     }
 
     #[test]

@@ -506,6 +506,7 @@ impl KafkaSource {
             return None;
         }
         let mut builder = BatchBuilder::new(at.clone(), reading.next);
+        builder.remember();
         builder.reserve(self.last.0, self.last.1);
         let (records, bytes) = (self.settings.batch_records, self.settings.batch_bytes);
         let taken = self.member.take(at, &mut builder, reading.last.as_ref(), records, bytes);
