@@ -126,8 +126,7 @@ impl TopicLog {
     /// [`Error::Unreachable`]; [`Error::Refused`] if records that were not read yet are gone.
     pub fn read_on(&mut self) -> Result<Vec<Line>, Error> {
         // Not by the reader: what it asks waits until a broker has no more patience with its last fetch.
-        let bounds = self.cluster.bounds(&*self.cluster.asker()?, &self.topic, 0);
-        let (low, high) = bounds.inspect_err(|_| self.cluster.forget_asker())?;
+        let (low, high) = self.cluster.ask(|asker| self.cluster.bounds(asker, &self.topic, 0))?;
         if self.keep == Keep::All && low.get() > self.next {
             let text = format!("its first records are gone: it begins at {low}, and {} is next", self.next);
             return Err(Error::Refused { what: self.what("reading"), text });

@@ -291,11 +291,11 @@ impl Member {
     /// [`Error::Unreachable`], [`Error::Refused`], for all of them.
     pub fn bounds(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, Error> {
         // Not by the member: what it asks waits for the records that it asked for before.
-        let found = self.cluster.bounds_of(&*self.cluster.asker()?, partitions);
-        if found.as_ref().is_err() || found.iter().flatten().any(Result::is_err) {
+        let found = self.cluster.ask(|asker| self.cluster.bounds_of(asker, partitions))?;
+        if found.iter().any(Result::is_err) {
             self.cluster.forget_asker();
         }
-        found
+        Ok(found)
     }
 
     /// Behind the last record of a partition, as the last answer to a fetch had it. Nobody is asked.

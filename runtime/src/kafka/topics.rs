@@ -68,8 +68,12 @@ impl Cluster {
         self.kept(&self.askers.reader)
     }
 
-    /// The next question is asked by a new client: one that reads nothing believes for a quarter of an hour who leads a
-    /// partition.
+    /// Asks it something. After an error the next question is asked by a new one: a client that reads nothing believes for a
+    /// quarter of an hour who leads a partition.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&BaseConsumer) -> Result<T, Error>) -> Result<T, Error> {
+        ask(&*self.asker()?).inspect_err(|_| self.forget_asker())
+    }
+
     pub(super) fn forget_asker(&self) {
         *self.askers.reader.lock().expect("nobody panics with a client in hand") = None;
     }
@@ -177,7 +181,7 @@ impl Cluster {
         partitions: &[i32],
         from: From,
     ) -> Result<BTreeMap<i32, Offset>, Error> {
-        let places = self.places_by(&*self.asker()?, topic, partitions, from)?;
+        let places = self.ask(|asker| self.places_by(asker, topic, partitions, from))?;
         Ok(places.into_iter().map(|(partition, start, _)| (partition, start)).collect())
     }
 
