@@ -131,20 +131,29 @@ fn arrived(pipeline: &Pipeline, partition: usize) -> [i64; 3] {
     rows[0].as_slice().try_into().expect("three numbers")
 }
 
-#[test]
-fn a_damaged_log_segment_stops_its_partition_and_skips_nothing() {
-    let services = Services::temporary().expect("a directory");
-    let kafka = services.kafka().expect("Kafka");
-    let start = || kafka.start().and_then(|()| kafka.wait_ready()).expect("it starts");
-    start();
+fn start(kafka: &impl Service) {
+    kafka.start().and_then(|()| kafka.wait_ready()).expect("it starts");
+}
+
+/// A pipeline none of whose records was read yet, and the files of two of its three partitions. The broker is down.
+fn written(services: &Services, kafka: &impl Service) -> (Pipeline, [Segment; 2]) {
+    start(kafka);
     let mut pipeline = Pipeline::on(kafka.address(), given("WEIR_TEST_POSTGRES"), 3);
     // Each time at least a batch for each partition.
     (0..4).for_each(|_| pipeline.send(3_000, &[]));
     // One that is killed looks through its files when it comes back, and cuts them off where they are damaged.
     kafka.stop().expect("it stops");
-    let segments = [0, 1].map(|partition| Segment::of(&services, &pipeline.topic, partition));
+    let segments = [0, 1].map(|partition| Segment::of(services, &pipeline.topic, partition));
+    (pipeline, segments)
+}
+
+#[test]
+fn a_damaged_log_segment_stops_its_partition_and_skips_nothing() {
+    let services = Services::temporary().expect("a directory");
+    let kafka = services.kafka().expect("Kafka");
+    let (mut pipeline, segments) = written(&services, &kafka);
     let ends = [segments[0].damage(flip), segments[1].damage(pack_strangely)];
-    start();
+    start(&kafka);
     let mut process = pipeline.start();
     for (partition, end) in ends.into_iter().enumerate() {
         let at = format!("{}/{partition}", pipeline.topic);
@@ -160,7 +169,7 @@ fn a_damaged_log_segment_stops_its_partition_and_skips_nothing() {
     assert_eq!(log.matches("E_INPUT_CORRUPT").count(), 2, "once for each, and nothing is tried again: {log}");
     kafka.stop().expect("it stops");
     segments.iter().for_each(Segment::mend);
-    start();
+    start(&kafka);
     let process = pipeline.start();
     pipeline.wait_for(pipeline.sent);
     let (status, log) = process.stop();
@@ -172,16 +181,11 @@ fn a_damaged_log_segment_stops_its_partition_and_skips_nothing() {
 fn holes_and_a_jump_of_offsets_are_passed_and_every_record_that_is_there_arrives_once() {
     let services = Services::temporary().expect("a directory");
     let kafka = services.kafka().expect("Kafka");
-    let start = || kafka.start().and_then(|()| kafka.wait_ready()).expect("it starts");
-    start();
-    let mut pipeline = Pipeline::on(kafka.address(), given("WEIR_TEST_POSTGRES"), 3);
-    (0..4).for_each(|_| pipeline.send(3_000, &[]));
-    kafka.stop().expect("it stops");
-    let segments = [0, 1].map(|partition| Segment::of(&services, &pipeline.topic, partition));
+    let (mut pipeline, segments) = written(&services, &kafka);
     let gone = segments[0].compact();
     segments[1].jump(FAR);
     pipeline.sent -= usize::try_from(gone).expect("few");
-    start();
+    start(&kafka);
     let process = pipeline.start();
     pipeline.wait_for(pipeline.sent);
     let last = i64::try_from(segments[1].end() - 1 + FAR).expect("a billion");
