@@ -471,8 +471,8 @@ pub(super) struct SqliteSink {
 /// Rows into tables of a PostgreSQL database. Each target is a table; it is compared with the columns of the route.
 /// Rows that the database refuses for what is in them are in its table `weir_reject`, positions in `weir_position`.
 /// Foreign keys may refer to no table of the same sink, since its rows may come in any order. Poolers that lend a
-/// connection for a transaction at a time will do; `weir run` says at its start if there is one. Of the environment, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY` and
-/// `PGOPTIONS` count as they do for psql.
+/// connection for a transaction at a time will do; `weir run` says at its start if there is one. Of the environment,
+/// `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY` and `PGOPTIONS` count as they do for psql.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct PostgresSink {

@@ -108,8 +108,8 @@ pub struct FilesConfig {
 }
 
 impl FilesConfig {
-    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB and 24 MiB in all, without directories, in at most 64 open
-    /// files per partition; a snapshot every 100 records.
+    /// Parquet with provenance, in row groups of at most 128 Ki rows and 8 MiB and 24 MiB in all, without directories, in at
+    /// most 64 open files per partition; a snapshot every 100 records.
     pub fn new(root: impl Into<Root>, pipeline: impl Into<Arc<str>>, sink: impl Into<Arc<str>>) -> Self {
         Self {
             root: root.into(),
