@@ -32,15 +32,8 @@ pub struct Policy {
 /// What a writer tells the pipeline.
 #[derive(Debug)]
 pub enum Report {
-    /// A claim ended.
-    Claimed {
-        /// The partition.
-        at: TopicPartition,
-        /// Its run.
-        run: RunId,
-        /// Where the sink stands.
-        state: Result<SinkState, Error>,
-    },
+    /// Claims ended.
+    Claimed(Vec<Claimed>),
     /// A commit is durable.
     Committed {
         /// The partition.
@@ -66,6 +59,17 @@ pub enum Report {
         /// The run that was released.
         run: RunId,
     },
+}
+
+/// How a claim ended.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The partition.
+    pub at: TopicPartition,
+    /// Its run.
+    pub run: RunId,
+    /// Where the sink stands.
+    pub state: Result<SinkState, Error>,
 }
 
 /// What a writer counted; the proof that a fault a test injected really happened.
@@ -127,19 +131,29 @@ impl Writer {
         self.stats
     }
 
-    /// Takes a partition over. What was staged for it under an earlier run is forgotten first.
-    pub fn claim(&mut self, run: RunId, claim: &Claim) -> Report {
-        self.sink.release(&claim.at);
-        self.open.remove(&claim.at);
-        let state = self.sink.claim(claim);
+    /// Takes partitions over, in one step where the sink can. What was staged for them under an earlier run is forgotten
+    /// first.
+    pub fn claim(&mut self, claims: Vec<(RunId, Claim)>) -> Report {
+        let (runs, claims): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
+        for claim in &claims {
+            self.sink.release(&claim.at);
+            self.open.remove(&claim.at);
+        }
+        let states = self.sink.claim_together(&claims);
+        assert_eq!(states.len(), claims.len(), "every claim has an answer");
+        let claimed = runs.into_iter().zip(claims).zip(states);
+        Report::Claimed(claimed.map(|((run, claim), state)| self.claimed(run, claim.at, state)).collect())
+    }
+
+    fn claimed(&mut self, run: RunId, at: TopicPartition, state: Result<SinkState, Error>) -> Claimed {
         match &state {
             Ok(state) => {
-                self.open
-                    .insert(claim.at.clone(), Open { run, next: state.next, fresh: true, pending: None });
+                let open = Open { run, next: state.next, fresh: true, pending: None };
+                self.open.insert(at.clone(), open);
             }
             Err(error) => self.count_error(error),
         }
-        Report::Claimed { at: claim.at.clone(), run, state }
+        Claimed { at, run, state }
     }
 
     /// Stages a batch; commits before it if another plan made it, and after it if that is due.
@@ -373,7 +387,8 @@ mod tests {
         let ats = [at(), TopicPartition::new("customers", 1)];
         for at in &ats {
             let claim = Claim { at: at.clone(), ..claim(1) };
-            assert!(matches!(writer.claim(RunId(1), &claim), Report::Claimed { state: Ok(_), .. }));
+            let Report::Claimed(claimed) = writer.claim(vec![(RunId(1), claim)]) else { panic!() };
+            assert!(claimed[0].state.is_ok());
         }
         (writer, ats)
     }

@@ -163,7 +163,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("a.csv"), "id\n1\n").unwrap();
         let inputs = Inputs::new(root.path(), None);
-        let other = Entry::Started { of: InputPartition::file(7), sinks: Vec::new() };
+        let other = Entry::Started { topic: None, partitions: vec![7], sinks: Vec::new() };
         let mut log = Overtaken { log: MemoryLog::default(), other: Some(other) };
         let mut history = History::default();
         let new = take_in(&mut history, &mut log, &inputs).unwrap();

@@ -67,24 +67,29 @@ impl GroupOffsets {
         &self.group
     }
 
-    /// Where the group goes on in a partition, once no transaction is open that moves it; `None` if it has never been
-    /// there.
+    /// Where the group goes on in each of these partitions, once no transaction is open that moves it; `None` if it has
+    /// never been there.
     ///
     /// # Errors
     /// [`Error::Unreachable`], also where a transaction stays open; [`Error::Refused`].
-    pub fn committed(&self, at: &TopicPartition) -> Result<Option<Offset>, Error> {
-        let what = || format!("asking where group {} is in {at}", self.group);
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition(&at.topic, at.partition);
+    pub fn committed(&self, ats: &[&TopicPartition]) -> Result<Vec<Option<Offset>>, Error> {
+        let what = |at: &TopicPartition| format!("asking where group {} is in {at}", self.group);
+        let mut asked = TopicPartitionList::with_capacity(ats.len());
+        for at in ats {
+            asked.add_partition(&at.topic, at.partition);
+        }
+        let Some(first) = ats.first() else { return Ok(Vec::new()) };
         let found = self.asker.committed_offsets(asked, PENDING);
-        let found = found.map_err(|error| self.cluster.failed(what(), &error))?;
-        let found = found.find_partition(&at.topic, at.partition);
-        let Some(found) = found else { return Ok(None) };
-        found.error().map_err(|error| self.cluster.failed(what(), &error))?;
-        Ok(match found.offset() {
-            rdkafka::Offset::Offset(next) => Some(Offset::new(next)),
-            _ => None,
-        })
+        let found = found.map_err(|error| self.cluster.failed(what(first), &error))?;
+        let stands = |at: &&TopicPartition| {
+            let Some(found) = found.find_partition(&at.topic, at.partition) else { return Ok(None) };
+            found.error().map_err(|error| self.cluster.failed(what(at), &error))?;
+            Ok(match found.offset() {
+                rdkafka::Offset::Offset(next) => Some(Offset::new(next)),
+                _ => None,
+            })
+        };
+        ats.iter().map(stands).collect()
     }
 }
 

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::commit::Report;
+use crate::commit::{Claimed, Report};
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
@@ -116,14 +116,12 @@ pub enum Event {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum Action {
-    /// Claim a partition in a sink.
+    /// Claim partitions in a sink.
     Claim {
         /// Which sink.
         sink: usize,
-        /// The run.
-        run: RunId,
-        /// The claim.
-        claim: Claim,
+        /// The claims, each with its run.
+        claims: Vec<(RunId, Claim)>,
     },
     /// Read a partition.
     Read {
@@ -384,7 +382,7 @@ impl Core {
 
     fn source(&mut self, event: SourceEvent, now: Duration) {
         match event {
-            SourceEvent::Assigned(assignment) if !self.stopping => self.assigned(assignment),
+            SourceEvent::Assigned(assignments) if !self.stopping => self.assigned(assignments),
             SourceEvent::Assigned(_) => {}
             SourceEvent::Batch { run, batch } => self.batch(run, batch),
             SourceEvent::End { run, at, end, for_good } => {
@@ -433,18 +431,27 @@ impl Core {
 
     /// Claims every sink of the pipeline, in order, before anything is read: a zombie is fenced everywhere before
     /// this process looks where to go on.
-    fn assigned(&mut self, assignment: Assignment) {
-        self.drop_partition(&assignment.at);
-        self.waiting.remove(&assignment.at);
-        self.stopped.remove(&assignment.at);
-        self.next_run += 1;
-        let at = assignment.at.clone();
-        self.tracks.insert(at.clone(), Track::new(RunId(self.next_run), assignment));
-        if self.history.paused.is_some() {
-            self.tracks.get_mut(&at).expect("just put there").phase = Phase::Unclaimed;
-        } else {
-            self.claim_next(&at);
+    fn assigned(&mut self, assignments: Vec<Assignment>) {
+        let mut ats = Vec::with_capacity(assignments.len());
+        for assignment in assignments {
+            let at = assignment.at.clone();
+            self.drop_partition(&at);
+            self.waiting.remove(&at);
+            self.stopped.remove(&at);
+            self.next_run += 1;
+            self.tracks.insert(at.clone(), Track::new(RunId(self.next_run), assignment));
+            ats.push(at);
         }
+        if self.history.paused.is_some() {
+            ats.iter().for_each(|at| self.track(at).phase = Phase::Unclaimed);
+        } else {
+            self.claim(0, &ats);
+        }
+    }
+
+    /// Of a partition that is known to be there.
+    fn track(&mut self, at: &TopicPartition) -> &mut Track {
+        self.tracks.get_mut(at).expect("looked up before")
     }
 
     /// The partition as the plan log knows it.
@@ -452,10 +459,16 @@ impl Core {
         if self.settings.topics { InputPartition::of(at) } else { InputPartition::file(at.partition) }
     }
 
-    fn claim_next(&mut self, at: &TopicPartition) {
-        let track = &self.tracks[at];
-        let assignment = &track.assignment;
-        let claim = Claim {
+    fn claim(&mut self, sink: usize, ats: &[TopicPartition]) {
+        let claims: Vec<_> = ats.iter().map(|at| (self.tracks[at].run, self.claim_of(at))).collect();
+        if !claims.is_empty() {
+            self.actions.push_back(Action::Claim { sink, claims });
+        }
+    }
+
+    fn claim_of(&self, at: &TopicPartition) -> Claim {
+        let assignment = &self.tracks[at].assignment;
+        Claim {
             pipeline: self.settings.pipeline.clone(),
             group: assignment.group.clone(),
             topic_id: assignment.topic_id.clone(),
@@ -467,59 +480,85 @@ impl Core {
                 false => assignment.start,
             },
             input: assignment.input.clone(),
-        };
-        self.actions.push_back(Action::Claim { sink: track.n_claimed(), run: track.run, claim });
+        }
     }
 
     fn sink(&mut self, sink: usize, report: Report, now: Duration) {
-        let (Report::Claimed { at, run, .. }
-        | Report::Committed { at, run, .. }
-        | Report::Broken { at, run, .. }
-        | Report::Released { at, run }) = &report;
-        let at = at.clone();
-        if matches!(report, Report::Released { .. }) {
-            return self.released(&at, *run);
-        }
-        if self.tracks.get(&at).is_none_or(|track| track.run != *run) {
-            return;
-        }
-        if let Report::Claimed { state: Err(sink::Error::Conflict(refused)), .. } = &report
-            && let sink::state::Refused::Fenced { held, .. } = refused
-        {
-            self.actions.push_back(Action::Overtaken { at: at.clone(), by: *held });
-        }
         match report {
-            Report::Claimed { state: Ok(state), .. } => self.claimed(&at, state),
-            Report::Claimed { state: Err(error), .. } | Report::Broken { error, .. } => {
+            Report::Claimed(claimed) => self.claimed(sink, claimed, now),
+            Report::Committed { at, run, commit } if self.runs(&at, run) => {
+                self.committed(sink, &at, &commit);
+            }
+            Report::Broken { at, run, error } if self.runs(&at, run) => {
                 self.sink_failed(sink, &at, error, now);
             }
-            Report::Committed { commit, .. } => self.committed(sink, &at, &commit),
-            Report::Released { .. } => {}
+            Report::Committed { .. } | Report::Broken { .. } => {}
+            Report::Released { at, run } => self.released(&at, run),
         }
     }
 
-    fn claimed(&mut self, at: &TopicPartition, state: sink::state::SinkState) {
-        let n_sinks = self.settings.sinks.len();
-        let track = self.tracks.get_mut(at).expect("checked by the caller");
-        match track.claimed(state, n_sinks) {
-            Ok(false) => self.claim_next(at),
-            Ok(true) => self.all_claimed(at),
-            Err(differ) => self.drain(at, Some(Stop::new(differ.to_string()))),
+    fn runs(&self, at: &TopicPartition, run: RunId) -> bool {
+        self.tracks.get(at).is_some_and(|track| track.run == run)
+    }
+
+    /// Claims what a sink gave us in the next one; what was the last's is read.
+    fn claimed(&mut self, sink: usize, claimed: Vec<Claimed>, now: Duration) {
+        let mut ours = Vec::with_capacity(claimed.len());
+        for Claimed { at, run, state } in claimed {
+            if !self.runs(&at, run) {
+                continue;
+            }
+            match state {
+                Ok(state) => {
+                    self.track(&at).states.push(state);
+                    ours.push(at);
+                }
+                Err(error) => {
+                    if let sink::Error::Conflict(sink::state::Refused::Fenced { held, .. }) = &error {
+                        self.actions.push_back(Action::Overtaken { at: at.clone(), by: *held });
+                    }
+                    self.sink_failed(sink, &at, error, now);
+                }
+            }
+        }
+        if sink + 1 < self.settings.sinks.len() {
+            self.claim(sink + 1, &ours);
+        } else {
+            self.all_claimed(ours);
         }
     }
 
     /// From here on a state that is missing in a sink was lost, so that is written down before any commit.
-    fn all_claimed(&mut self, at: &TopicPartition) {
-        let of = self.of(at);
-        if !self.history.started.contains_key(&of) {
-            let sinks: Vec<_> = self.settings.sinks.iter().map(|name| name.to_string()).collect();
-            self.history.started.insert(of.clone(), sinks.iter().cloned().collect());
-            self.actions.push_back(Action::Log(Entry::Started { of, sinks }));
+    fn all_claimed(&mut self, mut ours: Vec<TopicPartition>) {
+        ours.retain(|at| match self.track(at).all_claimed() {
+            Ok(()) => true,
+            Err(differ) => {
+                self.drain(at, Some(Stop::new(differ.to_string())));
+                false
+            }
+        });
+        self.log_started(&ours);
+        for at in &ours {
+            if let Some(cut) = self.tracks[at].newest_cut().cloned() {
+                self.log_cut(at, cut);
+            }
+            self.start_reading(at);
         }
-        if let Some(cut) = self.tracks[at].newest_cut().cloned() {
-            self.log_cut(at, cut);
+    }
+
+    fn log_started(&mut self, ours: &[TopicPartition]) {
+        let sinks: Vec<_> = self.settings.sinks.iter().map(|name| name.to_string()).collect();
+        let mut of_topics: BTreeMap<_, Vec<i32>> = BTreeMap::new();
+        for at in ours {
+            let of = self.of(at);
+            if !self.history.started.contains_key(&of) {
+                of_topics.entry(of.topic.clone()).or_default().push(of.partition);
+                self.history.started.insert(of, sinks.iter().cloned().collect());
+            }
         }
-        self.start_reading(at);
+        for (topic, partitions) in of_topics {
+            self.actions.push_back(Action::Log(Entry::Started { topic, partitions, sinks: sinks.clone() }));
+        }
     }
 
     fn start_reading(&mut self, at: &TopicPartition) {
@@ -542,7 +581,7 @@ impl Core {
         }
         track.phase = Phase::Running;
         if self.is_paused(at) {
-            self.tracks.get_mut(at).expect("checked by the caller").held = true;
+            self.track(at).held = true;
         } else {
             self.read(at);
         }
@@ -582,7 +621,7 @@ impl Core {
             match result.and_then(|routed| self.check_failures(at, routed)) {
                 Ok(routed) => self.hand_on(at, routed),
                 Err(stop) => {
-                    self.tracks.get_mut(at).expect("just looked up").halted = true;
+                    self.track(at).halted = true;
                     self.drain(at, Some(stop));
                 }
             }
@@ -819,7 +858,7 @@ impl Core {
     fn tick(&mut self, now: Duration) {
         let due = self.waiting.values().filter(|waiting| waiting.until <= now);
         let due: Vec<_> = due.map(|waiting| waiting.assignment.clone()).collect();
-        due.into_iter().for_each(|assignment| self.assigned(assignment));
+        self.assigned(due);
         let late = self.tracks.iter().filter(|(_, track)| track.leaves_by.is_some_and(|by| by <= now));
         let late: Vec<_> = late.map(|(at, _)| at.clone()).collect();
         late.iter().for_each(|at| self.leave(at, false));

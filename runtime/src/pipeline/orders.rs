@@ -102,7 +102,8 @@ impl Core {
             }
         }
         let all: Vec<_> = self.tracks.keys().cloned().collect();
-        all.iter().for_each(|at| self.keep_to(at));
+        let to_claim: Vec<_> = all.into_iter().filter(|at| self.keep_to(at)).collect();
+        self.claim(0, &to_claim);
         true
     }
 
@@ -111,14 +112,14 @@ impl Core {
         self.history.is_paused(&self.of(at))
     }
 
-    /// Makes a partition stand still or go on, as it is decided.
-    fn keep_to(&mut self, at: &TopicPartition) {
+    /// Makes a partition stand still or go on, as it is decided; whether it is to be claimed for that.
+    fn keep_to(&mut self, at: &TopicPartition) -> bool {
         let paused = self.is_paused(at);
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         match (&track.phase, paused) {
             (Phase::Unclaimed, false) => {
                 track.phase = Phase::Claiming;
-                self.claim_next(at);
+                return true;
             }
             (Phase::Running, true) if !track.held => {
                 track.held = true;
@@ -133,6 +134,7 @@ impl Core {
             }
             _ => {}
         }
+        false
     }
 
     /// Lets the source read on from where it was heard last, if there is more.

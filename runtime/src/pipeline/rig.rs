@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Action, Core, Event, Settings};
 use crate::batch::{BatchBuilder, RecordRef};
 use crate::budget::Permit;
-use crate::commit::Report;
+use crate::commit::{Claimed, Report};
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::History;
 use crate::sink::state::{Claim, Epoch, Input, Nonce, PlanRef, SinkState, Start};
@@ -47,7 +47,9 @@ impl Rig {
         let mut claims = Vec::new();
         for action in self.core.handle(event, self.now) {
             match action {
-                Action::Claim { sink, run, claim } => claims.push((sink, run, claim)),
+                Action::Claim { sink, claims: all } => {
+                    claims.extend(all.into_iter().map(|(run, claim)| (sink, run, claim)));
+                }
                 other => self.done.push(other),
             }
         }
@@ -68,7 +70,7 @@ impl Rig {
             start: Start::Init(Offset::ZERO),
             input: Some(Input { path: "a.csv".into(), length: 9, digest: "sha256:cd".into() }),
         };
-        self.decide(Event::Source(SourceEvent::Assigned(assignment)))
+        self.decide(Event::Source(SourceEvent::Assigned(vec![assignment])))
     }
 
     /// Answers the claims of both sinks, one after the other; the run.
@@ -76,7 +78,8 @@ impl Rig {
         let mut last = RunId(0);
         while let Some((sink, run, claim)) = claims.pop() {
             let state = Ok(SinkState::init(&claim, Offset::ZERO));
-            claims = self.decide(Event::Sink { sink, report: Report::Claimed { at: at(), run, state } });
+            let report = Report::Claimed(vec![Claimed { at: at(), run, state }]);
+            claims = self.decide(Event::Sink { sink, report });
             last = run;
         }
         last

@@ -346,7 +346,7 @@ impl World {
             start: if started { Start::MustExist } else { Start::Init(Offset::ZERO) },
             input: None,
         };
-        let event = SourceEvent::Assigned(assignment);
+        let event = SourceEvent::Assigned(vec![assignment]);
         self.processes[new_owner].source.push_back(Event::Source(event));
     }
 
@@ -495,7 +495,7 @@ impl World {
         let sink = ready[self.random.below(ready.len())];
         let writer = &mut process.writers[sink];
         match process.commands[sink].pop_front().expect("not empty") {
-            Action::Claim { run, claim, .. } => process.reports[sink].push_back(writer.claim(run, &claim)),
+            Action::Claim { claims, .. } => process.reports[sink].push_back(writer.claim(claims)),
             Action::Write { run, batch, .. } => process.reports[sink].extend(writer.write(run, batch, now)),
             Action::Flush { run, at, .. } => process.reports[sink].extend(writer.flush(run, &at)),
             Action::Release { run, at, .. } => process.reports[sink].push_back(writer.release(run, &at)),

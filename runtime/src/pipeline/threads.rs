@@ -34,6 +34,9 @@ pub use handle::{Desk, Handle, Reply, handle};
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
 const QUEUE: usize = 16;
 
+/// So many partitions are claimed in a step.
+const CLAIMS: usize = 64;
+
 /// How long a thread with nothing to do waits before it looks again whether time has passed.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -226,7 +229,7 @@ impl Threads {
 
     fn act(&mut self, action: Action, append: Append<'_>) -> Result<(), plan::Error> {
         match action {
-            Action::Claim { sink, run, claim } => self.sinks[sink].send(ToSink::Claim(run, Box::new(claim))),
+            Action::Claim { sink, claims } => self.claim(sink, claims),
             Action::Write { sink, run, batch, permit } => {
                 self.sinks[sink].send(ToSink::Write(run, Box::new(batch), permit));
             }
@@ -256,6 +259,14 @@ impl Threads {
             }
         }
         Ok(())
+    }
+
+    /// Not all at once, so that the first need not wait for the last.
+    fn claim(&mut self, sink: usize, claims: Vec<(RunId, Claim)>) {
+        let mut claims = claims.into_iter().peekable();
+        while claims.peek().is_some() {
+            self.sinks[sink].send(ToSink::Claim(claims.by_ref().take(CLAIMS).collect()));
+        }
     }
 
     fn send_what_can_be_taken(&mut self) {
@@ -546,7 +557,7 @@ impl Ready {
 }
 
 enum ToSink {
-    Claim(RunId, Box<Claim>),
+    Claim(Vec<(RunId, Claim)>),
     Write(RunId, Box<RoutedBatch>, Permit),
     Flush(RunId, TopicPartition),
     Release(RunId, TopicPartition),
@@ -645,7 +656,7 @@ fn write(
 
 fn obey(writer: &mut Writer, message: ToSink, now: Duration) -> Vec<Report> {
     match message {
-        ToSink::Claim(run, claim) => vec![writer.claim(run, &claim)],
+        ToSink::Claim(claims) => vec![writer.claim(claims)],
         ToSink::Write(run, batch, permit) => {
             let reports = writer.write(run, *batch, now);
             drop(permit);

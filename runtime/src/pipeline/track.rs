@@ -20,7 +20,7 @@ pub(super) struct Track {
     pub(super) assignment: Assignment,
     pub(super) phase: Phase,
     /// What the sinks said when they were claimed, in their order; complete once the phase is not `Claiming`.
-    states: Vec<SinkState>,
+    pub(super) states: Vec<SinkState>,
     /// Per sink, what it has for certain.
     committed: Vec<Offset>,
     /// Per sink, up to where it was given rows.
@@ -123,12 +123,8 @@ impl Track {
         }
     }
 
-    /// Takes what a sink said; `true` once all `n_sinks` have spoken.
-    pub(super) fn claimed(&mut self, state: SinkState, n_sinks: usize) -> Result<bool, PlansDiffer> {
-        self.states.push(state);
-        if self.states.len() < n_sinks {
-            return Ok(false);
-        }
+    /// Finds out where to go on, once all sinks have spoken.
+    pub(super) fn all_claimed(&mut self) -> Result<(), PlansDiffer> {
         let next = || self.states.iter().map(|state| state.next);
         self.ahead = next().max().expect("there is a sink");
         self.read = next().min().expect("there is a sink");
@@ -137,12 +133,7 @@ impl Track {
         self.recorded = merge_cuts(&self.states, self.read)?;
         let plans = self.states.iter().flat_map(|state| &state.cuts);
         self.floor = plans.map(|cut| cut.plan.plan).max().unwrap_or(0);
-        Ok(true)
-    }
-
-    /// How many sinks have spoken.
-    pub(super) fn n_claimed(&self) -> usize {
-        self.states.len()
+        Ok(())
     }
 
     /// Up to where the source was heard; `None` while sinks are being claimed.

@@ -153,7 +153,7 @@ mod tests {
             start(4),
             Entry::Plan(crate::plan::tests::plan(Some(0), "sha256:ab")),
             Entry::Inputs { files: Vec::new() },
-            Entry::Started { of: InputPartition::file(2), sinks: vec!["lake".into()] },
+            Entry::Started { topic: None, partitions: vec![2], sinks: vec!["lake".into()] },
             Entry::Adopted {
                 of: InputPartition::file(2),
                 cut: Cut { from: Offset::new(7), plan },

@@ -156,11 +156,14 @@ pub enum Entry {
         /// One more than before; a lower one says nothing.
         incarnation: u32,
     },
-    /// Every sink has its state of this partition; from now on a missing one was lost.
+    /// Every sink has its state of these partitions; from now on a missing one was lost.
     Started {
-        /// The partition.
-        #[serde(flatten)]
-        of: InputPartition,
+        /// Their topic, where the source has several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic: Option<Arc<str>>,
+        /// The partitions.
+        #[serde(alias = "partition", deserialize_with = "one_or_several")]
+        partitions: Vec<i32>,
         /// The sinks, by name.
         sinks: Vec<String>,
     },
@@ -202,6 +205,20 @@ pub enum Entry {
         /// Records in it.
         end: Offset,
     },
+}
+
+/// One was a number by itself before several were written together.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<i32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Partitions {
+        One(i32),
+        Several(Vec<i32>),
+    }
+    Ok(match Partitions::deserialize(from)? {
+        Partitions::One(one) => vec![one],
+        Partitions::Several(several) => several,
+    })
 }
 
 /// Who decided something while a pipeline ran, and when; for people.
@@ -337,8 +354,10 @@ impl History {
                 }
             }
             Entry::Bump { incarnation } => self.incarnation = self.incarnation.max(incarnation),
-            Entry::Started { of, sinks } => {
-                self.started.insert(of, sinks.into_iter().collect());
+            Entry::Started { topic, partitions, sinks } => {
+                let sinks: BTreeSet<_> = sinks.into_iter().collect();
+                let of = |partition| InputPartition { topic: topic.clone(), partition };
+                self.started.extend(partitions.into_iter().map(|partition| (of(partition), sinks.clone())));
             }
             Entry::Adopted { of, cut, .. } => self.adopted.push((of, cut)),
             Entry::Paused { of, by } => self.pause(of, by),
@@ -490,12 +509,20 @@ pub(crate) mod tests {
     fn an_entry_that_is_written_can_be_read() {
         let starts = vec![PartitionStart { partition: 3, offset: Offset::new(7) }];
         let init = Entry::Init { topic: "t".into(), id: "id".into(), starts };
-        let of = InputPartition::of(&TopicPartition::new("t", 3));
-        let started = Entry::Started { of, sinks: vec!["lake".into()] };
+        let (topic, sinks) = (Some("t".into()), vec!["lake".into()]);
+        let started = Entry::Started { topic, partitions: vec![3, 4], sinks };
         for entry in [init, started] {
             let written = serde_json::to_string(&entry).unwrap();
             assert_eq!(serde_json::from_str::<Entry>(&written).unwrap(), entry);
         }
+    }
+
+    #[test]
+    fn what_was_written_of_one_partition_is_read_as_if_it_were_of_several() {
+        let (topic, sinks) = (Some("t".into()), vec!["lake".into()]);
+        let started = Entry::Started { topic, partitions: vec![3], sinks };
+        let old = r#"{"kind":"started","topic":"t","partition":3,"sinks":["lake"]}"#;
+        assert_eq!(serde_json::from_str::<Entry>(old).unwrap(), started);
     }
 
     #[test]

@@ -194,6 +194,7 @@ pub(crate) const LAWS: &[Law] = &[
     ("what was overtaken leaves the new owner alone", zombie_is_harmless),
     ("partitions do not disturb each other", partitions_are_apart),
     ("of partitions that are committed together each is there, but one that is refused", committed_together),
+    ("of partitions that are claimed together each is ours, but one that is refused", claimed_together),
     ("who has not claimed cannot write or commit", not_claimed),
     ("a commit that is known is resolved as committed, another as not", resolve_tells),
     ("cuts and counters survive the process", state_survives),
@@ -434,6 +435,36 @@ fn committed_together(world: &dyn World) {
     let claim = Claim { at: one, ..claim(2) };
     let state = world.process().claim(&claim).unwrap();
     assert_eq!((state.next, state.last_commit), (Offset::new(14), Some(commits[2].1.id)));
+}
+
+fn claimed_together(world: &dyn World) {
+    Owner::claimed(world, 1).deliver(0, 2);
+    let mut owner = Owner::new(world, 2);
+    let new = |partition, start| Claim {
+        at: TopicPartition::new("customers", partition),
+        start,
+        ..owner.claim.clone()
+    };
+    let from = |offset| Start::Init(Offset::new(offset));
+    let replaced = Claim { topic_id: "id-2".into(), ..new(0, from(0)) };
+    let claims = [new(1, from(10)), replaced, new(3, Start::MustExist), new(2, from(20))];
+    let answers = owner.sink.claim_together(&claims);
+    let [Ok(one), Err(Error::Permanent(_)), Err(Error::Permanent(_)), Ok(other)] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    assert_eq!([(one.partition, one.next.get()), (other.partition, other.next.get())], [(1, 10), (2, 20)]);
+    for (at, start) in [(&claims[0].at, 10), (&claims[3].at, 20)] {
+        owner.sink.write(RoutedBatch { at: at.clone(), ..batch(start, start + 2) }).unwrap();
+        assert_eq!(owner.sink.commit(at, &commit(start, start + 2)).unwrap(), Committed::Done);
+    }
+    let mut all = [delivered(0, 2), delivered(10, 12), delivered(20, 22)].concat();
+    all.sort();
+    assert_eq!(world.visible(), all);
+    let again = [(2, 22), (0, 2), (1, 12)];
+    let claims = again.map(|(partition, _)| new(partition, Start::MustExist));
+    let states = owner.sink.claim_together(&claims).into_iter().map(Result::unwrap);
+    let next: Vec<_> = states.map(|state| (state.partition, state.next.get())).collect();
+    assert_eq!(next, again);
 }
 
 fn not_claimed(world: &dyn World) {

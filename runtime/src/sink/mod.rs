@@ -42,6 +42,12 @@ pub trait Sink: Send {
     /// group's, another topic's or another file's, or is missing although it must exist.
     fn claim(&mut self, claim: &Claim) -> Result<SinkState, Error>;
 
+    /// As [`Self::claim`], for several partitions, in one step where the sink can: each has an answer of its own, in the
+    /// order given. Here: one after the other.
+    fn claim_together(&mut self, claims: &[Claim]) -> Vec<Result<SinkState, Error>> {
+        claims.iter().map(|claim| self.claim(claim)).collect()
+    }
+
     /// Stages rows. Nothing becomes visible. Batches of a partition come in offset order and touch.
     ///
     /// Returns how much is staged for the partition now.

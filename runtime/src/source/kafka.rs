@@ -326,10 +326,9 @@ impl KafkaSource {
         for (topic, partitions) in of_topics {
             match self.assignments(&topic, &partitions) {
                 Ok(assignments) => {
-                    for assignment in assignments {
-                        self.ours.insert(assignment.at.clone(), State::Assigned);
-                        self.to_say.push_back(SourceEvent::Assigned(assignment));
-                    }
+                    let ours = assignments.iter().map(|ours| (ours.at.clone(), State::Assigned));
+                    self.ours.extend(ours);
+                    self.to_say.push_back(SourceEvent::Assigned(assignments));
                 }
                 Err(Error::Unreachable { text, hint }) => {
                     tracing::warn!(%topic, hint, error = text, "ours, but not begun: asking again");

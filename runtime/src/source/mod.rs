@@ -15,8 +15,8 @@ use crate::sink::state::{Epoch, Fingerprint, Input, Start};
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum SourceEvent {
-    /// The partition is ours. Nothing of it is delivered before [`Source::read`].
-    Assigned(Assignment),
+    /// The partitions are ours. Nothing of them is delivered before [`Source::read`].
+    Assigned(Vec<Assignment>),
     /// The next batch of a partition that was told to be read.
     Batch {
         /// Of which run it was told to be read.

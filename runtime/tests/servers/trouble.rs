@@ -174,7 +174,7 @@ fn a_cluster_whose_transactions_end_too_soon_is_refused_with_both_times() {
 }
 
 /// As many as a broker of 512 MB takes in a few seconds.
-const MANY: u16 = 1_000;
+const MANY: u16 = 10_000;
 
 #[test]
 fn a_topic_of_many_partitions_without_a_record_is_begun_and_ended_in_little_memory() {

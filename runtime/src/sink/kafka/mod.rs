@@ -38,7 +38,7 @@ use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState};
 use super::{Committed, Count, Error, Problem, Repeated, Resolved, RoutedBatch, Sink, Staged};
 use crate::kafka::group::{GroupOffsets, Membership};
 use crate::kafka::produce::Compression;
-use crate::kafka::transactions::{Ended, Settings, Transactions, Undone};
+use crate::kafka::transactions::{Settings, Transactions};
 use crate::kafka::{self, Cluster};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
 use attempt::Tries;
@@ -255,36 +255,13 @@ impl Owned {
 
 impl Sink for KafkaSink {
     fn claim(&mut self, claim: &Claim) -> Result<SinkState, Error> {
-        self.release(&claim.at);
-        let mut tries = Tries::new();
-        loop {
-            // Somebody else may have had the partition since. Who may not have it is told so before it fences who has.
-            self.progress.read_on()?;
-            self.claimed(claim)?;
-            if !self.is_fit() {
-                self.renew()?;
-                self.claimed(claim)?;
-            }
-            self.agrees_with_group(&claim.at)?;
-            let state = self.claimed(claim)?;
-            let ready = [(&claim.at, state)];
-            match self.transact(&ready, false) {
-                Ended::Committed => {
-                    fail::fail_point!("kafka.after_commit");
-                    let [(_, state)] = ready;
-                    self.progress.keep(state.clone());
-                    self.owned.insert(claim.at.clone(), Owned::new(claim, state.next));
-                    return Ok(state);
-                }
-                // Whether it is there makes no difference: what this very claim has may be claimed by it again.
-                Ended::Unknown(text) => {
-                    self.again(Undone::Fenced(text), &mut tries, &ready)?;
-                    self.renew()?;
-                }
-                Ended::UnknownAndFenced(text) => self.again(Undone::Fenced(text), &mut tries, &ready)?,
-                Ended::Undone(undone) => self.again(undone, &mut tries, &ready)?,
-            }
-        }
+        let mut ended = self.claim_together(std::slice::from_ref(claim));
+        ended.pop().expect("every claim has an answer")
+    }
+
+    fn claim_together(&mut self, claims: &[Claim]) -> Vec<Result<SinkState, Error>> {
+        claims.iter().for_each(|claim| self.release(&claim.at));
+        together(claims.len(), |answers, tries| self.claim_once(claims, answers, tries))
     }
 
     fn write(&mut self, rows: RoutedBatch) -> Result<Staged, Error> {
@@ -306,20 +283,7 @@ impl Sink for KafkaSink {
     }
 
     fn commit_together(&mut self, commits: &[(TopicPartition, Commit)]) -> Vec<Result<Committed, Error>> {
-        let mut answers: Vec<Option<Result<Committed, Error>>> = commits.iter().map(|_| None).collect();
-        let mut tries = Tries::new();
-        let failed = loop {
-            match self.commit_once(commits, &mut answers, &mut tries) {
-                Ok(true) => break None,
-                Ok(false) => {}
-                Err(error) => break Some(error),
-            }
-        };
-        let mut failed = failed.map(Repeated::new);
-        let answer = |answer: Option<_>| {
-            answer.unwrap_or_else(|| Err(failed.as_mut().expect("all are answered, or none is").next()))
-        };
-        answers.into_iter().map(answer).collect()
+        together(commits.len(), |answers, tries| self.commit_once(commits, answers, tries))
     }
 
     fn prefers_together(&self) -> bool {
@@ -341,6 +305,27 @@ impl Sink for KafkaSink {
     fn release(&mut self, at: &TopicPartition) {
         self.owned.remove(at);
     }
+}
+
+/// Attempts until each of `n` has an answer, or none that is left will get one.
+fn together<T>(
+    n: usize,
+    mut attempt: impl FnMut(&mut [Option<Result<T, Error>>], &mut Tries) -> Result<bool, Error>,
+) -> Vec<Result<T, Error>> {
+    let mut answers: Vec<_> = (0..n).map(|_| None).collect();
+    let mut tries = Tries::new();
+    let failed = loop {
+        match attempt(&mut answers, &mut tries) {
+            Ok(true) => break None,
+            Ok(false) => {}
+            Err(error) => break Some(error),
+        }
+    };
+    let mut failed = failed.map(Repeated::new);
+    let answer = |answer: Option<_>| {
+        answer.unwrap_or_else(|| Err(failed.as_mut().expect("all are answered, or none is").next()))
+    };
+    answers.into_iter().map(answer).collect()
 }
 
 fn not_claimed(at: &TopicPartition) -> Error {

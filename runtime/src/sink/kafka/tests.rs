@@ -116,7 +116,7 @@ impl Base {
     /// Where the group stands.
     fn stands(&self) -> Option<i64> {
         let offsets = GroupOffsets::new(&cluster(), &format!("weir.{}", self.pipeline)).unwrap();
-        offsets.committed(&at()).unwrap().map(Offset::get)
+        offsets.committed(&[&at()]).unwrap()[0].map(Offset::get)
     }
 }
 
@@ -324,7 +324,7 @@ fn the_group_moves_in_all_partitions_that_are_committed_together() {
     let answers = sink.commit_together(&[(at(), commit(0, 3)), (other.clone(), commit(0, 4))]);
     assert!(answers.iter().all(|answer| matches!(answer, Ok(Committed::Done))), "{answers:?}");
     let offsets = &sink.group.as_ref().unwrap().offsets;
-    let stands = [at(), other].map(|at| offsets.committed(&at).unwrap());
+    let stands = offsets.committed(&[&at(), &other]).unwrap();
     assert_eq!(stands, [3, 4].map(|next| Some(Offset::new(next))));
 }
 

@@ -166,7 +166,8 @@ impl FileSource {
             false => Start::Init(Offset::ZERO),
         };
         let FileSettings { topic_id, group, epoch, .. } = self.settings.clone();
-        Some(SourceEvent::Assigned(Assignment { at, topic_id, group, epoch, start, input }))
+        let assignment = Assignment { at, topic_id, group, epoch, start, input };
+        Some(SourceEvent::Assigned(vec![assignment]))
     }
 
     /// What the first partition that is being read has next.

@@ -98,9 +98,9 @@ fn until<T>(source: &mut KafkaSource, mut wanted: impl FnMut(SourceEvent) -> Opt
     panic!("nothing of the kind came");
 }
 
-fn assigned(event: SourceEvent) -> Option<Assignment> {
+fn assigned(event: SourceEvent) -> Option<Vec<Assignment>> {
     match event {
-        SourceEvent::Assigned(assignment) => Some(assignment),
+        SourceEvent::Assigned(assignments) => Some(assignments),
         other => panic!("{other:?}"),
     }
 }
@@ -136,7 +136,7 @@ fn a_record_arrives_with_all_that_it_has() {
     topic.producer.send(BaseRecord::<str, str>::to(&topic.name).key("gone").timestamp(78)).unwrap();
     topic.producer.flush(LONG).unwrap();
     let mut source = topic.source(false, &budget());
-    let assignment = until(&mut source, assigned);
+    let assignment = until(&mut source, assigned).remove(0);
     assert_eq!((assignment.at.clone(), assignment.epoch.generation), (topic.at(0), 1));
     assert_eq!(&*assignment.topic_id, topic.cluster.topic_id(&topic.name).unwrap());
     source.read(RunId(1), &topic.at(0), Offset::ZERO, None);
@@ -223,16 +223,17 @@ fn a_partition_is_given_to_another_only_once_it_was_let_go() {
     let mut one = topic.source(false, &budget());
     let mut ours = BTreeMap::new();
     while ours.len() < 2 {
-        let assignment = until(&mut one, assigned);
-        one.read(RunId(1), &assignment.at, Offset::ZERO, None);
-        ours.insert(assignment.at, assignment.epoch);
+        for assignment in until(&mut one, assigned) {
+            one.read(RunId(1), &assignment.at, Offset::ZERO, None);
+            ours.insert(assignment.at, assignment.epoch);
+        }
     }
     // The other one only polls until it is given something.
     let (given, told) = crossbeam_channel::bounded(1);
     let other = std::thread::spawn({
         let mut two = topic.source(false, &budget());
         move || {
-            let assignment = until(&mut two, assigned);
+            let assignment = until(&mut two, assigned).remove(0);
             given.send(assignment.clone()).unwrap();
             assignment
         }
@@ -293,10 +294,9 @@ fn a_source_that_does_not_go_on_ends_behind_the_markers_of_transactions() {
         }
     }
     let mut source = topic.source(true, &budget());
-    for _ in 0..2 {
-        let at = until(&mut source, assigned).at;
-        source.read(RunId(1), &at, Offset::ZERO, None);
-    }
+    let both = until(&mut source, assigned);
+    both.iter().for_each(|ours| source.read(RunId(1), &ours.at, Offset::ZERO, None));
+    assert_eq!(both.len(), 2, "what is given together is said together");
     let (mut all, mut ends) = (Vec::new(), BTreeMap::new());
     until(&mut source, |event| match event {
         SourceEvent::Batch { batch, .. } => {
