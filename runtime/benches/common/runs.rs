@@ -13,8 +13,8 @@ use weir::commit::Policy;
 use weir::description::Description;
 use weir::pipeline::threads::{self, Loaded, Parts, Rules};
 use weir::pipeline::{Settings, Stop};
-use weir::plan::History;
 use weir::plan::memory::MemoryLog;
+use weir::plan::{History, Plan};
 use weir::route::{Bindings, DEAD_LETTERS};
 use weir::rule::Rule;
 use weir::sink::Sink;
@@ -246,7 +246,7 @@ fn entries(input: &Path) -> Vec<FileEntry> {
 }
 
 fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customers>, output: &Path) -> Parts {
-    let budget = Budget::new(case.budget << 20);
+    let (budget, log) = (Budget::new(case.budget << 20), MemoryLog::default());
     Parts {
         settings: Settings {
             pipeline: PIPELINE.into(),
@@ -259,7 +259,8 @@ fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customer
         },
         history: History::default(),
         newest: PlanRef { plan: 0, digest: rule.transform.digest().clone() },
-        log: Box::new(MemoryLog::default()),
+        log: Box::new(log.clone()),
+        followed: Box::new(log),
         source: Box::new(source(case, input, entries, &budget)),
         budget,
         sinks: vec![sink(output, "lake", Format::Parquet), sink(output, "notes", Format::JsonLines)],
@@ -319,6 +320,10 @@ struct OneRule(Arc<Customers>);
 impl Rules for OneRule {
     fn load(&self, _: &PlanRef) -> Result<Arc<dyn Loaded>, Stop> {
         Ok(Arc::new(Self(self.0.clone())))
+    }
+
+    fn make_ready(&self, _: u64, _: &Plan) -> Result<(), Stop> {
+        Ok(())
     }
 }
 

@@ -68,6 +68,19 @@ impl SharedLog {
     }
 }
 
+/// The same for who asks again anyway: one that does not answer is an error at once.
+pub(super) struct Impatient(pub(super) SharedLog);
+
+impl PlanLog for Impatient {
+    fn read(&mut self, from: u64) -> Result<Vec<(u64, Entry)>, Error> {
+        self.0.lock().log.read(from)
+    }
+
+    fn put(&mut self, at: u64, entry: &Entry) -> Result<bool, Error> {
+        self.0.lock().log.put(at, entry)
+    }
+}
+
 impl PlanLog for SharedLog {
     fn read(&mut self, from: u64) -> Result<Vec<(u64, Entry)>, Error> {
         self.ask(|log| log.read(from))

@@ -32,7 +32,7 @@ use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::state::Nonce;
 use crate::source::Source;
 
-use logs::{Cached, SharedLog};
+use logs::{Cached, Impatient, SharedLog};
 pub use plans::{Changed, Difference};
 pub use secret::Unfit;
 use sinks::{Counted, Opened, open_sinks, sinks_of};
@@ -110,7 +110,8 @@ impl Pipeline {
         let (newest, description) = (chosen.plan().clone(), chosen.description().clone());
         let plans = history.plans.clone();
         drop(inner);
-        let rules = plans::PlanRules::new(sandbox, store, plans, names.clone(), log_bytes, chosen);
+        let workers = config.limits.workers.get() as usize;
+        let rules = plans::PlanRules::new(sandbox, store, plans, names.clone(), log_bytes, workers, chosen);
 
         let owner = Nonce::random();
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);
@@ -122,7 +123,7 @@ impl Pipeline {
             pipeline: config.name.as_str().into(),
             owner,
             sinks: names,
-            plans_can_come: false,
+            plans_can_come: matches!(origin, Origin::Kafka(..)),
             topics: matches!(origin, Origin::Kafka(..)),
             stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
             // One that goes on waits for whatever may come back.
@@ -133,13 +134,14 @@ impl Pipeline {
             settings,
             history,
             newest: newest.clone(),
+            followed: Box::new(Impatient(log.clone())),
             log: Box::new(log),
             source,
             budget,
             sinks,
             counts: counted.iter().cloned().map(|counted| Box::new(move || counted.so_far()) as _).collect(),
             rules: Arc::new(rules),
-            workers: config.limits.workers.get() as usize,
+            workers,
             verify_fraction: config.sandbox.verify_fraction.get(),
             desk,
         };

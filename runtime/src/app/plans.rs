@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,7 +20,7 @@ use crate::route::{Bindings, DEAD_LETTERS, dead_letters_schema};
 use crate::rule::Rule;
 use crate::sandbox::{Init, Instance, InstanceLimits, Sandbox, StartError, Transform};
 use crate::sink::state::PlanRef;
-use crate::tables::{TableOptions, file};
+use crate::tables::{Table, TableOptions, file};
 
 /// The plan that the pipeline file asks for, the bytes it names, and an instance that started; nothing is stored yet.
 pub(super) struct Candidate {
@@ -250,7 +250,7 @@ fn load_table(
     description: &Description,
     name: &str,
     table: &TableConfig,
-) -> Result<(TableRef, crate::tables::Table, Vec<u8>)> {
+) -> Result<(TableRef, Table, Vec<u8>)> {
     let bytes = read("table", &table.file)?;
     let reference = TableRef {
         digest: crate::digest::of(&bytes).into(),
@@ -262,12 +262,7 @@ fn load_table(
     Ok((reference, parsed, bytes))
 }
 
-fn parse_table(
-    description: &Description,
-    name: &str,
-    reference: &TableRef,
-    bytes: &[u8],
-) -> Result<crate::tables::Table> {
+fn parse_table(description: &Description, name: &str, reference: &TableRef, bytes: &[u8]) -> Result<Table> {
     let need = description.tables.iter().find(|need| need.name == name);
     let need = need.with_context(|| format!("the transform has no table {name}"))?;
     let delimiter = reference.delimiter.and_then(|c| u8::try_from(c).ok());
@@ -367,45 +362,75 @@ fn short(digest: &str) -> String {
     digest.chars().take("sha256:".len() + 12).collect()
 }
 
-/// Loads what the plans of a log run, each once.
+/// Of so many plans what they run is kept loaded: the newest, the one before, and what is replayed for a sink that lags.
+const KEPT: usize = 4;
+
+/// Loads what the plans of a log run.
 pub(super) struct PlanRules {
     sandbox: Sandbox,
     store: Arc<dyn Store>,
-    plans: BTreeMap<u64, Plan>,
+    plans: Mutex<BTreeMap<u64, Plan>>,
     sinks: Vec<Arc<str>>,
     log_bytes_per_second: u64,
-    loaded: Mutex<BTreeMap<u64, Arc<LoadedPlan>>>,
+    workers: usize,
+    loaded: Mutex<BTreeMap<u64, Arc<Slot>>>,
 }
 
+/// Filled by whoever needs it first; the others wait for that, and for no other plan.
+type Slot = Mutex<Option<Arc<LoadedPlan>>>;
+
 impl PlanRules {
-    /// For `plans`, of which the `chosen` one is loaded.
+    /// For `plans`, of which the `chosen` one is loaded, and so many workers.
     pub(super) fn new(
         sandbox: Sandbox,
         store: Arc<dyn Store>,
         plans: BTreeMap<u64, Plan>,
         sinks: Vec<Arc<str>>,
         log_bytes_per_second: u64,
+        workers: usize,
         chosen: Chosen,
     ) -> Self {
-        let Chosen { plan, transform, init, started } = chosen;
-        let bindings = Arc::new(bindings(&plans[&plan.plan], &sinks));
-        let chosen = LoadedPlan { transform, init, bindings, started: Mutex::new(Some(started)) };
-        let loaded = Mutex::new(BTreeMap::from([(plan.plan, Arc::new(chosen))]));
-        Self { sandbox, store, plans, sinks, log_bytes_per_second, loaded }
+        let Chosen { plan: PlanRef { plan: number, .. }, transform, init, started } = chosen;
+        let plan = plans[&number].clone();
+        let bindings = Arc::new(bindings(&plan, &sinks));
+        let started = Mutex::new(vec![started]);
+        let chosen = Arc::new(LoadedPlan { plan, transform, init, bindings, started });
+        let loaded = Mutex::new(BTreeMap::from([(number, Arc::new(Mutex::new(Some(chosen))))]));
+        let plans = Mutex::new(plans);
+        Self { sandbox, store, plans, sinks, log_bytes_per_second, workers, loaded }
     }
 
     fn get(&self, plan: &PlanRef) -> Result<Arc<LoadedPlan>> {
-        let mut loaded = self.loaded.lock().expect("nobody panics with the plans in hand");
-        if let Some(found) = loaded.get(&plan.plan) {
+        let slot = self.slot(plan.plan);
+        let mut slot = slot.lock().expect("nobody panics with a plan in hand");
+        if let Some(found) = &*slot {
             return Ok(found.clone());
         }
         let fresh = Arc::new(self.load_plan(plan)?);
-        loaded.insert(plan.plan, fresh.clone());
+        *slot = Some(fresh.clone());
         Ok(fresh)
     }
 
+    fn slot(&self, number: u64) -> Arc<Slot> {
+        let mut loaded = self.loaded.lock().expect("nobody panics with the plans in hand");
+        let slot = loaded.entry(number).or_default().clone();
+        while loaded.len() > KEPT
+            && let Some(oldest) = loaded.keys().copied().find(|other| *other != number)
+        {
+            loaded.remove(&oldest);
+        }
+        slot
+    }
+
+    /// Plans that are loaded, but for those that are about to be.
+    fn all_loaded(&self) -> Vec<Arc<LoadedPlan>> {
+        let loaded = self.loaded.lock().expect("nobody panics with the plans in hand");
+        loaded.values().filter_map(|slot| slot.try_lock().ok()?.clone()).collect()
+    }
+
     fn load_plan(&self, wanted: &PlanRef) -> Result<LoadedPlan> {
-        let plan = self.plans.get(&wanted.plan);
+        let plan =
+            self.plans.lock().expect("nobody panics with the plans in hand").get(&wanted.plan).cloned();
         let plan =
             plan.with_context(|| format!("E_PLAN_MISSING: plan {} is not in the plan log", wanted.plan))?;
         anyhow::ensure!(
@@ -415,38 +440,76 @@ impl PlanRules {
             wanted.digest,
             plan.digest
         );
-        let transform = self.sandbox.load(&self.store.get(&plan.digest)?)?;
+        let alike = self.all_loaded().into_iter().find(|loaded| loaded.plan.digest == plan.digest);
+        let transform = match &alike {
+            Some(alike) => alike.transform.clone(),
+            None => self.sandbox.load(&self.store.get(&plan.digest)?)?,
+        };
         let settings: Vec<_> = plan.settings.clone().into_iter().collect();
         let limits = instance_limits(&plan.limits, self.log_bytes_per_second);
         let description = Arc::new(transform.describe(&settings, &limits)?);
+        // Whatever needs the same of a table may share it.
+        let alike = alike.filter(|alike| alike.init.description == description);
         let mut tables = Vec::new();
         for (name, reference) in &plan.tables {
-            let bytes = self.store.get(&reference.digest)?;
-            tables.push(Arc::new(parse_table(&description, name, reference, &bytes)?));
+            tables.push(match alike.as_ref().and_then(|alike| alike.table(name, reference)) {
+                Some(table) => table,
+                None => {
+                    let bytes = self.store.get(&reference.digest)?;
+                    Arc::new(parse_table(&description, name, reference, &bytes)?)
+                }
+            });
         }
-        let bindings = Arc::new(bindings(plan, &self.sinks));
+        let bindings = Arc::new(bindings(&plan, &self.sinks));
         let init = Init { settings, tables, limits, description };
-        Ok(LoadedPlan { transform, init, bindings, started: Mutex::default() })
+        Ok(LoadedPlan { plan, transform, init, bindings, started: Mutex::default() })
     }
 }
 
 /// A plan's transform with all it starts with.
 struct LoadedPlan {
+    plan: Plan,
     transform: Transform,
     init: Init,
     bindings: Arc<Bindings>,
-    /// An instance that nobody has used yet, if there is one.
-    started: Mutex<Option<Instance>>,
+    /// Instances that nobody has used yet.
+    started: Mutex<Vec<Instance>>,
+}
+
+impl LoadedPlan {
+    fn table(&self, name: &str, reference: &TableRef) -> Option<Arc<Table>> {
+        let at = self.plan.tables.iter().position(|(held, of)| held == name && of == reference)?;
+        Some(self.init.tables[at].clone())
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Instance>> {
+        self.started.lock().expect("nobody panics with the instances in hand")
+    }
 }
 
 impl Rules for PlanRules {
     fn load(&self, plan: &PlanRef) -> Result<Arc<dyn Loaded>, Stop> {
-        let loaded = self.get(plan).map_err(|error| {
-            let outside = error.downcast_ref().is_some_and(|e| matches!(e, plan::Error::Io { .. }));
-            Stop { outside, ..Stop::new(format!("loading plan {}: {error:#}", plan.plan)) }
-        })?;
+        let loaded = self.get(plan).map_err(|error| no_plan(plan.plan, &error))?;
         Ok(loaded)
     }
+
+    fn make_ready(&self, number: u64, plan: &Plan) -> Result<(), Stop> {
+        self.plans.lock().expect("nobody panics with the plans in hand").insert(number, plan.clone());
+        // Of plans that were overtaken before anybody took them over.
+        self.all_loaded().iter().for_each(|loaded| loaded.spare().clear());
+        let loaded = self.get(&PlanRef { plan: number, digest: plan.digest.clone() });
+        let loaded = loaded.map_err(|error| no_plan(number, &error))?;
+        for _ in 0..self.workers {
+            let instance = loaded.transform.instance(&loaded.init).map_err(|e| no_start(&e))?;
+            loaded.spare().push(instance);
+        }
+        Ok(())
+    }
+}
+
+fn no_plan(number: u64, error: &anyhow::Error) -> Stop {
+    let outside = error.downcast_ref().is_some_and(|e| matches!(e, plan::Error::Io { .. }));
+    Stop { outside, ..Stop::new(format!("loading plan {number}: {error:#}")) }
 }
 
 impl Loaded for LoadedPlan {
@@ -463,7 +526,7 @@ impl Loaded for LoadedPlan {
     }
 
     fn instance(&self) -> Result<Box<dyn Rule>, Stop> {
-        if let Some(started) = self.started.lock().expect("nobody panics with the instance in hand").take() {
+        if let Some(started) = self.spare().pop() {
             return Ok(Box::new(started));
         }
         self.transform.instance(&self.init).map(|rule| Box::new(rule) as _).map_err(|e| no_start(&e))

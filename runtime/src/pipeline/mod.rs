@@ -97,8 +97,15 @@ pub enum Event {
         /// What.
         report: Report,
     },
-    /// This plan is the newest in the plan log now.
+    /// This plan is the newest in the plan log now, and ready here.
     Plan(PlanRef),
+    /// This plan is the newest in the plan log now, and cannot be made ready here.
+    NotReady {
+        /// Its number.
+        plan: u64,
+        /// Why.
+        stop: Stop,
+    },
     /// Somebody wants something.
     Order {
         /// Under which the answer is asked for.
@@ -186,6 +193,8 @@ pub enum Action {
     },
     /// Append to the plan log, durably, before any later action.
     Log(Entry),
+    /// Append to the plan log when there is time: people are to find it there.
+    Tell(Entry),
     /// Answer whoever gave an order.
     Answer {
         /// Which.
@@ -307,6 +316,9 @@ pub struct Core {
     settings: Settings,
     history: History,
     newest: PlanRef,
+    /// The newest plan of the log and why it cannot run here, where that is so: nothing is read until it can, since
+    /// others make offsets with it already.
+    not_ready: Option<(u64, Stop)>,
     tracks: BTreeMap<TopicPartition, Track>,
     /// Partitions that wait to be claimed again.
     waiting: BTreeMap<TopicPartition, Waiting>,
@@ -334,6 +346,7 @@ impl Core {
             settings,
             history,
             newest,
+            not_ready: None,
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
             leaving: Vec::new(),
@@ -373,6 +386,7 @@ impl Core {
             Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result),
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan(plan) => self.plan(plan),
+            Event::NotReady { plan, stop } => self.not_ready(plan, stop),
             Event::Order { ticket, order } => self.order(ticket, order),
             Event::Tick => self.tick(now),
             Event::Stop => self.stop(),
@@ -687,7 +701,7 @@ impl Core {
         }
         self.history.adopted.push((of.clone(), cut.clone()));
         let runtime = env!("CARGO_PKG_VERSION").to_owned();
-        self.actions.push_back(Action::Log(Entry::Adopted { of, cut, runtime }));
+        self.actions.push_back(Action::Tell(Entry::Adopted { of, cut, runtime }));
     }
 
     fn finish_if_through(&mut self, at: &TopicPartition) {
@@ -869,9 +883,21 @@ impl Core {
             return;
         }
         self.newest = plan;
+        self.not_ready.take_if(|(plan, _)| *plan <= self.newest.plan);
+        self.keep_all();
         let waiting = self.tracks.iter().filter(|(_, track)| matches!(track.phase, Phase::NeedsPlan));
         let waiting: Vec<_> = waiting.map(|(at, _)| at.clone()).collect();
         waiting.iter().for_each(|at| self.start_reading(at));
+    }
+
+    fn not_ready(&mut self, plan: u64, stop: Stop) {
+        if plan <= self.newest.plan || self.not_ready.as_ref() == Some(&(plan, stop.clone())) {
+            return;
+        }
+        tracing::warn!(plan, running = self.newest.plan, hint = stop.hint, error = %stop,
+            "the newest plan cannot run here: nothing is read until it can");
+        self.not_ready = Some((plan, stop));
+        self.keep_all();
     }
 
     fn stop(&mut self) {

@@ -101,15 +101,20 @@ impl Core {
                 self.actions.push_back(Action::Log(Entry::Resumed { of, by }));
             }
         }
-        let all: Vec<_> = self.tracks.keys().cloned().collect();
-        let to_claim: Vec<_> = all.into_iter().filter(|at| self.keep_to(at)).collect();
-        self.claim(0, &to_claim);
+        self.keep_all();
         true
     }
 
     /// Whether nothing is to be read of a partition.
     pub(super) fn is_paused(&self, at: &TopicPartition) -> bool {
-        self.history.is_paused(&self.of(at))
+        self.not_ready.is_some() || self.history.is_paused(&self.of(at))
+    }
+
+    /// Makes partitions stand still or go on, as it is decided.
+    pub(super) fn keep_all(&mut self) {
+        let all: Vec<_> = self.tracks.keys().cloned().collect();
+        let to_claim: Vec<_> = all.into_iter().filter(|at| self.keep_to(at)).collect();
+        self.claim(0, &to_claim);
     }
 
     /// Makes a partition stand still or go on, as it is decided; whether it is to be claimed for that.
@@ -156,6 +161,7 @@ mod tests {
     use crate::pipeline::status::State;
     use crate::pipeline::{Event, Stop};
     use crate::plan::{History, InputPartition};
+    use crate::sink::state::PlanRef;
     use crate::source::SourceEvent;
 
     fn by() -> By {
@@ -296,5 +302,36 @@ mod tests {
         assert_eq!(said.collect::<Vec<_>>(), stopped);
         assert_eq!(rig.core.status(rig.now).partitions, []);
         assert!(order(&mut rig, What::Resume, None).0.is_err());
+    }
+
+    #[test]
+    fn a_plan_that_cannot_run_here_stops_reading_until_it_can() {
+        let (mut rig, run) = running();
+        rig.batch(run, 0, 5);
+        assert_eq!(transforms(&mut rig), 1);
+        let stop = Stop::new("loading plan 5: E_STORE: not there");
+        rig.decide(Event::NotReady { plan: 5, stop: stop.clone() });
+        assert!(rig.done().iter().any(|action| matches!(action, Action::Hold { .. })));
+        assert_eq!(state(&rig), State::NeedsPlan);
+        let told = rig.core.status(rig.now).partitions[0].told();
+        assert!(told.contains("loading plan 5: E_STORE"), "{told}");
+        // Neither an old one nor somebody who lets it go on makes it run.
+        rig.decide(Event::Plan(PlanRef { plan: 2, digest: "sha256:ab".into() }));
+        order(&mut rig, What::Resume, None).0.unwrap();
+        assert_eq!(state(&rig), State::NeedsPlan);
+        rig.done();
+        rig.decide(Event::Plan(PlanRef { plan: 5, digest: "sha256:ab".into() }));
+        let (run, from) = read(&rig.done()).expect("it is read on");
+        assert_eq!((state(&rig), from), (State::Running, Offset::new(5)));
+        rig.batch(run, 5, 6);
+        let plans: Vec<_> = rig
+            .done()
+            .into_iter()
+            .filter_map(|action| match action {
+                Action::Transform(job) => Some(job.plan.plan),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(plans, [5]);
     }
 }

@@ -575,7 +575,7 @@ impl World {
             Action::Overtaken { .. } => {}
             Action::Forget { at, .. } => self.let_go(i, &at),
             Action::Transform(job) => process.jobs.push(job),
-            Action::Log(entry) => {
+            Action::Log(entry) | Action::Tell(entry) => {
                 self.seen.paused += u64::from(matches!(entry, Entry::Paused { .. }));
                 self.seen.resumed += u64::from(matches!(entry, Entry::Resumed { .. }));
                 let mut history = self.history();

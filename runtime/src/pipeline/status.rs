@@ -79,7 +79,7 @@ pub struct PausedPartition {
 pub enum State {
     /// The sinks are being claimed, one after the other.
     Claiming,
-    /// A sink has rows of a plan that this process has not read yet.
+    /// The newest plan cannot run in this process, or a sink has rows of one that it has not read yet.
     NeedsPlan,
     /// Records flow.
     Running,
@@ -309,6 +309,7 @@ impl Core {
             Phase::Claiming => State::Claiming,
             Phase::NeedsPlan => State::NeedsPlan,
             Phase::Running if !track.held => State::Running,
+            Phase::Running if self.not_ready.is_some() => State::NeedsPlan,
             Phase::Running if track.is_released() && track.is_committed() => State::Paused,
             Phase::Running => State::Pausing,
             Phase::Draining(_) => State::Draining,
@@ -316,6 +317,7 @@ impl Core {
         let told = self.troubles.get(at).map(|trouble| trouble.status(now));
         let stopping = match &track.phase {
             Phase::Draining(stop) => stop.as_ref().map(TroubleStatus::of),
+            Phase::Running if track.held => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
             _ => None,
         };
         let committed =

@@ -1,9 +1,10 @@
 //! Does what [`Core`] decides: a thread for the source, one per worker, one per sink, and the caller's own for the
 //! decisions. Nothing in here decides.
 //!
-//! Every channel is bounded and the deciding thread never waits to send: what a thread cannot take yet stays in an
+//! Every channel is bounded, but that of what is written down for people, and the deciding thread never waits to send: what a thread cannot take yet stays in an
 //! outbox. So nobody waits in a circle, and memory is bounded by the byte budget that every batch holds a share of.
 
+mod follower;
 mod handle;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +21,7 @@ use crate::budget::{Budget, Permit};
 use crate::commit::{Policy, Report, Writer, WriterStats};
 use crate::description::Description;
 use crate::offset::{Offset, TopicPartition};
-use crate::plan::{self, History, PlanLog};
+use crate::plan::{self, History, Plan, PlanLog};
 use crate::purity;
 use crate::route::{Bindings, Pieces, Routed, route};
 use crate::rule::Rule;
@@ -29,6 +30,7 @@ use crate::sink::state::{Claim, Epoch, Fingerprint, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
 
+use follower::Follower;
 pub use handle::{Desk, Handle, Reply, handle};
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
@@ -54,6 +56,10 @@ const RETIRE_PAST: usize = 64 << 20;
 pub trait Rules: Send + Sync {
     /// What plan `plan` runs, loaded and checked. Called once per worker and plan.
     fn load(&self, plan: &PlanRef) -> Result<Arc<dyn Loaded>, Stop>;
+
+    /// Loads a plan that came while records flow, and starts instances of it, so that who takes it over waits for
+    /// nothing.
+    fn make_ready(&self, number: u64, plan: &Plan) -> Result<(), Stop>;
 }
 
 /// The transform of a plan with its settings and tables.
@@ -87,6 +93,8 @@ pub struct Parts {
     pub newest: PlanRef,
     /// Where decisions are written down.
     pub log: Box<dyn PlanLog>,
+    /// The same, for who follows it: it does not wait for one that does not answer.
+    pub followed: Box<dyn PlanLog>,
     /// Where records come from.
     pub source: Box<dyn Source>,
     /// The budget that the source takes its permits from.
@@ -133,6 +141,9 @@ pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> 
     let (events, inbox) = bounded(QUEUE * 4);
     let mut log = parts.log;
     let mut history = parts.history.clone();
+    let newest = parts.newest.plan;
+    let follower =
+        Follower::start(parts.followed, parts.history.clone(), newest, parts.rules.clone(), events.clone());
     let core = Core::new(parts.settings, parts.history, parts.newest);
     let source = SourceThread::start(parts.source, parts.budget.clone(), events.clone());
     let workers = Workers::start(parts.workers, parts.verify_fraction, &parts.rules, &events);
@@ -140,7 +151,8 @@ pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> 
     let sinks = sinks.map(|(n, (sink, policy))| SinkThread::start(n, sink, policy, events.clone())).collect();
     let (budget, counts, desk) = (parts.budget.clone(), parts.counts, parts.desk);
     let (outcome, clock) = (Outcome::default(), Clock::start());
-    let mut threads = Threads { core, source, workers, sinks, budget, counts, desk, outcome, clock };
+    let mut threads =
+        Threads { core, source, workers, sinks, follower, budget, counts, desk, outcome, clock };
     let decided = threads.decide_all(&inbox, stop, watch, &mut |entry| {
         history.append(log.as_mut(), |_| Some(entry.clone())).map(|_| ())
     });
@@ -170,6 +182,7 @@ struct Threads {
     source: SourceThread,
     workers: Workers,
     sinks: Vec<SinkThread>,
+    follower: Follower,
     budget: Budget,
     counts: Vec<Counting>,
     desk: Desk,
@@ -247,6 +260,7 @@ impl Threads {
                 append(entry)?;
                 fail::fail_point!("plan.after_log");
             }
+            Action::Tell(entry) => self.follower.tell(entry),
             Action::Answer { ticket, answer } => {
                 let status = self.status();
                 // Whoever looks sees what was answered.
@@ -292,11 +306,12 @@ impl Threads {
     }
 
     fn join(self) -> Outcome {
-        let Self { core, source, workers, sinks, mut outcome, .. } = self;
+        let Self { core, source, workers, sinks, follower, mut outcome, .. } = self;
         outcome.tally = core.tally().clone();
         source.join();
         workers.join();
         outcome.writers = sinks.into_iter().map(SinkThread::join).collect();
+        follower.join();
         outcome
     }
 }

@@ -1,0 +1,131 @@
+//! Follows the plan log beside the records: a plan that somebody adds is loaded and started here before anybody is told of
+//! it, and what only people read is written down. No record waits for it.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use super::{Rules, spawn};
+use crate::pipeline::Event;
+use crate::plan::{Entry, Error, History, PlanLog};
+use crate::sink::state::PlanRef;
+
+/// How often it is looked whether somebody added something.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// A plan that could not be made ready is tried again after so many looks.
+const TRY_AGAIN: u32 = 20;
+
+/// The outer end.
+pub(super) struct Follower {
+    entries: Sender<Entry>,
+    thread: JoinHandle<()>,
+}
+
+impl Follower {
+    /// `newest` runs already; `history` is what was read of the log.
+    pub(super) fn start(
+        log: Box<dyn PlanLog>,
+        history: History,
+        newest: u64,
+        rules: Arc<dyn Rules>,
+        events: Sender<Event>,
+    ) -> Self {
+        // As many as there are partitions and plans: few, and small.
+        let (to, entries) = unbounded();
+        let (ready, refused, to_tell, failing) = (newest, None, Vec::new(), false);
+        let inner = Inner { log, history, ready, refused, rules, to_tell, failing };
+        Self { entries: to, thread: spawn("plans", move || inner.follow(&entries, &events)) }
+    }
+
+    /// Writes an entry when there is time.
+    pub(super) fn tell(&self, entry: Entry) {
+        // Once nobody takes it any more the process is about to end.
+        drop(self.entries.send(entry));
+    }
+
+    /// Ends once all is written that was to be.
+    pub(super) fn join(self) {
+        drop(self.entries);
+        self.thread.join().expect("a panic ends the process");
+    }
+}
+
+struct Inner {
+    log: Box<dyn PlanLog>,
+    history: History,
+    /// The number of the newest plan that runs or is ready to.
+    ready: u64,
+    /// One that could not be made ready, and how many looks ago.
+    refused: Option<(u64, u32)>,
+    rules: Arc<dyn Rules>,
+    to_tell: Vec<Entry>,
+    failing: bool,
+}
+
+impl Inner {
+    fn follow(mut self, entries: &Receiver<Entry>, events: &Sender<Event>) {
+        loop {
+            let ends = match entries.recv_timeout(EVERY) {
+                Ok(entry) => {
+                    self.to_tell.push(entry);
+                    false
+                }
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            self.to_tell.extend(entries.try_iter());
+            let failed = self.turn(events).err();
+            match (&failed, std::mem::replace(&mut self.failing, failed.is_some())) {
+                (Some(error), false) => {
+                    tracing::warn!(%error, "the plan log does not answer: no new plan is heard of until it does");
+                }
+                (None, true) => tracing::info!("the plan log answers again"),
+                _ => {}
+            }
+            if ends {
+                return;
+            }
+        }
+    }
+
+    fn turn(&mut self, events: &Sender<Event>) -> Result<(), Error> {
+        while let Some(entry) = self.to_tell.first() {
+            self.history
+                .append(self.log.as_mut(), |history| (!knows(history, entry)).then(|| entry.clone()))?;
+            self.to_tell.remove(0);
+        }
+        self.history.catch_up(self.log.as_mut())?;
+        let Some((number, plan)) = self.history.newest().filter(|(number, _)| *number > self.ready) else {
+            return Ok(());
+        };
+        if let Some((refused, looks)) = &mut self.refused
+            && *refused == number
+            && *looks < TRY_AGAIN
+        {
+            *looks += 1;
+            return Ok(());
+        }
+        let event = match self.rules.make_ready(number, plan) {
+            Ok(()) => {
+                self.ready = number;
+                self.refused = None;
+                Event::Plan(PlanRef { plan: number, digest: plan.digest.clone() })
+            }
+            Err(stop) => {
+                self.refused = Some((number, 0));
+                Event::NotReady { plan: number, stop }
+            }
+        };
+        // Nobody listens any more once the pipeline ended.
+        drop(events.send(event));
+        Ok(())
+    }
+}
+
+/// Another process may have told the same.
+fn knows(history: &History, entry: &Entry) -> bool {
+    matches!(entry, Entry::Adopted { of, cut, .. } if history.knows_cut(of, &cut.plan))
+}
