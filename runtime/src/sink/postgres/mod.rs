@@ -261,17 +261,16 @@ impl PostgresSink {
             owned.check_range(commit)?;
             all.push((at, commit, owned));
         }
-        // Everybody locks positions in their order, so that nobody waits in a circle.
-        let mut in_order: Vec<_> = all.iter().collect();
-        in_order.sort_by_key(|(at, ..)| *at);
+        let ats: Vec<_> = all.iter().map(|(at, ..)| *at).collect();
         let (config, positions, tables) = (&self.config, &self.positions, &mut self.tables);
         let ended = self.db.transaction(|db| {
             fail::fail_point!("postgres.after_begin");
-            for (at, commit, owned) in &in_order {
-                let mut state = positions.read(db, at)?.ok_or_else(|| missing(at, &db.show()))?;
+            let mut states = positions.read(db, &ats)?;
+            for (at, commit, owned) in &all {
+                let state = states.get_mut(at).ok_or_else(|| missing(at, &db.show()))?;
                 state.commit(owned.epoch, owned.owner, commit)?;
-                positions.write(db, &state)?;
             }
+            positions.write(db, &states.values().collect::<Vec<_>>())?;
             fail::fail_point!("postgres.after_position");
             tables.look(db)?;
             let store = |(.., owned): &(_, _, &Owned)| rows::store(db, config, tables, &owned.batches);
@@ -348,7 +347,7 @@ impl Sink for PostgresSink {
         let owned = self.owned.get_mut(at).ok_or_else(|| not_claimed(at))?;
         let positions = &self.positions;
         let resolved = self.db.repeatable(|db| {
-            let state = positions.read(db, at)?.ok_or_else(|| missing(at, &db.show()))?;
+            let state = positions.read(db, &[at])?.remove(at).ok_or_else(|| missing(at, &db.show()))?;
             if state.last_commit == Some(commit.id) {
                 return Ok(Resolved::Committed);
             }

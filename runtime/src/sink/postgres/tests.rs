@@ -292,7 +292,7 @@ fn an_owner_that_stands_still_in_its_commit_is_ended_by_the_server() {
     zombie.write(batch(0, 5)).unwrap();
     let positions = zombie.positions.clone();
     let ended = zombie.db.transaction(|db| {
-        positions.read(db, &at())?;
+        positions.read(db, &[&at()])?;
         Process::claimed(&base, 2).deliver(0, 3);
         Ok(())
     });
@@ -511,3 +511,4 @@ mod bad_rows;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod fit;
+mod together;
