@@ -128,6 +128,16 @@ impl Database {
         })
     }
 
+    /// All rows that statements without parameters answer. They are sent together, and answered once.
+    pub(super) fn ask(&mut self, script: &str) -> Result<Vec<PgRow>, Error> {
+        let script = sqlx::raw_sql(AssertSqlSafe(script.to_owned()));
+        let rows = self.wait(async |connection| connection.fetch_all(script).await);
+        rows.map_err(|e| {
+            let failure = self.failure(&e);
+            self.unexpected(failure)
+        })
+    }
+
     /// Adds rows by a `COPY ... FROM STDIN`; answers how many were.
     pub(super) fn copy(&mut self, sql: &str, rows: &[u8]) -> Result<u64, Failure> {
         let done = self.wait(async |connection| {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use sqlx::postgres::PgRow;
 use sqlx::{Arguments, AssertSqlSafe, Row};
 
 use super::PostgresConfig;
@@ -40,11 +39,10 @@ impl Tables {
         }
         // What is known here outlived the transaction in which it was found.
         self.seen.extend(names.iter().map(|name| (*name).to_owned()));
-        lock(db, &names.join(", "))?;
         let mut oids: Vec<i64> = self.known.values().flatten().map(|table| table.found.oid).collect();
         oids.sort_unstable();
         oids.dedup();
-        let found = look(db, &oids)?;
+        let found = look(db, &names.join(", "), &oids)?;
         let same = |table: &Table| found.get(&table.found.oid) == Some(&table.found);
         if !self.known.values().flatten().all(same) {
             self.known.clear();
@@ -87,9 +85,9 @@ impl Tables {
             return Err(wrong(text, Some(hint.to_owned())));
         }
         make_sure(db, config, &table.name, &table.create())?;
-        lock(db, &table.quoted)?;
+        db.run(AssertSqlSafe(locking(&table.quoted)), no_values())?;
         let oid = find(db, &config.schema, &table.name)?.unwrap_or_default();
-        table.fit(look(db, &[oid])?.remove(&oid).unwrap_or_default())?;
+        table.fit(look(db, &table.quoted, &[oid])?.remove(&oid).unwrap_or_default())?;
         try_out(db, &table)?;
         for other in self.known.values().flatten().chain([&table]) {
             table.check_reference(other)?;
@@ -147,46 +145,47 @@ pub(super) fn find(db: &mut Database, schema: &str, name: &str) -> Result<Option
 }
 
 /// Nobody changes the columns of these tables until the transaction ends.
-fn lock(db: &mut Database, tables: &str) -> Result<(), Error> {
-    db.run(AssertSqlSafe(format!("LOCK TABLE {tables} IN ROW EXCLUSIVE MODE")), no_values()).map(drop)
+fn locking(tables: &str) -> String {
+    format!("LOCK TABLE {tables} IN ROW EXCLUSIVE MODE")
 }
 
-/// What the database says of the tables with these numbers.
-fn look(db: &mut Database, oids: &[i64]) -> Result<BTreeMap<i64, Found>, Error> {
+/// What the database says of the tables with these numbers, once nobody changes the columns of `tables` any more. One
+/// script, since every commit waits for the answer.
+fn look(db: &mut Database, tables: &str, oids: &[i64]) -> Result<BTreeMap<i64, Found>, Error> {
     let list = oids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     // Entangled: a second unique or exclusive index, a trigger of somebody's, a partition with either.
-    let tables = format!(
-        "SELECT c.oid::bigint, c.relkind::text, c.relpersistence::text, \
-         ARRAY(SELECT confrelid::bigint FROM pg_constraint WHERE conrelid = c.oid AND contype = 'f' ORDER BY 1), \
+    let script = format!(
+        "{}; WITH t AS MATERIALIZED (SELECT c.oid, c.relkind::text AS kind, c.relpersistence::text AS persistence, \
+         ARRAY(SELECT confrelid::bigint FROM pg_constraint WHERE conrelid = c.oid AND contype = 'f' ORDER BY 1) AS refers, \
          greatest(0, (SELECT count(*) FROM pg_index WHERE indrelid = c.oid AND (indisunique OR indisexclusion)) - 1) \
-         + (SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) + (c.relkind = 'p')::int \
-         FROM pg_class c WHERE c.oid IN ({list})"
-    );
-    let columns = format!(
-        "SELECT attrelid::bigint, attname::text, atttypid::bigint, atttypmod, format_type(atttypid, atttypmod), \
+         + (SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) + (c.relkind = 'p')::int AS entangled \
+         FROM pg_class c WHERE c.oid IN ({list})) \
+         SELECT t.oid::bigint, kind, persistence, refers, entangled, \
+         attname::text, atttypid::bigint, atttypmod, format_type(atttypid, atttypmod), \
          attnotnull, atthasdef OR attidentity <> '', attgenerated <> '' OR attidentity = 'a' \
-         FROM pg_attribute WHERE attrelid IN ({list}) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum"
+         FROM t LEFT JOIN pg_attribute ON attrelid = t.oid AND attnum > 0 AND NOT attisdropped ORDER BY t.oid, attnum",
+        locking(tables)
     );
-    let table = |row: &PgRow| Found {
-        oid: row.get(0),
-        kind: row.get(1),
-        persistence: row.get(2),
-        columns: Vec::new(),
-        references: row.get(3),
-        entangled: row.get(4),
-    };
-    let found = db.query(AssertSqlSafe(tables), no_values())?;
-    let mut found: BTreeMap<i64, Found> = found.iter().map(table).map(|found| (found.oid, found)).collect();
-    for row in db.query(AssertSqlSafe(columns), no_values())? {
-        let Some(found) = found.get_mut(&row.get::<i64, _>(0)) else { continue };
-        found.columns.push(FoundColumn {
-            name: row.get(1),
-            oid: row.get(2),
-            modifier: row.get(3),
-            declared: row.get(4),
-            not_null: row.get(5),
-            has_default: row.get(6),
-            generated: row.get(7),
+    let mut found: BTreeMap<i64, Found> = BTreeMap::new();
+    for row in db.ask(&script)? {
+        let table = found.entry(row.get(0)).or_insert_with(|| Found {
+            oid: row.get(0),
+            kind: row.get(1),
+            persistence: row.get(2),
+            columns: Vec::new(),
+            references: row.get(3),
+            entangled: row.get(4),
+        });
+        // One without columns has a row too.
+        let Some(name) = row.get(5) else { continue };
+        table.columns.push(FoundColumn {
+            name,
+            oid: row.get(6),
+            modifier: row.get(7),
+            declared: row.get(8),
+            not_null: row.get(9),
+            has_default: row.get(10),
+            generated: row.get(11),
         });
     }
     Ok(found)

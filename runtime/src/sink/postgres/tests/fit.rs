@@ -287,6 +287,33 @@ fn a_table_that_is_changed_while_rows_flow_stops_the_partition_and_rejects_nothi
     }
 }
 
+/// What it is told of the table comes after the lock that it waited for.
+#[test]
+fn a_change_of_a_table_that_a_commit_has_to_wait_for_is_noticed_by_it() {
+    for (change, expected) in [
+        ("ALTER TABLE a DROP COLUMN n", "has no column `n`"),
+        ("ALTER TABLE a RENAME TO z", "does not exist"),
+        ("DROP TABLE a", "does not exist"),
+    ] {
+        let base = Base::new();
+        let mut sink = base.claimed(1);
+        let part = |n| rows(vec![("k", texts(&["a"])), ("n", numbers(&[n]))]);
+        deliver(&mut sink, 1, vec![part(1)]).unwrap();
+        sink.write(RoutedBatch { parts: vec![part(2)], ..batch(1, 2) }).unwrap();
+        let mut other = Session::new(&base);
+        other.ask(&format!("BEGIN; {change}"));
+        let refused = thread::scope(|scope| {
+            let commits = scope.spawn(|| sink.commit(&at(), &commit(1, 2)));
+            other.until_somebody_waits();
+            other.ask("COMMIT");
+            commits.join().unwrap()
+        });
+        let text = permanent(refused.unwrap_err());
+        assert!(text.starts_with("E_SINK_SCHEMA") && text.contains(expected), "{text}");
+        assert_eq!(base.rejects(), [""; 0]);
+    }
+}
+
 #[test]
 fn a_table_with_partitions_takes_rows_and_one_without_a_place_is_refused_alone() {
     for base in [Base::new(), Base::upsert(&["k"])] {
