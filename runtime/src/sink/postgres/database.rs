@@ -39,6 +39,9 @@ pub(super) struct Database {
     collided: bool,
     #[cfg(all(test, feature = "servers"))]
     pub(super) lose: Option<Loss>,
+    /// How many statements and scripts were sent.
+    #[cfg(all(test, feature = "servers"))]
+    pub(super) sent: usize,
 }
 
 /// How a transaction ended whose work was done.
@@ -89,6 +92,8 @@ impl Database {
             collided: false,
             #[cfg(all(test, feature = "servers"))]
             lose: None,
+            #[cfg(all(test, feature = "servers"))]
+            sent: 0,
         };
         database.connection = Some(database.connect()?);
         Ok(database)
@@ -151,25 +156,19 @@ impl Database {
     }
 
     /// Runs what changes rows so that it is done as a whole or not at all, and the transaction goes on either way.
-    /// `changes` is how many rows it changes, where that is known: a trigger may leave rows out without a word.
     pub(super) fn change(
         &mut self,
-        changes: Option<u64>,
-        work: impl FnOnce(&mut Self) -> Result<u64, Failure>,
+        work: impl FnOnce(&mut Self) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.script("SAVEPOINT weir_rows").map_err(Failure::Sink)?;
-        let refused = match work(self) {
-            Ok(changed) if changes.is_none_or(|changes| changes == changed) => None,
-            Ok(_) => Some(Refusal { reason: "a trigger ignores the row".to_owned(), sqlstate: None }),
-            Err(Failure::Data(refusal)) => Some(refusal),
-            Err(failure) => return Err(failure),
-        };
-        let end = match refused {
-            None => "RELEASE weir_rows",
-            Some(_) => "ROLLBACK TO weir_rows; RELEASE weir_rows",
+        let done = work(self);
+        let end = match done {
+            Ok(()) => "RELEASE weir_rows",
+            Err(Failure::Data(_)) => "ROLLBACK TO weir_rows; RELEASE weir_rows",
+            Err(Failure::Sink(_)) => return done,
         };
         self.script(end).map_err(Failure::Sink)?;
-        refused.map_or(Ok(()), |refusal| Err(Failure::Data(refusal)))
+        done
     }
 
     fn unexpected(&self, failure: Failure) -> Error {
@@ -295,6 +294,10 @@ impl Database {
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
+        #[cfg(all(test, feature = "servers"))]
+        {
+            self.sent += 1;
+        }
         let Some(connection) = &mut self.connection else {
             let lost = std::io::Error::new(std::io::ErrorKind::NotConnected, "the connection was lost");
             return Err(sqlx::Error::Io(lost));

@@ -14,11 +14,11 @@
 //! of a row undoes the transaction, and never makes a reject.
 //!
 //! Rows that are added go in by a binary COPY, rows with keys by one statement over an array per column; `order` says
-//! which of them may share one. A statement is done as a whole or not at all, and halved where the database refuses it.
-//! A row that a trigger leaves out without a word is a reject like one that it refuses. Deferred constraints are checked
-//! at once.
+//! which of them may share one. All partitions share a statement, and small statements are done together, as a whole or not at
+//! all; where the database refuses that, they are halved. A row that a trigger leaves out without a word is a reject like one
+//! that it refuses. Deferred constraints are checked at once.
 //!
-//! In upsert mode the rows of a key go in by offset and index, so that the last one stays, and where it is refused
+//! In upsert mode the rows of a key go in by partition, offset and index, so that the last one stays, and where it is refused
 //! the one before. What stays does not depend on where commits begin and end. So foreign keys count, but a table whose
 //! rows refer to rows of the same sink is refused.
 
@@ -29,6 +29,7 @@ mod examine;
 mod meaning;
 mod order;
 mod parameters;
+mod pieces;
 mod position;
 mod rows;
 mod socket;
@@ -273,8 +274,8 @@ impl PostgresSink {
             positions.write(db, &states.values().collect::<Vec<_>>())?;
             fail::fail_point!("postgres.after_position");
             tables.look(db)?;
-            let store = |(.., owned): &(_, _, &Owned)| rows::store(db, config, tables, &owned.batches);
-            let stored = all.iter().map(store).collect::<Result<_, _>>()?;
+            let staged: Vec<_> = all.iter().map(|(.., owned)| &*owned.batches).collect();
+            let stored = rows::store(db, config, tables, &staged)?;
             fail::fail_point!("postgres.before_commit");
             Ok(stored)
         });

@@ -1,7 +1,9 @@
-//! The rows of a commit on their way into their tables, inside the transaction of their position. A row that the
-//! database refuses for what is in it goes to `weir_reject`, alone; the rows around it are written.
+//! The rows of a commit on their way into their tables, inside the transaction of their positions; those of all its
+//! partitions share statements. A row that the database refuses for what is in it goes to `weir_reject`, alone; the rows
+//! around it are written, whichever partition they came from.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sqlx::{Arguments, AssertSqlSafe};
@@ -11,6 +13,7 @@ use super::database::{Database, Failure, Refusal};
 use super::encode::{self, Column};
 use super::order::{Key, rounds, runs};
 use super::parameters::{Array, bound, no_values};
+use super::pieces::{Size, pieces};
 use super::table::{Table, parameter, quoted};
 use super::tables::Tables;
 use super::values::Values;
@@ -26,52 +29,55 @@ pub(super) const REJECTS: &str = "pipeline text NOT NULL, sink text NOT NULL, we
 /// A row whose JSON is longer than this is told about without it: PostgreSQL takes no value of 1 GiB.
 const MAX_REJECT: usize = 500_000_000;
 
-/// Rows per statement, and their bytes: more save little and cost memory.
-const MAX_ROWS: usize = 10_000;
-const MAX_BYTES: usize = 8 << 20;
-
-/// Writes what was staged for a partition, in a transaction in which the tables were looked at.
+/// Writes what was staged for some partitions, in a transaction in which the tables were looked at. Tells what became of the
+/// rows of each.
 pub(super) fn store(
     db: &mut Database,
     config: &PostgresConfig,
     tables: &mut Tables,
-    batches: &[RoutedBatch],
-) -> Result<Stored, Error> {
-    let mut targets: BTreeMap<&Arc<str>, Vec<(&RoutedBatch, &Part)>> = BTreeMap::new();
-    for batch in batches {
-        for part in batch.parts.iter().filter(|part| part.rows.num_rows() > 0) {
-            targets.entry(&part.target).or_default().push((batch, part));
+    partitions: &[&[RoutedBatch]],
+) -> Result<Vec<Stored>, Error> {
+    let mut targets: BTreeMap<&Arc<str>, Vec<(usize, &RoutedBatch, &Part)>> = BTreeMap::new();
+    for (partition, batches) in partitions.iter().enumerate() {
+        for batch in *batches {
+            for part in batch.parts.iter().filter(|part| part.rows.num_rows() > 0) {
+                targets.entry(&part.target).or_default().push((partition, batch, part));
+            }
         }
     }
-    let mut stored = Stored::default();
-    for (target, parts) in targets {
-        let mut places = Vec::with_capacity(parts.len());
-        for (_, part) in &parts {
-            places.push(tables.find(db, config, target, part.rows.schema_ref(), &part.route)?);
-        }
-        let ready = parts.iter().zip(places).map(|((batch, part), place)| {
-            let table = tables.get(target, place);
-            Ready { batch, part, table, place, columns: columns(batch, part, table) }
-        });
-        let ready = ready.collect();
-        let mut storing = Storing { db, config, ready, stored: Stored::default() };
-        storing.target()?;
-        stored.rejected += storing.stored.rejected;
-        stored.superseded += storing.stored.superseded;
+    let parts: Vec<_> = targets.into_values().flatten().collect();
+    let mut places = Vec::with_capacity(parts.len());
+    for (.., part) in &parts {
+        places.push(tables.find(db, config, &part.target, part.rows.schema_ref(), &part.route)?);
     }
-    Ok(stored)
+    let ready = parts.into_iter().zip(places).map(|((partition, batch, part), place)| {
+        let table = tables.get(&part.target, place);
+        Ready { partition, batch, part, table, place, columns: columns(batch, part, table) }
+    });
+    let rows = Rows { parts: ready.collect() };
+    let stored = vec![Stored::default(); partitions.len()];
+    let mut storing = Storing { db, config, rows, stored };
+    storing.all()?;
+    Ok(storing.stored)
 }
 
-/// The rows of one target.
 struct Storing<'a> {
     db: &'a mut Database,
     config: &'a PostgresConfig,
-    ready: Vec<Ready<'a>>,
-    stored: Stored,
+    rows: Rows<'a>,
+    /// Of each partition.
+    stored: Vec<Stored>,
+}
+
+/// The rows of a commit: parts of one target after those of another.
+struct Rows<'a> {
+    parts: Vec<Ready<'a>>,
 }
 
 /// A part with its place to go.
 struct Ready<'a> {
+    /// Which of those that are committed.
+    partition: usize,
     batch: &'a RoutedBatch,
     part: &'a Part,
     table: &'a Table,
@@ -87,101 +93,144 @@ struct Item {
     row: usize,
 }
 
-impl<'a> Storing<'a> {
-    /// The last row of a key is to be the one that stays, so rows go in by offset and index, over all parts.
-    fn target(&mut self) -> Result<(), Error> {
-        let mut items = Vec::new();
-        for (part, ready) in self.ready.iter().enumerate() {
-            items.extend((0..ready.part.rows.num_rows()).map(|row| Item { part, row }));
+impl Storing<'_> {
+    fn all(&mut self) -> Result<(), Error> {
+        let mut groups = Vec::new();
+        for parts in self.rows.targets() {
+            groups.extend(self.target(parts)?);
         }
-        if self.ready.len() > 1 {
-            items.sort_by_key(|item| self.at(*item));
-        }
-        let mut good = Vec::with_capacity(items.len());
-        for item in items {
-            match self.refusal(item) {
-                Some(reason) => self.reject(item, &Refusal { reason, sqlstate: None })?,
-                None => good.push(item),
-            }
-        }
-        for group in self.groups(good) {
-            let alike = |a: &Item, b: &Item| {
-                self.of(*a).place == self.of(*b).place && self.deletes(*a) == self.deletes(*b)
-            };
-            let statements: Vec<&[Item]> =
-                group.chunk_by(alike).flat_map(|rows| self.statements(rows)).collect();
-            for rows in statements {
-                self.apply(rows)?;
-            }
+        let rows = &self.rows;
+        let alike = |a: &Item, b: &Item| {
+            rows.of(*a).place == rows.of(*b).place && rows.deletes(*a) == rows.deletes(*b)
+        };
+        let alike = groups.iter().flat_map(|group| group.chunk_by(alike));
+        let statements: Vec<_> = alike.flat_map(|items| pieces(items, |item| rows.size(*item))).collect();
+        // Small ones share a savepoint: rarely is any refused.
+        for (together, _) in pieces(&statements, |(_, size)| *size) {
+            let together: Vec<&[Item]> = together.iter().map(|(items, _)| *items).collect();
+            self.apply(&together)?;
         }
         Ok(())
     }
 
-    /// Rows that may share a statement; what is in one group comes after all that is in the one before.
+    /// The rows of a target that may share a statement; what is in one group comes after all that is in the one before.
+    /// The last row of a key is to be the one that stays, so rows go in by offset and index, over all parts of a partition.
+    fn target(&mut self, parts: Range<usize>) -> Result<Vec<Vec<Item>>, Error> {
+        let several = parts.len() > 1;
+        let mut items = Vec::new();
+        for part in parts {
+            items.extend((0..self.rows.parts[part].part.rows.num_rows()).map(|row| Item { part, row }));
+        }
+        if several {
+            items.sort_by_key(|item| self.rows.at(*item));
+        }
+        let mut good = Vec::with_capacity(items.len());
+        for item in items {
+            match self.rows.refusal(item) {
+                Some(reason) => self.reject(item, &Refusal { reason, sqlstate: None })?,
+                None => good.push(item),
+            }
+        }
+        Ok(self.groups(good))
+    }
+
     fn groups(&mut self, items: Vec<Item>) -> Vec<Vec<Item>> {
-        if self.ready.iter().any(|ready| ready.table.key.is_none()) {
+        let Some(table) = items.first().map(|item| self.rows.of(*item).table) else { return Vec::new() };
+        if table.key.is_none() {
             return vec![items];
         }
-        let n = items.len();
-        let keyed: Vec<(Key, Item)> = items.into_iter().map(|item| (self.key(item), item)).collect();
-        let mut distinct: Vec<&Key> = keyed.iter().map(|(key, _)| key).collect();
+        let keyed: Vec<(Key, Item)> = items.into_iter().map(|item| (self.rows.key(item), item)).collect();
+        let mut distinct: Vec<(usize, &Key)> =
+            keyed.iter().map(|(key, item)| (self.rows.of(*item).partition, key)).collect();
+        distinct.iter().for_each(|(partition, _)| self.stored[*partition].superseded += 1);
         distinct.sort_unstable();
         distinct.dedup();
-        self.stored.superseded += (n - distinct.len()) as u64;
-        match self.ready.iter().any(|ready| ready.table.is_entangled()) {
+        distinct.iter().for_each(|(partition, _)| self.stored[*partition].superseded -= 1);
+        match table.is_entangled() {
             true => runs(keyed.into_iter()),
             false => rounds(keyed.into_iter()),
         }
     }
 
-    fn key(&self, item: Item) -> Key {
-        let ready = self.of(item);
-        let mut key = Key::new();
-        for place in ready.table.key.iter().flatten() {
-            ready.columns[*place].write(item.row, &mut key);
-        }
-        key
-    }
-
-    /// Cuts rows where a statement would be too large.
-    fn statements<'i>(&self, items: &'i [Item]) -> Vec<&'i [Item]> {
-        let mut statements = Vec::new();
-        let (mut start, mut bytes) = (0, 0);
-        for (n, item) in items.iter().enumerate() {
-            let row: usize = self.of(*item).columns.iter().map(|column| column.values.size(item.row)).sum();
-            if n - start == MAX_ROWS || n > start && bytes + row > MAX_BYTES {
-                statements.push(&items[start..n]);
-                (start, bytes) = (n, 0);
-            }
-            bytes += row;
-        }
-        statements.extend((start < items.len()).then(|| &items[start..]));
-        statements
-    }
-
-    /// Writes or removes rows in one statement; where the database refuses it, in halves, until the guilty rows are
-    /// alone.
-    fn apply(&mut self, items: &[Item]) -> Result<(), Error> {
-        fail::fail_point!("postgres.mid_rows");
-        match self.change(items) {
-            Ok(()) => Ok(()),
-            Err(Failure::Sink(error)) => Err(error),
-            Err(Failure::Data(refusal)) if items.len() == 1 => self.reject(items[0], &refusal),
-            Err(Failure::Data(_)) => {
+    /// Writes or removes rows, a statement after the other; where the database refuses any, in halves, until the guilty rows
+    /// are alone.
+    fn apply(&mut self, statements: &[&[Item]]) -> Result<(), Error> {
+        let rows = &self.rows;
+        let changed = self.db.change(|db| {
+            statements.iter().try_for_each(|items| {
+                fail::fail_point!("postgres.mid_rows");
+                rows.change(db, items)
+            })
+        });
+        let refusal = match changed {
+            Ok(()) => return Ok(()),
+            Err(Failure::Sink(error)) => return Err(error),
+            Err(Failure::Data(refusal)) => refusal,
+        };
+        match statements {
+            [[item]] => self.reject(*item, &refusal),
+            [items] => {
                 let (front, back) = items.split_at(items.len() / 2);
+                self.apply(&[front])?;
+                self.apply(&[back])
+            }
+            _ => {
+                let (front, back) = statements.split_at(statements.len() / 2);
                 self.apply(front)?;
                 self.apply(back)
             }
         }
     }
 
-    fn change(&mut self, items: &[Item]) -> Result<(), Failure> {
-        let (deletes, rows) = (self.deletes(items[0]), items.len());
+    fn reject(&mut self, item: Item, refusal: &Refusal) -> Result<(), Error> {
+        let Ready { partition, batch, part, .. } = self.rows.of(item);
+        let sql = format!(
+            "INSERT INTO {}.weir_reject (pipeline, sink, weir_topic, weir_partition, weir_offset, weir_index, \
+             weir_plan, target, route, reason, sqlstate, \"row\") \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            quoted(&self.config.schema)
+        );
+        let mut values = no_values();
+        bound(values.add(self.config.pipeline.clone()));
+        bound(values.add(self.config.sink.clone()));
+        bound(values.add(batch.at.topic.clone()));
+        bound(values.add(batch.at.partition));
+        bound(values.add(part.offsets[item.row]));
+        bound(values.add(part.index[item.row]));
+        bound(values.add(batch.plan.plan as i64));
+        bound(values.add(part.target.clone()));
+        bound(values.add(part.route.clone()));
+        bound(values.add(refusal.reason.replace('\0', "\u{fffd}")));
+        bound(values.add(refusal.sqlstate.clone()));
+        bound(values.add(row_as_json(part, item.row, MAX_REJECT)?));
+        self.db.run(AssertSqlSafe(sql), values)?;
+        self.stored[*partition].rejected += 1;
+        fail::fail_point!("postgres.after_reject");
+        Ok(())
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// Which parts are those of one target.
+    fn targets(&self) -> Vec<Range<usize>> {
+        let mut end = 0;
+        let of_target = self.parts.chunk_by(|a, b| a.part.target == b.part.target);
+        let range = |parts: &[Ready]| {
+            let start = end;
+            end += parts.len();
+            start..end
+        };
+        of_target.map(range).collect()
+    }
+
+    /// Writes or removes rows in one statement.
+    fn change(&self, db: &mut Database, items: &[Item]) -> Result<(), Failure> {
+        let (deletes, n) = (self.deletes(items[0]), items.len());
         let table = self.of(items[0]).table;
         let Some(key) = &table.key else {
             let each = items.iter().map(|item| (&*self.of(*item).columns, item.row));
             let bytes = encode::copy(each);
-            return self.db.change(Some(rows as u64), |db| db.copy(&table.copy(), &bytes));
+            return all_changed(Some(n as u64), db.copy(&table.copy(), &bytes)?);
         };
         let all: Vec<usize>;
         let (sql, changes, places) = match deletes {
@@ -189,7 +238,7 @@ impl<'a> Storing<'a> {
             true => (table.delete(key, parameter), None, key),
             false => {
                 all = (0..self.of(items[0]).columns.len()).collect();
-                (table.upsert(key, parameter), table.changes(key, rows), &all)
+                (table.upsert(key, parameter), table.changes(key, n), &all)
             }
         };
         let mut values = no_values();
@@ -198,7 +247,7 @@ impl<'a> Storing<'a> {
             let each = items.iter().map(|item| (&self.of(*item).columns[*place], item.row));
             bound(values.add(Array { of, bytes: encode::array(of, each) }));
         }
-        self.db.change(changes, |db| db.execute(AssertSqlSafe(sql), values))
+        all_changed(changes, db.execute(AssertSqlSafe(sql), values)?)
     }
 
     /// What PostgreSQL would refuse, or not store as it is, as far as it can be told without it.
@@ -220,44 +269,41 @@ impl<'a> Storing<'a> {
         })
     }
 
-    fn reject(&mut self, item: Item, refusal: &Refusal) -> Result<(), Error> {
-        let Ready { batch, part, .. } = &self.ready[item.part];
-        let sql = format!(
-            "INSERT INTO {}.weir_reject (pipeline, sink, weir_topic, weir_partition, weir_offset, weir_index, \
-             weir_plan, target, route, reason, sqlstate, \"row\") \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-            quoted(&self.config.schema)
-        );
-        let mut values = no_values();
-        bound(values.add(self.config.pipeline.clone()));
-        bound(values.add(self.config.sink.clone()));
-        bound(values.add(batch.at.topic.clone()));
-        bound(values.add(batch.at.partition));
-        bound(values.add(part.offsets[item.row]));
-        bound(values.add(part.index[item.row]));
-        bound(values.add(batch.plan.plan as i64));
-        bound(values.add(part.target.clone()));
-        bound(values.add(part.route.clone()));
-        bound(values.add(refusal.reason.replace('\0', "\u{fffd}")));
-        bound(values.add(refusal.sqlstate.clone()));
-        bound(values.add(row_as_json(part, item.row, MAX_REJECT)?));
-        self.db.run(AssertSqlSafe(sql), values)?;
-        self.stored.rejected += 1;
-        fail::fail_point!("postgres.after_reject");
-        Ok(())
+    fn key(&self, item: Item) -> Key {
+        let ready = self.of(item);
+        let mut key = Key::new();
+        for place in ready.table.key.iter().flatten() {
+            ready.columns[*place].write(item.row, &mut key);
+        }
+        key
+    }
+
+    fn size(&self, item: Item) -> Size {
+        let bytes = self.of(item).columns.iter().map(|column| column.values.size(item.row)).sum();
+        Size { rows: 1, bytes }
     }
 
     fn of(&self, item: Item) -> &Ready<'a> {
-        &self.ready[item.part]
+        &self.parts[item.part]
     }
 
     fn deletes(&self, item: Item) -> bool {
         self.of(item).part.deletes.as_ref().is_some_and(|deletes| deletes.value(item.row))
     }
 
-    fn at(&self, item: Item) -> (i64, i32) {
-        let part = self.of(item).part;
-        (part.offsets[item.row], part.index[item.row])
+    fn at(&self, item: Item) -> (usize, i64, i32) {
+        let Ready { partition, part, .. } = self.of(item);
+        (*partition, part.offsets[item.row], part.index[item.row])
+    }
+}
+
+/// A trigger may leave rows out without a word. `changes` is how many rows a statement changes, where that is known.
+fn all_changed(changes: Option<u64>, changed: u64) -> Result<(), Failure> {
+    match changes.is_none_or(|changes| changes == changed) {
+        true => Ok(()),
+        false => {
+            Err(Failure::Data(Refusal { reason: "a trigger ignores the row".to_owned(), sqlstate: None }))
+        }
     }
 }
 
