@@ -140,10 +140,11 @@ impl Session {
         self.try_ask(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// Waits until a session waits for a lock that this one has.
+    /// Waits until a session waits for a lock that this one has. It may be one that a pooler has just made: a transaction sees
+    /// in `pg_stat_activity` only those that were there when it looked first.
     fn until_somebody_waits(&mut self) {
         while self
-            .ask("SELECT 1 FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+            .ask("SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
             .is_empty()
         {
             thread::yield_now();
