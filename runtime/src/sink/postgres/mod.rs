@@ -303,17 +303,33 @@ impl TableSink for PostgresSink {
 
 impl Sink for PostgresSink {
     fn claim(&mut self, claim: &Claim) -> Result<SinkState, Error> {
-        self.release(&claim.at);
+        let mut answers = self.claim_together(std::slice::from_ref(claim));
+        answers.pop().expect("every claim has an answer")
+    }
+
+    fn claim_together(&mut self, claims: &[Claim]) -> Vec<Result<SinkState, Error>> {
+        claims.iter().for_each(|claim| self.release(&claim.at));
         let positions = &self.positions;
-        let state = self.db.repeatable(|db| {
+        let claimed = self.db.repeatable(|db| {
             fail::fail_point!("postgres.claim.after_begin");
-            let state = positions.claim(db, claim)?;
+            let answers = positions.claim(db, claims)?;
             fail::fail_point!("postgres.claim.before_commit");
-            Ok(state)
-        })?;
+            Ok(answers)
+        });
+        let answers = match claimed {
+            Ok(answers) => answers,
+            Err(error) => {
+                let mut error = Repeated::new(error);
+                return claims.iter().map(|_| Err(error.next())).collect();
+            }
+        };
         fail::fail_point!("postgres.claim.after_commit");
-        self.owned.insert(claim.at.clone(), Owned::new(claim, state.next));
-        Ok(state)
+        for (claim, answer) in claims.iter().zip(&answers) {
+            if let Ok(state) = answer {
+                self.owned.insert(claim.at.clone(), Owned::new(claim, state.next));
+            }
+        }
+        answers
     }
 
     fn write(&mut self, rows: RoutedBatch) -> Result<Staged, Error> {

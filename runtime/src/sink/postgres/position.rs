@@ -3,6 +3,7 @@
 //! it stays true. It is never touched apart from the transaction of the rows, and knows none of them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Row};
@@ -27,34 +28,71 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    /// Gives the partition to `claim`'s owner.
-    pub(super) fn claim(&self, db: &mut Database, claim: &Claim) -> Result<SinkState, Error> {
-        let mut state = match self.read(db, &[&claim.at])?.remove(&claim.at) {
-            Some(state) => state,
-            None => self.begin(db, claim)?,
+    /// Gives partitions to the owners of claims, each of another one, but where the claim is refused.
+    pub(super) fn claim(
+        &self,
+        db: &mut Database,
+        claims: &[Claim],
+    ) -> Result<Vec<Result<SinkState, Error>>, Error> {
+        let ats: Vec<_> = claims.iter().map(|claim| &claim.at).collect();
+        let mut states = self.read(db, &ats)?;
+        let new: Vec<_> = claims.iter().filter(|claim| !states.contains_key(&claim.at)).collect();
+        let mut refused = self.begin(db, &new, &mut states)?;
+        let mut claimed = |claim: &Claim| match refused.remove(&claim.at) {
+            Some(error) => Err(error),
+            None => {
+                let mut state = states[&claim.at].clone();
+                state.claim(claim)?;
+                Ok(state)
+            }
         };
-        state.claim(claim)?;
-        self.write(db, &[&state])?;
-        Ok(state)
+        let answers: Vec<_> = claims.iter().map(&mut claimed).collect();
+        let ours: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+        self.write(db, &ours)?;
+        Ok(answers)
     }
 
-    /// A row that two claims make at once is made by one of them; the other waits for it, and finds it.
-    fn begin(&self, db: &mut Database, claim: &Claim) -> Result<SinkState, Error> {
-        let state = begin(claim, self.other_topic(db, claim)?, &db.show())?;
+    /// Makes the rows of partitions that have none, and answers for which that is refused. A row that two claims make at once
+    /// is made by one of them; the other waits for it, and finds it.
+    fn begin(
+        &self,
+        db: &mut Database,
+        claims: &[&Claim],
+        states: &mut BTreeMap<TopicPartition, SinkState>,
+    ) -> Result<BTreeMap<TopicPartition, Error>, Error> {
+        let (mut new, mut refused, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for claim in claims {
+            let other = match others.entry((&claim.at.topic, &claim.topic_id)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(self.other_topic(db, claim)?),
+            };
+            match begin(claim, other.clone(), &db.show()) {
+                Ok(state) => drop(new.insert(claim.at.clone(), state)),
+                Err(error) => drop(refused.insert(claim.at.clone(), error)),
+            }
+        }
+        if self.insert(db, &new)? < new.len() as u64 {
+            let ats: Vec<_> = new.keys().collect();
+            let found = self.read(db, &ats)?;
+            new.extend(found);
+        }
+        states.extend(new);
+        Ok(refused)
+    }
+
+    /// Answers how many of them were not there. In the order in which everybody locks them.
+    fn insert(&self, db: &mut Database, states: &BTreeMap<TopicPartition, SinkState>) -> Result<u64, Error> {
+        if states.is_empty() {
+            return Ok(0);
+        }
         let sql = format!(
             "INSERT INTO {} (pipeline, sink, topic, partition, version, state) \
-             VALUES ($1, $2, $3, $4, $5, $6::jsonb) ON CONFLICT DO NOTHING",
+             SELECT $1, $2, k.topic, k.partition, $3, k.state::jsonb \
+             FROM unnest($4::text[], $5::int[], $6::text[]) AS k (topic, partition, state) \
+             ORDER BY k.topic COLLATE \"C\", k.partition ON CONFLICT DO NOTHING",
             self.table
         );
-        let mut values = self.owner();
-        bound(values.add(state.topic.clone()));
-        bound(values.add(state.partition));
-        bound(values.add(VERSION));
-        bound(values.add(write_state(&state)));
-        match db.run(AssertSqlSafe(sql), values)? {
-            1 => Ok(state),
-            _ => Ok(self.read(db, &[&claim.at])?.remove(&claim.at).unwrap_or(state)),
-        }
+        db.run(AssertSqlSafe(sql), self.rows(states.values()))
     }
 
     fn other_topic(&self, db: &mut Database, claim: &Claim) -> Result<Option<String>, Error> {
@@ -108,16 +146,21 @@ impl Positions {
              WHERE p.pipeline = $1 AND p.sink = $2 AND p.topic = k.topic AND p.partition = k.partition",
             self.table
         );
-        let mut values = self.owner();
-        bound(values.add(VERSION));
-        bound(values.add(states.iter().map(|state| &*state.topic).collect::<Vec<_>>()));
-        bound(values.add(states.iter().map(|state| state.partition).collect::<Vec<_>>()));
-        bound(values.add(states.iter().map(|state| write_state(state)).collect::<Vec<_>>()));
-        let (changed, all) = (db.run(AssertSqlSafe(sql), values)?, states.len());
+        let (changed, all) = (db.run(AssertSqlSafe(sql), self.rows(states.iter().copied()))?, states.len());
         if changed == all as u64 {
             return Ok(());
         }
         Err(unreadable(&format!("{changed} rows were changed instead of {all}"), &db.show()))
+    }
+
+    /// Of a statement over states: whose they are, then the version, topics, partitions and the states themselves.
+    fn rows<'a>(&self, states: impl Iterator<Item = &'a SinkState> + Clone) -> PgArguments {
+        let mut values = self.owner();
+        bound(values.add(VERSION));
+        bound(values.add(states.clone().map(|state| &*state.topic).collect::<Vec<_>>()));
+        bound(values.add(states.clone().map(|state| state.partition).collect::<Vec<_>>()));
+        bound(values.add(states.map(write_state).collect::<Vec<_>>()));
+        values
     }
 
     fn owner(&self) -> PgArguments {
