@@ -155,3 +155,22 @@ fn cache_dir() -> Option<std::path::PathBuf> {
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("weir"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_in_a_help_stand_below_one_another() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1);
+            for example in examples.take_while(|line| !line.is_empty()) {
+                let indent = example.len() - example.trim_start().len();
+                assert_eq!(indent, 4, "{}: {example}", command.get_name());
+            }
+            let at_the_margin = help.lines().find(|line| line.starts_with("weir "));
+            assert_eq!(at_the_margin, None, "{}", command.get_name());
+        }
+    }
+}

@@ -19,14 +19,15 @@ use crate::offset::Offset;
 /// Prints the values, one per line, up to where the topic ends at the moment. Reads what is committed, joins no group
 /// and leaves no trace.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(after_long_help = "Examples:
     weir peek customers-raw -n 100 > sample.jsonl          the newest 100 of all partitions
     weir peek customers-raw --from start -n 100            the oldest
     weir peek customers-raw -p 2 --from 4711 -n 1 --json   one record, with all there is of it
     weir peek customers-raw --from 2026-11-01T00:00:00Z
 
-With --json a line is {\"partition\", \"offset\", \"timestamp\", \"key\", \"value\", \"headers\"}; what is not text is there as
-\"key_base64\", \"value_base64\". Without it, tombstones and values with a line feed in them are left out and counted.")]
+With --json a line is {\"partition\", \"offset\", \"timestamp\", \"key\", \"value\", \"headers\"}; what is not text \
+is there as \"key_base64\", \"value_base64\". Without it, tombstones and values with a line feed in them are left out and \
+counted.")]
 pub(super) struct PeekArgs {
     /// Which topic
     topic: String,

@@ -28,7 +28,7 @@ use crate::source::format::{Format, Options, RecordReader};
 /// A CSV row becomes a JSON object, every value a string, in the order of the header; a line goes as it is. Each record
 /// is confirmed by all replicas in sync. Keys go to the partitions that Java clients give them.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(after_long_help = "Examples:
     weir produce data/customers.csv --topic customers-raw --create
     weir produce data/customers.csv --topic customers-raw --key id --rate 100
     zcat old.jsonl.gz | weir produce - --topic customers-raw --format jsonl
