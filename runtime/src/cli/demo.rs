@@ -134,5 +134,5 @@ fn print_next(dir: &Path) {
         "  3. swap the rule: set non_usa = \"alerts\" in {dir}/pipeline.toml, put another CSV file into"
     );
     println!("     {dir}/input, run the demo again, and see the cut:  weir history {dir}/pipeline.toml");
-    println!("  4. write your own rule:  weir new my-rule --lang rust");
+    println!("  4. write your own rule:  weir new my-rule");
 }

@@ -14,7 +14,7 @@ pub(super) struct NewArgs {
     /// Of the project, its directory and its component: a letter, then letters, digits, `-` and `_`
     name: Name,
     /// The language to write the rule in
-    #[arg(long)]
+    #[arg(long, value_enum, default_value = "rust")]
     lang: Language,
     /// Where the project's directory is made
     #[arg(long, value_name = "DIR", default_value = ".")]

@@ -56,7 +56,7 @@ fn fates(component: &Path, sample: &Batch) -> [Vec<u32>; 3] {
 #[test]
 fn a_new_project_builds_and_is_right_about_its_sample() {
     let parent = tempfile::tempdir().unwrap();
-    let made = json(&weir(&["new", "my-orders", "--lang", "rust", "--json"], parent.path()));
+    let made = json(&weir(&["new", "my-orders", "--json"], parent.path()));
     assert_eq!(made["name"], "my-orders");
     let dir = parent.path().join("my-orders");
 
