@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Access, access, statvfs};
 
 use super::plans::Candidate;
-use super::sinks::{files_config, postgres_config, sinks_of, sqlite_config, wanted};
+use super::sinks::{files_config, if_unreachable, postgres_config, sinks_of, sqlite_config, wanted};
 use super::{Options, inputs, sandbox, topics};
 use crate::admin::{self, ask};
 use crate::config::{self, KafkaSource, PipelineConfig, SinkConfig, SinkName, SourceConfig, TargetTable};
@@ -266,8 +266,8 @@ impl Doctor<'_> {
         let what = format!("sink {name}");
         match sink {
             SinkConfig::Files(files) => self.look(&what, || {
-                let sink = FilesSink::open(files_config(self.config, name, files))?;
-                drop(sink);
+                let opened = FilesSink::open(files_config(self.config, name, files));
+                drop(opened.map_err(|error| if_unreachable(self.config, name, error))?);
                 Ok(match &files.root {
                     config::Root::Disk(path) => roomy(path, "it publishes without overwriting")?,
                     config::Root::Hdfs(hdfs) => {
@@ -287,16 +287,20 @@ impl Doctor<'_> {
                 let config = postgres_config(self.config, name, tables);
                 let shown =
                     config.as_ref().map_or_else(|_| String::new(), |config| config.server.to_string());
-                let examined = config.and_then(|config| Ok(postgres::examine(&config, wanted)?));
+                let examined = config.and_then(|config| {
+                    let examined = postgres::examine(&config, wanted);
+                    Ok(examined.map_err(|error| if_unreachable(self.config, name, error))?)
+                });
                 self.database(&what, &shown, examined);
             }
-            SinkConfig::Kafka(written) => self.topics_out(&what, written, wanted),
+            SinkConfig::Kafka(written) => self.topics_out(name, written, wanted),
         }
     }
 
     /// The topics of a sink: there, or made by the first run.
-    fn topics_out(&mut self, what: &str, written: &config::KafkaSink, wanted: &[Wanted]) {
-        let cluster = match topics::cluster_of(&written.cluster) {
+    fn topics_out(&mut self, name: &SinkName, written: &config::KafkaSink, wanted: &[Wanted]) {
+        let what = format!("sink {name}");
+        let cluster = match topics::cluster_of(&written.cluster, &format!("sinks.{name}.kafka")) {
             Ok(cluster) => cluster,
             Err(error) => return self.say(what, Verdict::Fail(error.into())),
         };

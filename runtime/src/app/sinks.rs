@@ -16,12 +16,12 @@ use crate::kafka::produce::Compression;
 use crate::pipeline::status::SinkCounts;
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
-use crate::sink::Sink;
 use crate::sink::files::{self, FilesConfig, FilesSink, HdfsConfig};
 use crate::sink::kafka::{self, KafkaConfig, KafkaSink};
 use crate::sink::postgres::{self, PostgresConfig, PostgresSink};
 use crate::sink::sqlite::{SqliteConfig, SqliteSink};
 use crate::sink::table::{Mode, TableConfig, TableSink, Tally, Wanted};
+use crate::sink::{Error, Sink};
 
 /// What a sink without rows advances by, at the latest: it bounds what a restart reads again.
 const EMPTY_ADVANCE: u64 = 100_000;
@@ -78,7 +78,8 @@ pub(super) fn open_sinks(
         let opening = || format!("opening sink {name}");
         sinks.push(match sink {
             SinkConfig::Files(files) => {
-                let sink = FilesSink::open(files_config(config, name, files)).with_context(opening)?;
+                let opened = FilesSink::open(files_config(config, name, files));
+                let sink = opened.map_err(|e| if_unreachable(config, name, e)).with_context(opening)?;
                 counted.push(Counted::Files(sink.tally()));
                 let roll = &files.roll;
                 (Box::new(sink), policy(roll.bytes, roll.rows.get(), roll.age, roll.idle))
@@ -91,7 +92,8 @@ pub(super) fn open_sinks(
             }
             SinkConfig::Postgres(tables) => {
                 let settings = postgres_config(config, name, tables).with_context(opening)?;
-                let mut sink = PostgresSink::open(settings).with_context(opening)?;
+                let opened = PostgresSink::open(settings);
+                let mut sink = opened.map_err(|e| if_unreachable(config, name, e)).with_context(opening)?;
                 notes.extend(sink.between().map(|what| format!("sink {name}: {what}")));
                 let sink = prepared(sink, config, description, name).with_context(opening)?;
                 counted.push(Counted::Tables(sink.tally()));
@@ -111,6 +113,25 @@ pub(super) fn open_sinks(
         });
     }
     Ok(Opened { sinks, counted, notes })
+}
+
+/// The error with the keys that say where the server is, if that may be to blame and the sink knows no better.
+pub(super) fn if_unreachable(config: &PipelineConfig, name: &SinkName, error: Error) -> Error {
+    let (table, what) = match &config.sinks[name] {
+        SinkConfig::Postgres(_) => ("postgres", "PostgreSQL"),
+        SinkConfig::Files(files) if matches!(files.root, config::Root::Hdfs(_)) => ("files", "the NameNode"),
+        SinkConfig::Files(_) | SinkConfig::Sqlite(_) | SinkConfig::Kafka(_) => return error,
+    };
+    match error {
+        Error::Transient(problem) if problem.hint.is_none() => {
+            let has_url = config.says(&["sinks", name.as_str(), table, "url"]);
+            let keys = if has_url { "`url`" } else { "what `host` and `port` say" };
+            let hint =
+                format!("see that {keys} in [sinks.{name}.{table}] is right, and that {what} runs there");
+            Error::Transient(problem.hint(hint))
+        }
+        other => other,
+    }
 }
 
 fn policy(bytes: config::ByteSize, rows: u64, age: config::Period, idle: config::Period) -> Policy {
@@ -235,7 +256,7 @@ fn kafka_config(
     written: &config::KafkaSink,
     member: Option<&Member>,
 ) -> Result<KafkaConfig> {
-    let cluster = topics::cluster_of(&written.cluster)?;
+    let cluster = topics::cluster_of(&written.cluster, &format!("sinks.{name}.kafka"))?;
     if let Some(member) = member {
         same_cluster(&member.cluster, &cluster)?;
     }

@@ -21,13 +21,13 @@ use crate::source::kafka::{Incarnation, KafkaSettings, KafkaSource, Starts};
 
 /// The cluster that a source reads.
 pub(super) fn cluster(source: &Configured) -> Result<Cluster> {
-    cluster_of(&source.cluster).context("[source.kafka]")
+    cluster_of(&source.cluster, "source.kafka").context("[source.kafka]")
 }
 
-/// A cluster that the pipeline file names.
-pub(super) fn cluster_of(written: &KafkaCluster) -> Result<Cluster, kafka::Error> {
+/// A cluster that the pipeline file names in `table`.
+pub(super) fn cluster_of(written: &KafkaCluster, table: &str) -> Result<Cluster, kafka::Error> {
     let properties = written.properties.iter().map(|(name, Secret(value))| (name.clone(), value.clone()));
-    Cluster::new(&written.brokers, properties.collect())
+    Ok(Cluster::new(&written.brokers, properties.collect())?.in_table(table))
 }
 
 /// The source; it joins its group when it is first asked for records.

@@ -1,7 +1,7 @@
 //! Tables, errors and progress, as a terminal or a pipe wants them.
 
 use std::error::Error as _;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
@@ -78,9 +78,13 @@ fn chain(error: &anyhow::Error) -> String {
         cause => format!("{text}: {cause}"),
     })
 }
+/// The cause of that type; also one that an error of the system stands for, and does not name as its cause.
 
 fn find<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> Option<&E> {
-    error.chain().find_map(|cause| cause.downcast_ref())
+    error.chain().find_map(|cause| {
+        let within = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+        cause.downcast_ref().or_else(within)
+    })
 }
 
 fn hint(error: &anyhow::Error) -> Option<String> {
@@ -113,7 +117,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return problem.hint.clone();
     }
     if let Some(refused) = find::<kafka::Error>(error) {
-        return refused.hint().map(str::to_owned);
+        return refused.hint();
     }
     if let Some(refused) = find::<admin::Error>(error) {
         return refused.hint().map(str::to_owned);

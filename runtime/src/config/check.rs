@@ -164,6 +164,11 @@ impl PipelineConfig {
         Diagnostic::error((1..=path.len()).rev().find_map(|n| self.at(&path[..n])), message)
     }
 
+    /// Whether the file has something at `path`, where several keys would do.
+    pub fn says(&self, path: &[&str]) -> bool {
+        self.at(path).is_some()
+    }
+
     /// Where the file has `path`, if it does.
     fn at(&self, path: &[&str]) -> Option<Range<usize>> {
         Document::parse(&self.text).ok().and_then(|document| document.place(path))

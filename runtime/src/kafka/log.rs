@@ -157,8 +157,8 @@ impl TopicLog {
                 Some(Err(error)) => return Err(self.cluster.failed(self.what("reading"), &error)),
                 None => {
                     let text = format!("nothing came for {} s", PATIENCE.as_secs());
-                    let brokers = self.cluster.brokers.clone();
-                    return Err(Error::Unreachable { what: self.what("reading"), brokers, text });
+                    let address = self.cluster.address.clone();
+                    return Err(Error::Unreachable { what: self.what("reading"), address, text });
                 }
             }
         }

@@ -151,7 +151,7 @@ impl Member {
             let what = "being a member of a consumer group";
             return Some(Told::Trouble(match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                    Error::NoTopic { topic: self.topics.join(", "), brokers: self.cluster.brokers.clone() }
+                    Error::NoTopic { topic: self.topics.join(", "), address: self.cluster.address.clone() }
                 }
                 _ => self.cluster.failed(what, &error),
             }));

@@ -1,6 +1,7 @@
 //! Talking to a Kafka cluster: how clients are set up, and what can be asked of it. What is read and written there for
 //! a pipeline is not known here.
 
+mod address;
 pub mod group;
 pub mod log;
 pub mod member;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+pub use address::Address;
 use topics::Askers;
 
 /// How long a cluster may take to answer a question, such as which partitions a topic has.
@@ -27,14 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a cluster is, and what its clients are told besides.
 #[derive(Clone)]
 pub struct Cluster {
-    brokers: String,
+    address: Address,
     properties: BTreeMap<String, String>,
     askers: Arc<Askers>,
 }
 
 impl PartialEq for Cluster {
     fn eq(&self, other: &Self) -> bool {
-        (&self.brokers, &self.properties) == (&other.brokers, &other.properties)
+        (self.brokers(), &self.properties) == (other.brokers(), &other.properties)
     }
 }
 
@@ -44,7 +47,7 @@ impl Eq for Cluster {}
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let properties: Vec<_> = self.properties.keys().collect();
-        f.debug_struct("Cluster").field("brokers", &self.brokers).field("properties", &properties).finish()
+        f.debug_struct("Cluster").field("address", &self.address).field("properties", &properties).finish()
     }
 }
 
@@ -85,12 +88,12 @@ pub enum Error {
         text: String,
     },
     /// There is no such topic.
-    #[error("there is no topic {topic} at {brokers}")]
+    #[error("there is no topic {topic} at {address}")]
     NoTopic {
         /// Its name.
         topic: String,
         /// Where it was looked for.
-        brokers: String,
+        address: Address,
     },
     /// The user may not do that.
     #[error("{what}: {text}")]
@@ -102,11 +105,11 @@ pub enum Error {
     },
     /// The cluster cannot do what is needed of it.
     #[error(
-        "E_TOO_OLD: the cluster at {brokers} gives topics no ids, by which one that was made again is known"
+        "E_TOO_OLD: the cluster at {address} gives topics no ids, by which one that was made again is known"
     )]
     TooOld {
         /// Who was asked.
-        brokers: String,
+        address: Address,
     },
     /// The cluster was reached and refused.
     #[error("{what}: {text}")]
@@ -117,12 +120,12 @@ pub enum Error {
         text: String,
     },
     /// No answer in time, or nobody there.
-    #[error("{what}: no answer from {brokers} ({text})")]
+    #[error("{what}: no answer from {address} ({text})")]
     Unreachable {
         /// What was tried.
         what: String,
         /// Who was asked.
-        brokers: String,
+        address: Address,
         /// What the client says.
         text: String,
     },
@@ -130,21 +133,18 @@ pub enum Error {
 
 impl Error {
     /// What a person can do.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Property { .. } => None,
-            Self::NoTopic { .. } => Some("`weir produce --create` makes it, if that is its name"),
-            Self::Refused { .. } => None,
-            Self::Denied { .. } => Some(
+    pub fn hint(&self) -> Option<String> {
+        let what = match self {
+            Self::Property { .. } | Self::Refused { .. } => return None,
+            Self::NoTopic { address, .. } => return Some(address.if_no_topic()),
+            Self::Unreachable { address, .. } => return Some(address.if_unreachable()),
+            Self::Denied { .. } => {
                 "give the user of the client the right by an ACL, such as by `kafka-acls.sh --add`: READ and DESCRIBE of a topic \
-                 that is read, WRITE and DESCRIBE of one that is written, READ of the group",
-            ),
-            Self::TooOld { .. } => Some("it takes brokers of Kafka 3.0 or newer"),
-            Self::Unreachable { .. } => Some(
-                "see that the address is right (--brokers), that a broker runs there, and that it asks for no TLS or \
-                 password that the client was not given (-X security.protocol=...)",
-            ),
-        }
+                 that is read, WRITE and DESCRIBE of one that is written, READ of the group"
+            }
+            Self::TooOld { .. } => "it takes brokers of Kafka 3.0 or newer",
+        };
+        Some(what.to_owned())
     }
 }
 
@@ -160,7 +160,7 @@ impl Cluster {
                 return Err(Error::Property { text: format!("{name} is not for you to set: {why}") });
             }
         }
-        let cluster = Self { brokers: brokers.into(), properties, askers: Arc::default() };
+        let cluster = Self { address: Address::new(&brokers.into()), properties, askers: Arc::default() };
         // The client looks at names and values before it connects to anything.
         cluster.config().create_native_config().map_err(|error| match error {
             KafkaError::ClientConfig(_, why, name, value) => {
@@ -171,9 +171,14 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The same, as a table of the pipeline file names it, such as `source.kafka`: hints then say so.
+    pub fn in_table(self, table: impl Into<Arc<str>>) -> Self {
+        Self { address: self.address.in_table(table), ..self }
+    }
+
     /// Where it is.
     pub fn brokers(&self) -> &str {
-        &self.brokers
+        self.address.brokers()
     }
 
     /// What every client of it begins with.
@@ -184,7 +189,7 @@ impl Cluster {
     /// The same, with values that hold unless a property says otherwise.
     fn config_over(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "weir");
+        config.set("bootstrap.servers", self.brokers()).set("client.id", "weir");
         let properties = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in defaults.iter().copied().chain(properties) {
             config.set(name, value);
@@ -212,7 +217,7 @@ impl Cluster {
                 | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::WaitingForCoordinator
                 | RDKafkaErrorCode::RequestTimedOut,
-            ) => Error::Unreachable { what, brokers: self.brokers.clone(), text },
+            ) => Error::Unreachable { what, address: self.address.clone(), text },
             Some(code) if is_denial(code) => Error::Denied { what, text },
             Some(_) => Error::Refused { what, text },
         }

@@ -121,7 +121,7 @@ impl Reader<'_> {
 
     fn silence(&self) -> Error {
         let text = format!("nothing came for {} s", PATIENCE.as_secs());
-        Error::Unreachable { what: self.what(), brokers: self.cluster.brokers.clone(), text }
+        Error::Unreachable { what: self.what(), address: self.cluster.address.clone(), text }
     }
 }
 

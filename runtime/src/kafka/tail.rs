@@ -152,6 +152,6 @@ impl Tail {
 
     fn silence(&self) -> Error {
         let text = "a transaction stays open, or nothing comes".to_owned();
-        Error::Unreachable { what: self.what(), brokers: self.cluster.brokers.clone(), text }
+        Error::Unreachable { what: self.what(), address: self.cluster.address.clone(), text }
     }
 }

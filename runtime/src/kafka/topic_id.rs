@@ -19,7 +19,7 @@ impl Cluster {
     pub fn id(&self) -> Result<String, Error> {
         self.asker()?.client().fetch_cluster_id(PATIENCE).ok_or_else(|| Error::Unreachable {
             what: "asking for the id of the cluster".to_owned(),
-            brokers: self.brokers.clone(),
+            address: self.address.clone(),
             text: format!("nothing came for {} s", PATIENCE.as_secs()),
         })
     }
@@ -30,10 +30,10 @@ impl Cluster {
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
     pub fn topic_id(&self, topic: &str) -> Result<String, Error> {
         let asker = self.asker()?;
-        let no_topic = || Error::NoTopic { topic: topic.to_owned(), brokers: self.brokers.clone() };
+        let no_topic = || Error::NoTopic { topic: topic.to_owned(), address: self.address.clone() };
         let name = CString::new(topic).map_err(|_| no_topic())?;
         match describe(asker.client().native_ptr(), &name) {
-            Ok(id) if id == NONE => Err(Error::TooOld { brokers: self.brokers.clone() }),
+            Ok(id) if id == NONE => Err(Error::TooOld { address: self.address.clone() }),
             Ok(id) => Ok(id),
             Err(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Err(no_topic()),
             Err(code) => {

@@ -97,7 +97,7 @@ impl Cluster {
         match (found, error) {
             (Some(found), None) if !found.partitions().is_empty() => Ok(found.partitions().len()),
             (_, None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
-                Err(Error::NoTopic { topic: topic.to_owned(), brokers: self.brokers.clone() })
+                Err(Error::NoTopic { topic: topic.to_owned(), address: self.address.clone() })
             }
             (_, Some(code)) => Err(Error::Refused { what: what(), text: super::lower(&code.to_string()) }),
         }
@@ -128,7 +128,7 @@ impl Cluster {
         let high = self.offsets(asker, partitions, Place::End)?;
         let nothing = || Error::Unreachable {
             what: "asking for the offsets of a partition".to_owned(),
-            brokers: self.brokers.clone(),
+            address: self.address.clone(),
             text: "there is no answer for it".to_owned(),
         };
         let both = |(low, high): (Result<Option<Offset>, Error>, Result<Option<Offset>, Error>)| {

@@ -662,7 +662,7 @@ fn within(
 
 impl From<kafka::Error> for Error {
     fn from(error: kafka::Error) -> Self {
-        let (text, hint) = (error.to_string(), error.hint().map(str::to_owned));
+        let (text, hint) = (error.to_string(), error.hint());
         match error {
             kafka::Error::TooOld { .. } => Self::Input { text, hint },
             kafka::Error::NoTopic { .. } => {

@@ -349,20 +349,14 @@ fn of_cluster(error: kafka::Error) -> Error {
     let problem = Problem::new(error.to_string());
     match error {
         kafka::Error::Property { .. } => Error::Permanent(problem),
-        kafka::Error::TooOld { .. } => Error::Permanent(match error.hint() {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        }),
+        kafka::Error::TooOld { .. } => Error::Permanent(Problem { hint: error.hint(), ..problem }),
         kafka::Error::Denied { .. } => {
             let text = format!("E_SINK_DENIED: {error}");
-            Error::Transient(Problem::new(text).hint(error.hint().unwrap_or_default()))
+            Error::Transient(Problem { hint: error.hint(), ..Problem::new(text) })
         }
         kafka::Error::Refused { .. } => Error::Transient(problem),
         kafka::Error::NoTopic { .. } => Error::Transient(problem.hint("somebody deleted it: make it again")),
-        kafka::Error::Unreachable { .. } => Error::Transient(problem.hint(
-            "see that `brokers` is right, that a broker runs there, and that `properties` has what it asks for, such \
-             as \"security.protocol\"",
-        )),
+        kafka::Error::Unreachable { .. } => Error::Transient(Problem { hint: error.hint(), ..problem }),
     }
 }
 

@@ -61,7 +61,7 @@ impl Topics {
             self.cluster.create(&name, shape).map_err(super::of_cluster)?;
         }
         let most_bytes = self.cluster.most_bytes(&name).map_err(|error| match error {
-            kafka::Error::NoTopic { topic, brokers } => missing(&topic, &brokers),
+            kafka::Error::NoTopic { topic, address } => missing(&topic, address.brokers()),
             other => super::of_cluster(other),
         })?;
         self.known.push(Topic { name, most_bytes });
