@@ -24,7 +24,7 @@ pub const ALL: &[Explained] = &[
     Explained {
         code: "E_INPUT_TOPIC",
         means: "A topic that is to be read is not there.",
-        then: "At the start the program says so and exits with 3. Later it goes on asking, and says so again and again.",
+        then: "At the start the program says so and exits with 2. Later it goes on asking, and says so again and again.",
         fix: "Make it, or mend `topics` in `[source.kafka]`. One that was deleted and is made again is another topic: see \
               E_TOPIC_REPLACED.",
     },

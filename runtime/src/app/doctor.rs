@@ -13,7 +13,7 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::plans::Candidate;
 use super::sinks::{files_config, if_unreachable, postgres_config, sinks_of, sqlite_config, wanted};
-use super::{Options, inputs, sandbox, topics};
+use super::{Options, inputs, named, sandbox, topics};
 use crate::admin::{self, ask};
 use crate::config::{self, KafkaSource, PipelineConfig, SinkConfig, SinkName, SourceConfig, TargetTable};
 use crate::kafka::{self, Cluster, topics::From};
@@ -227,7 +227,10 @@ impl Doctor<'_> {
         match &self.config.source {
             SourceConfig::Files(files) => {
                 let inputs = Inputs::new(&files.path, files.format.map(inputs::format_of));
-                self.look("source.files", || list(&inputs, &files.path));
+                self.look("source.files", || {
+                    named::source(self.config)?;
+                    list(&inputs, &files.path)
+                });
             }
             SourceConfig::Kafka(source) => self.topics(source),
         }
@@ -241,7 +244,12 @@ impl Doctor<'_> {
         for topic in &source.topics {
             let looked = topic_of(&cluster, topic.as_str());
             let gone = matches!(looked, Err(kafka::Error::Unreachable { .. }));
-            self.look(&format!("source.kafka, topic {topic}"), || Ok(looked.map(Verdict::Ok)?));
+            self.look(&format!("source.kafka, topic {topic}"), || {
+                if let Err(error @ kafka::Error::NoTopic { .. }) = &looked {
+                    self.config.refuse_absent(vec![topics::absent(error)])?;
+                }
+                Ok(Verdict::Ok(looked?))
+            });
             if gone {
                 return;
             }

@@ -4,6 +4,7 @@
 pub mod doctor;
 mod inputs;
 mod logs;
+mod named;
 mod plans;
 mod secret;
 mod sinks;
@@ -33,6 +34,7 @@ use crate::sink::state::Nonce;
 use crate::source::Source;
 
 use logs::{Cached, Impatient, SharedLog};
+pub use named::meant_component;
 pub use plans::{Changed, Difference};
 pub use secret::Unfit;
 use sinks::{Counted, Opened, open_sinks, sinks_of};
@@ -89,13 +91,14 @@ pub struct Ran {
 }
 
 impl Pipeline {
-    /// Opens what `config` names, in this order: state directory, transform, plan, inputs, sinks. Nothing is
-    /// written before the configuration is known to be sound, but for the state directory itself.
+    /// Opens what `config` names, once all of its files are there, in this order: state directory, transform, plan, inputs,
+    /// sinks. Nothing is written before the configuration is known to be sound, but for the state directory itself.
     ///
     /// # Errors
     /// [`Held`], [`config::Error`], [`Changed`] and what the sandbox, the sources and the sinks say.
     pub fn open(config: &PipelineConfig, options: &Options) -> Result<Self> {
         let origin = Origin::of(config)?;
+        named::all(config)?;
         let state = StateDir::open(&config.state, origin.sharing())?;
         let (log, store) = origin.log(config, &state)?;
 

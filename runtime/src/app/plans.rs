@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::named;
 use crate::config::{DeclaredRoute, DeclaredSetting, DeclaredTable, PipelineConfig, TableConfig};
 use crate::description::Description;
 use crate::pipeline::Stop;
@@ -86,6 +87,7 @@ fn list(differences: &[Difference]) -> String {
 impl Candidate {
     /// Reads and checks all that the file names, without writing anything.
     pub(super) fn load(config: &PipelineConfig, sandbox: &Sandbox) -> Result<Self> {
+        named::transform(config)?;
         let component = read("component", &config.transform.component)?;
         let transform = sandbox
             .load(&component)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::secret::secret;
-use super::{Member, topics};
+use super::{Member, named, topics};
 
 use crate::commit::Policy;
 use crate::config::{self, PipelineConfig, SinkConfig, SinkName};
@@ -213,6 +213,8 @@ pub(super) fn postgres_config(
     tables: &config::PostgresSink,
 ) -> Result<PostgresConfig> {
     let server = &tables.server;
+    named::of_database(config, name, "password_file", server.password_file.as_deref())?;
+    named::of_database(config, name, "ca_file", server.ca_file.as_deref())?;
     let password = match &server.password_file {
         Some(file) => Some(secret(file)?),
         None => server.password.as_ref().map(|config::Secret(password)| password.clone()),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::Options;
 use super::logs::{Inner, SharedLog};
 use crate::budget::Budget;
-use crate::config::{KafkaCluster, KafkaSource as Configured, PipelineConfig, Secret, StartAt};
+use crate::config::{Absent, KafkaCluster, KafkaSource as Configured, PipelineConfig, Secret, StartAt};
 use crate::kafka::{self, Cluster, topics::From};
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{self, Entry, History, InputPartition, PartitionStart};
@@ -42,10 +42,7 @@ pub(super) fn kafka_source(
     log: &SharedLog,
     budget: &Budget,
 ) -> Result<KafkaSource> {
-    for topic in &source.topics {
-        let id = cluster.topic_id(topic.as_str()).map_err(Error::from);
-        id.context("[source.kafka] topics")?;
-    }
+    are_there(config, source, cluster)?;
     let settings = KafkaSettings {
         group: group(config).into(),
         topics: source.topics.iter().map(|topic| topic.as_str().into()).collect(),
@@ -56,6 +53,29 @@ pub(super) fn kafka_source(
     };
     let starts = starts(cluster.clone(), source.start.clone(), log.clone());
     Ok(KafkaSource::new(cluster, settings, budget.clone(), starts, incarnation(log.clone()))?)
+}
+
+/// All that are missing are told at once, and no other is begun then.
+fn are_there(config: &PipelineConfig, source: &Configured, cluster: &Cluster) -> Result<()> {
+    let mut missing = Vec::new();
+    for topic in &source.topics {
+        match cluster.topic_id(topic.as_str()) {
+            Ok(_) => {}
+            Err(error @ kafka::Error::NoTopic { .. }) => missing.push(absent(&error)),
+            Err(other) => return Err(Error::from(other)).context("[source.kafka] topics"),
+        }
+    }
+    Ok(config.refuse_absent(missing)?)
+}
+
+/// A topic that is to be read and is not there, for the line that names it.
+pub(super) fn absent(error: &kafka::Error) -> Absent<'static> {
+    let help = "make it, such as by `weir produce --create`, or mend `topics`".to_owned();
+    Absent {
+        path: vec!["source", "kafka", "topics"],
+        message: format!("E_INPUT_TOPIC: {error}"),
+        help: Some(help),
+    }
 }
 
 /// Says which incarnation of the group the log has, and raises it there where it is lower: the first who does is followed by

@@ -160,7 +160,7 @@ impl PipelineConfig {
     }
 
     /// At `path`, or at the table around it if the file does not have it.
-    fn error(&self, path: &[&str], message: String) -> Diagnostic {
+    pub(super) fn error(&self, path: &[&str], message: String) -> Diagnostic {
         Diagnostic::error((1..=path.len()).rev().find_map(|n| self.at(&path[..n])), message)
     }
 
@@ -174,7 +174,7 @@ impl PipelineConfig {
         Document::parse(&self.text).ok().and_then(|document| document.place(path))
     }
 
-    fn refuse(&self, found: Vec<Diagnostic>) -> Result<(), Error> {
+    pub(super) fn refuse(&self, found: Vec<Diagnostic>) -> Result<(), Error> {
         if found.is_empty() { Ok(()) } else { Err(Error::Refused(self.report(found))) }
     }
 }

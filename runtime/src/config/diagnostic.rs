@@ -46,7 +46,8 @@ impl Report {
     }
 
     /// The findings with the lines they stand on, one empty line between two, for a terminal that
-    /// shows colours or for one that does not. The values of environment variables never appear.
+    /// shows colours or for one that does not. Lines are shown as they were written: the value of an environment
+    /// variable appears nowhere but in the name of what is not there.
     pub fn render(&self, colour: bool) -> String {
         let paint = Paint { colour };
         let shown: Vec<_> = self.diagnostics.iter().map(|d| self.render_one(d, paint)).collect();

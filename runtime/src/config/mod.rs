@@ -1,6 +1,7 @@
 //! The pipeline file, parsed once into validated types. What is wrong with it is told with the line it stands
 //! on. Never opens what the file names: whether a component or a directory is there is for others to find out.
 
+mod absent;
 mod bind;
 mod check;
 mod database;
@@ -30,6 +31,8 @@ use std::{
     path::{self, Path, PathBuf},
 };
 
+pub use absent::Absent;
+pub(crate) use absent::is_misnamed;
 pub use check::{DeclaredRoute, DeclaredSetting, DeclaredTable};
 #[cfg(all(test, feature = "servers"))]
 pub(crate) use database::server_at;

@@ -12,7 +12,7 @@ pub(crate) fn hint<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) 
 }
 
 /// The one of `valid` that is fewest edits away, if that is few for the length of the name.
-pub(super) fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (written.chars().count() / 3).max(1);
     let near = valid.into_iter().map(|name| (distance(written, name), name)).min_by_key(|(edits, _)| *edits);
     near.filter(|(edits, _)| *edits <= allowed).map(|(_, name)| name)
