@@ -370,7 +370,9 @@ fn state_directory(config: &PipelineConfig) -> Result<Verdict> {
 /// The file system around `path` has room.
 fn roomy(path: &Path, found: &str) -> Result<Verdict> {
     let there = nearest(path);
-    let space = statvfs(&there).with_context(|| format!("looking at {}", there.display()))?;
+    let space = statvfs(&there)
+        .map_err(std::io::Error::from)
+        .with_context(|| format!("looking at {}", there.display()))?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     let found = format!("{}: {found}; {} MiB free", path.display(), free >> 20);
     Ok(match free < FREE {
@@ -392,6 +394,7 @@ fn writable(path: &Path) -> Result<String> {
     let what = fs::metadata(&there).with_context(|| format!("looking at {shown}"))?;
     ensure!(what.is_dir(), "{shown} is no directory");
     access(&there, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(std::io::Error::from)
         .with_context(|| format!("this user may not write to {shown}"))?;
     Ok(path.display().to_string())
 }

@@ -29,7 +29,8 @@ use crate::sandbox::child;
 /// Records from files through rules in a WebAssembly sandbox to files and tables, each exactly once.
 ///
 /// Start with `weir demo`. Exit codes: 0 done; 1 the answer is no, such as a failed check or a partition that
-/// stopped; 2 the command or the configuration is wrong; 3 something outside could not be reached.
+/// stopped; 2 the command or the configuration is wrong, or names what is not there; 3 something outside could not be reached, or
+/// may not be.
 #[derive(Debug, Parser)]
 #[command(version, name = "weir", max_term_width = 100)]
 struct Cli {
@@ -67,9 +68,9 @@ enum Ended {
     Done,
     /// The answer is no.
     No,
-    /// The command or the configuration is wrong.
+    /// The command or the configuration is wrong, or names what is not there.
     Wrong,
-    /// Something outside could not be reached.
+    /// Something outside could not be reached, or may not be.
     Outside,
 }
 

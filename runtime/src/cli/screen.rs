@@ -78,8 +78,8 @@ fn chain(error: &anyhow::Error) -> String {
         cause => format!("{text}: {cause}"),
     })
 }
-/// The cause of that type; also one that an error of the system stands for, and does not name as its cause.
 
+/// The cause of that type; also one that an error of the system stands for, and does not name as its cause.
 fn find<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| {
         let within = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
@@ -128,18 +128,34 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     find::<source::Error>(error)?.hint().map(str::to_owned)
 }
 
+/// What was named and is not there is wrong, as is what was not understood. What is there, or may be, and does not answer
+/// or may not be looked at is outside.
 fn ended(error: &anyhow::Error) -> Ended {
-    let outside = matches!(find(error), Some(sink::Error::Transient(_)))
-        || matches!(find(error), Some(source::Error::Io { .. } | source::Error::Unreachable { .. }))
-        || matches!(find(error), Some(plan::Error::Io { .. }))
-        || matches!(find(error), Some(kafka::Error::Unreachable { .. }))
-        || find::<admin::ask::Error>(error).is_some_and(|error| !error.is_no());
-    let answer_is_no = find::<sandbox::LoadError>(error).is_some()
-        || find::<admin::ask::Error>(error).is_some_and(admin::ask::Error::is_no);
-    match (outside, answer_is_no) {
-        (true, _) => Ended::Outside,
-        (_, true) => Ended::No,
-        _ => Ended::Wrong,
+    if let Some(asked) = find::<admin::ask::Error>(error) {
+        return if asked.is_no() { Ended::No } else { Ended::Outside };
+    }
+    if find::<sandbox::LoadError>(error).is_some() {
+        return Ended::No;
+    }
+    let outside = find(error)
+        .map(|error| matches!(error, sink::Error::Transient(_)))
+        .or_else(|| find(error).map(|error| matches!(error, plan::Error::Io { .. })))
+        .or_else(|| {
+            find(error)
+                .map(|error| matches!(error, kafka::Error::Unreachable { .. } | kafka::Error::Denied { .. }))
+        })
+        .or_else(|| of_source(find(error)?))
+        .or_else(|| find(error).map(|_: &admin::Error| false))
+        .or_else(|| find(error).map(|error: &io::Error| !config::is_misnamed(error)));
+    if outside == Some(true) { Ended::Outside } else { Ended::Wrong }
+}
+
+/// Whether an error of the source lies outside, where its kind alone says so.
+fn of_source(error: &source::Error) -> Option<bool> {
+    match error {
+        source::Error::Unreachable { .. } => Some(true),
+        source::Error::Input { .. } => Some(false),
+        source::Error::Io { .. } => None,
     }
 }
 
@@ -169,5 +185,40 @@ impl Progress {
 
     pub(super) fn end(self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied() -> kafka::Error {
+        kafka::Error::Denied { what: "asking".to_owned(), text: "no".to_owned() }
+    }
+
+    fn in_the_plan_log(error: kafka::Error) -> plan::Error {
+        plan::Error::Io { what: "the plan log".to_owned(), source: io::Error::other(error) }
+    }
+
+    #[test]
+    fn what_is_not_there_is_wrong_and_what_may_not_be_looked_at_is_outside() {
+        let of_system =
+            |kind: io::ErrorKind| anyhow::Error::new(io::Error::from(kind)).context("reading a file");
+        for (error, expected) in [
+            (of_system(io::ErrorKind::NotFound), Ended::Wrong),
+            (of_system(io::ErrorKind::IsADirectory), Ended::Wrong),
+            (of_system(io::ErrorKind::PermissionDenied), Ended::Outside),
+            (of_system(io::ErrorKind::TimedOut), Ended::Outside),
+            (denied().into(), Ended::Outside),
+            (in_the_plan_log(denied()).into(), Ended::Outside),
+            (anyhow::anyhow!("not understood"), Ended::Wrong),
+        ] {
+            assert_eq!(ended(&error), expected, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn what_to_do_is_told_also_where_the_plan_log_in_kafka_was_asked() {
+        assert!(hint(&in_the_plan_log(denied()).into()).is_some_and(|hint| hint.contains("ACL")));
     }
 }

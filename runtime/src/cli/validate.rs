@@ -10,6 +10,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::Ended;
+use crate::app::meant_component;
+use crate::config::nearest;
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::source::format::Format;
 use crate::validate::{Error, Request, Sample, Validation, validate as look};
@@ -22,8 +24,8 @@ const CUSTOMERS: &[u8] = include_bytes!(env!("WEIR_CUSTOMERS_WASM"));
 ///
 /// The sample is read and cut into batches as a pipeline would, and run twice: the second time in other batches,
 /// another order and another instance, with the same results. Nothing is written. Exit codes: 0 all checks are ok;
-/// 1 some check is not, or the component is none that can run; 2 the command or a file is wrong; 3 a file cannot be
-/// read.
+/// 1 some check is not, or the component is none that can run; 2 the command or a file is wrong, or not there; 3 a file
+/// cannot be read.
 #[derive(Debug, Args)]
 pub(super) struct ValidateArgs {
     /// The component, a .wasm file; `@customers` is the one that the program carries
@@ -89,7 +91,16 @@ fn component(name: &str) -> Result<Vec<u8>, Error> {
     if name == BUILTIN {
         return Ok(CUSTOMERS.to_vec());
     }
-    fs::read(name).map_err(|e| Error::Unreadable(format!("reading the component `{name}` failed: {e}")))
+    fs::read(name).map_err(|e| {
+        match Error::of_file(format!("reading the component `{name}` failed: {e}"), &e) {
+            Error::Wrong { .. } if name.starts_with('@') => Error::Wrong {
+                text: format!("no transform `{name}` comes with the program, and there is no such file"),
+                hint: nearest::hint(name, [BUILTIN]),
+            },
+            Error::Wrong { text, .. } => Error::Wrong { text, hint: meant_component(Path::new(name)) },
+            other => other,
+        }
+    })
 }
 
 fn sample(path: &Path, format: Option<Format>) -> Result<Sample, Error> {

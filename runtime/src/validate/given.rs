@@ -77,8 +77,8 @@ pub(super) fn load_tables(
 }
 
 fn load(need: &TableNeed, path: &PathBuf) -> Result<Table, Error> {
-    let bytes =
-        fs::read(path).map_err(|e| Error::Unreadable(format!("reading `{}` failed: {e}", path.display())))?;
+    let bytes = fs::read(path)
+        .map_err(|e| Error::of_file(format!("reading `{}` failed: {e}", path.display()), &e))?;
     let wrong = |e: TableError| Error::Wrong { text: format!("`{}`: {e}", path.display()), hint: None };
     file::load(need, &bytes, &TableOptions::default()).map_err(wrong)
 }

@@ -96,7 +96,7 @@ impl Cases {
     /// [`Error::Unreadable`]; [`Error::Wrong`] with the line that is no case.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let text = fs::read_to_string(path)
-            .map_err(|e| Error::Unreadable(format!("reading `{}` failed: {e}", path.display())))?;
+            .map_err(|e| Error::of_file(format!("reading `{}` failed: {e}", path.display()), &e))?;
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let case = |(i, line): (usize, &str)| {
             Case::parse(i + 1, line).map_err(|problem| {

@@ -8,6 +8,7 @@ mod sample;
 mod shown;
 mod trial;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ pub use guest_log::GuestLog;
 pub use sample::Sample;
 pub use shown::Shown;
 
-use crate::config::Limits;
+use crate::config::{Limits, is_misnamed};
 use crate::description::Description;
 use crate::purity;
 use crate::report::{Report, TransformId, milliseconds};
@@ -76,7 +77,7 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
-    /// A file did not let itself be read.
+    /// A file is there and did not let itself be read.
     #[error("{0}")]
     Unreadable(String),
 }
@@ -84,6 +85,14 @@ pub enum Error {
 impl Error {
     fn wrong(text: String, hint: &str) -> Self {
         Self::Wrong { text, hint: Some(hint.to_owned()) }
+    }
+
+    /// A file that is not there is the command's fault, one that cannot be read is not.
+    pub fn of_file(text: String, error: &io::Error) -> Self {
+        match is_misnamed(error) {
+            true => Self::Wrong { text, hint: None },
+            false => Self::Unreadable(text),
+        }
     }
 }
 

@@ -177,7 +177,7 @@ impl Error {
                 format!("the name of the sample `{path}` does not tell how to read it"),
                 "say it with `--format csv|jsonl|raw`",
             ),
-            error @ Io { .. } => Self::Unreadable(error.to_string()),
+            Io { ref source, .. } => Self::of_file(error.to_string(), source),
             error => Self::Wrong { text: error.to_string(), hint: None },
         }
     }
@@ -218,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_tells_no_format_is_a_wrong_command() {
+    fn a_name_that_tells_no_format_or_is_not_there_is_a_wrong_command() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("x.dat"), "").unwrap();
         for path in [dir.path().join("x.dat"), dir.path().to_owned()] {
             assert!(matches!(Sample::files(&path, None), Err(Error::Wrong { .. })));
         }
-        assert!(matches!(Sample::files(&dir.path().join("none.csv"), None), Err(Error::Unreadable(_))));
+        assert!(matches!(Sample::files(&dir.path().join("none.csv"), None), Err(Error::Wrong { .. })));
     }
 }

@@ -4,6 +4,7 @@ mod admin;
 mod doctor;
 mod editors;
 mod enemies;
+mod exits;
 mod guests;
 mod load;
 mod project;

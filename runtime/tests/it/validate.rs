@@ -315,7 +315,7 @@ fn what_is_no_transform_is_refused_with_a_hint() {
 }
 
 #[test]
-fn a_wrong_command_is_told_apart_from_a_file_that_is_not_there() {
+fn a_wrong_command_is_told_with_what_is_wrong_and_what_may_be_meant() {
     let (sample, cities) = (data("customers.csv"), cities());
     let with =
         |more: &[&str]| weir(&[&["@customers", "--sample", &sample, "--table", &cities], more].concat());
@@ -327,11 +327,11 @@ fn a_wrong_command_is_told_apart_from_a_file_that_is_not_there() {
         (weir(&["@customers", "--sample", &sample]), 2, "--table us_cities=FILE"),
         (weir(&["@customers"]), 2, "--sample"),
         (weir(&["@customers", "--sample", "-"]), 2, "--format"),
-        (weir(&["none.wasm", "--sample", &sample]), 3, "reading the component `none.wasm` failed"),
-        (weir(&["@customers", "--sample", "none.csv", "--table", &cities]), 3, "none.csv"),
+        (weir(&["none.wasm", "--sample", &sample]), 2, "reading the component `none.wasm` failed"),
+        (weir(&["@customers", "--sample", "none.csv", "--table", &cities]), 2, "none.csv"),
         (
             weir(&["@customers", "--sample", &sample, "--table", "us_cities=none.csv"]),
-            3,
+            2,
             "reading `none.csv` failed",
         ),
     ] {
