@@ -174,7 +174,7 @@ pub(crate) fn run(directory: &Path, case: &Case) -> Measured {
     let parts = parts(case, &input, entries, &rule, &output);
     let (start, cpu) = (now(), process_cpu_ns());
     let (_keep_open, stop) = crossbeam_channel::bounded(1);
-    let outcome = threads::run(parts, &stop, &mut |_| {}).expect("the plan log is in memory");
+    let outcome = threads::run(parts, &stop).expect("the plan log is in memory");
     let (wall_s, cpu_s) = (start.elapsed().as_secs_f64(), (process_cpu_ns() - cpu) as f64 / 1e9);
     assert!(outcome.stopped.is_empty(), "{:?}", outcome.stopped);
     let tally = outcome.tally;

@@ -23,8 +23,8 @@ use crate::config::{self, FilesSource, KafkaSource, PipelineConfig, SourceConfig
 use crate::description::Description;
 use crate::kafka::Cluster;
 use crate::kafka::group::Membership;
+use crate::pipeline::Settings;
 use crate::pipeline::threads::{self, Handle, Outcome, Parts};
-use crate::pipeline::{Settings, Tally};
 use crate::plan::files::FileLog;
 use crate::plan::kafka::KafkaLog;
 use crate::plan::store::Store;
@@ -67,6 +67,7 @@ pub struct Pipeline {
     description: Arc<Description>,
     counted: Vec<Counted>,
     notes: Vec<String>,
+    handle: Handle,
     admin: Option<Server>,
     _state: StateDir,
 }
@@ -97,8 +98,8 @@ impl Pipeline {
     /// # Errors
     /// [`Held`], [`config::Error`], [`Changed`] and what the sandbox, the sources and the sinks say.
     pub fn open(config: &PipelineConfig, options: &Options) -> Result<Self> {
-        let origin = Origin::of(config)?;
         named::all(config)?;
+        let origin = Origin::of(config)?;
         let state = StateDir::open(&config.state, origin.sharing())?;
         let (log, store) = origin.log(config, &state)?;
 
@@ -148,8 +149,9 @@ impl Pipeline {
             verify_fraction: config.sandbox.verify_fraction.get(),
             desk,
         };
-        let admin = options.admin.then(|| serve(config, &plan, handle)).transpose()?;
-        Ok(Self { parts, plan: (newest.plan, plan), description, counted, notes, admin, _state: state })
+        let admin = options.admin.then(|| serve(config, &plan, handle.clone())).transpose()?;
+        let plan = (newest.plan, plan);
+        Ok(Self { parts, plan, description, counted, notes, handle, admin, _state: state })
     }
 
     /// Who wants nothing to be read, if somebody does.
@@ -160,6 +162,16 @@ impl Pipeline {
     /// What was found out about the sinks that a person may want to know.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The sinks that get something, in their order.
+    pub fn sinks(&self) -> &[Arc<str>] {
+        &self.parts.settings.sinks
+    }
+
+    /// Where it puts up how it stands while it runs.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Where others may look at it.
@@ -178,9 +190,9 @@ impl Pipeline {
     }
 
     /// Runs until the end of the input, or until `stop` gets a message: then what is under way is finished and
-    /// committed. `watch` is called now and then.
-    pub fn run(self, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Ran> {
-        let outcome = threads::run(self.parts, stop, watch)?;
+    /// committed.
+    pub fn run(self, stop: &Receiver<()>) -> Result<Ran> {
+        let outcome = threads::run(self.parts, stop)?;
         let counted: Vec<_> = self.counted.iter().map(Counted::so_far).collect();
         Ok(Ran {
             outcome,

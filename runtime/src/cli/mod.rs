@@ -13,9 +13,11 @@ mod object;
 mod pause;
 mod peek;
 mod produce;
+mod progress;
 mod run;
 mod schema;
 mod screen;
+mod start;
 mod status;
 mod validate;
 
@@ -138,7 +140,11 @@ fn start_log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| progress::AboveTheLine)
+        .with_ansi(terminal)
+        .init();
 }
 
 /// This program, to compile components in processes of its own. On Linux by a name that stays true while it is replaced.

@@ -1,6 +1,6 @@
 //! `weir run`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Ended;
-use super::screen::{self, Progress, count};
-use crate::admin::Server;
+use super::progress::{self, Progress};
+use super::screen::{self, count};
+use super::start;
 use crate::app::{Options, Pipeline, Ran};
 use crate::config::PipelineConfig;
 use crate::pipeline::Tally;
@@ -25,6 +26,9 @@ use crate::report::{self, Report, Timing, TransformId};
 /// Ctrl-C and SIGTERM: what is under way is finished and committed, then it exits with 0. Started again, it goes on
 /// where the sinks stand.
 #[derive(Debug, Args)]
+/// While it runs, standard error has a line with records, rate and lag: on a terminal it is written anew, in a pipe it comes
+/// after 10 s and then ever more rarely, and not where nothing changed.
+///
 pub(super) struct RunArgs {
     /// The pipeline file
     pipeline: PathBuf,
@@ -72,16 +76,16 @@ pub(super) struct Done {
     pub(super) running: Duration,
 }
 
-/// Opens and runs a pipeline, with progress on the terminal and an end on Ctrl-C.
+/// Opens and runs a pipeline: says what and where, shows how far it is, and ends on Ctrl-C.
 pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result<Done> {
     let stop = stop_on_signals("finishing and committing what is under way")?;
     let begun = clock();
     let pipeline = Pipeline::open(config, options)?;
     let opened = clock();
     let (plan_number, plan) = (pipeline.plan().0, pipeline.plan().1.clone());
-    if let Some(server) = pipeline.admin().filter(|server| server.moved() || !options.once) {
-        say_where(server, &config.file);
-    }
+    eprintln!("{}", start::what(config, plan_number, pipeline.sinks()));
+    let look = pipeline.admin().and_then(|server| start::where_to_look(server, &config.file, options.once));
+    look.iter().for_each(|line| eprintln!("{line}"));
     for note in pipeline.notes() {
         eprintln!("{note}");
     }
@@ -89,22 +93,10 @@ pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result
         let (since, file) = (screen::time(by.at_ms), config.file.display());
         eprintln!("paused by {} since {since}: nothing is read until `weir resume {file}`", by.who);
     }
-    let progress = Progress::start();
-    let ran = pipeline.run(&stop, &mut |tally| progress.show(tally));
+    let progress = Progress::start(pipeline.handle().clone()).context("starting what shows the progress")?;
+    let ran = pipeline.run(&stop);
     progress.end();
     Ok(Done { plan_number, plan, ran: ran?, opening: opened - begun, running: opened.elapsed() })
-}
-
-/// A run that ends by itself needs nobody to look at it, unless it is not where it was looked for.
-fn say_where(server: &Server, file: &Path) {
-    let file = file.display();
-    match server.address() {
-        Some(address) if server.moved() => {
-            eprintln!("look at it: http://{address}/ (the port in [admin] is taken), or weir status {file}");
-        }
-        Some(address) => eprintln!("look at it: http://{address}/, or weir status {file}"),
-        None => eprintln!("look at it: weir status {file}"),
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "tells a person how long it took")]
@@ -122,7 +114,7 @@ pub(super) fn stop_on_signals(doing: &'static str) -> Result<Receiver<()>> {
             if ASKED.swap(true, Ordering::Relaxed) {
                 std::process::exit(128 + signal);
             }
-            eprintln!("stopping: {doing} (once more: stop at once)");
+            progress::tell(&format!("stopping: {doing} (once more: stop at once)"));
             // Full: it was told already.
             tell.try_send(()).ok();
         }

@@ -1,15 +1,13 @@
-//! Tables, errors and progress, as a terminal or a pipe wants them.
+//! Tables and errors, as a terminal or a pipe wants them.
 
 use std::error::Error as _;
 use std::io::{self, IsTerminal};
-use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::HumanCount;
 
 use super::Ended;
 use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup, Unfit};
-use crate::pipeline::Tally;
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
 
 /// Whether to use colour: on a terminal, unless the environment says no.
@@ -156,35 +154,6 @@ fn of_source(error: &source::Error) -> Option<bool> {
         source::Error::Unreachable { .. } => Some(true),
         source::Error::Input { .. } => Some(false),
         source::Error::Io { .. } => None,
-    }
-}
-
-/// Shows on a terminal how many records went through and how fast; shows nothing in a pipe, and nothing for what is
-/// over at once.
-pub(super) struct Progress {
-    bar: ProgressBar,
-}
-
-impl Progress {
-    pub(super) fn start() -> Self {
-        let bar =
-            if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{spinner} {human_pos} records, {per_sec:.0} {wide_msg}");
-        bar.set_style(style.expect("the template is well formed"));
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar }
-    }
-
-    pub(super) fn show(&self, tally: &Tally) {
-        self.bar.set_position(tally.records);
-        let lost = tally.n_rejected + tally.failed;
-        if lost > 0 {
-            self.bar.set_message(format!("({} to dead letters)", HumanCount(lost)));
-        }
-    }
-
-    pub(super) fn end(self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -133,11 +133,9 @@ pub struct Outcome {
 /// Runs until the source is exhausted and everything is committed, or `stop` gets a message or is closed: then
 /// what is under way is finished and committed.
 ///
-/// `watch` is called now and then with what became of the records so far.
-///
 /// # Errors
 /// If the plan log cannot be written: decisions must not be taken that nobody can find again.
-pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> Result<Outcome, plan::Error> {
+pub fn run(parts: Parts, stop: &Receiver<()>) -> Result<Outcome, plan::Error> {
     let (events, inbox) = bounded(QUEUE * 4);
     let mut log = parts.log;
     let mut history = parts.history.clone();
@@ -153,7 +151,7 @@ pub fn run(parts: Parts, stop: &Receiver<()>, watch: &mut dyn FnMut(&Tally)) -> 
     let (outcome, clock) = (Outcome::default(), Clock::start());
     let mut threads =
         Threads { core, source, workers, sinks, follower, budget, counts, desk, outcome, clock };
-    let decided = threads.decide_all(&inbox, stop, watch, &mut |entry| {
+    let decided = threads.decide_all(&inbox, stop, &mut |entry| {
         history.append(log.as_mut(), |_| Some(entry.clone())).map(|_| ())
     });
     parts.budget.close();
@@ -197,7 +195,6 @@ impl Threads {
         &mut self,
         inbox: &Receiver<Event>,
         stop: &Receiver<()>,
-        watch: &mut dyn FnMut(&Tally),
         append: Append<'_>,
     ) -> Result<(), plan::Error> {
         let mut told_to_stop = false;
@@ -219,7 +216,6 @@ impl Threads {
             if self.core.deadline().is_some_and(|at| at <= self.clock.now()) {
                 self.decide(Event::Tick, append)?;
             }
-            watch(self.core.tally());
         }
         // The last actions let the source forget its partitions; they are delivered when the threads end.
         self.desk.put_up(self.status());

@@ -399,3 +399,12 @@ fn a_table_that_does_not_fit_is_refused_before_a_record_is_read() {
     );
     assert!(!pipeline.path("out/ok").exists());
 }
+
+#[test]
+fn a_run_says_first_what_it_reads_and_where_it_writes() {
+    let pipeline = Pipeline::new(&["one"]);
+    let output = pipeline.run(&[]);
+    let [input, out] = ["input", "out"].map(|name| pipeline.path(name).display().to_string());
+    let first = format!("it, plan 0: from {input} to out ({out})\n");
+    assert!(stderr(&output).starts_with(&first), "{}", stderr(&output));
+}
