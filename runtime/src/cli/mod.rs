@@ -6,6 +6,7 @@ mod build;
 mod completions;
 mod demo;
 mod doctor;
+mod fates;
 mod history;
 mod kafka;
 mod new;

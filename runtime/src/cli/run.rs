@@ -12,23 +12,25 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Ended;
+use super::fates;
 use super::progress::{self, Progress};
 use super::screen::{self, count};
 use super::start;
 use crate::app::{Options, Pipeline, Ran};
 use crate::config::PipelineConfig;
 use crate::pipeline::Tally;
+use crate::pipeline::status::Records;
 use crate::plan::Plan;
 use crate::report::{self, Report, Timing, TransformId};
 
 /// Run a pipeline until it is told to stop, or with --once to the end of its input
 ///
-/// Ctrl-C and SIGTERM: what is under way is finished and committed, then it exits with 0. Started again, it goes on
-/// where the sinks stand.
-#[derive(Debug, Args)]
 /// While it runs, standard error has a line with records, rate and lag: on a terminal it is written anew, in a pipe it comes
 /// after 10 s and then ever more rarely, and not where nothing changed.
 ///
+/// Ctrl-C and SIGTERM: what is under way is finished and committed, then it exits with 0. Started again, it goes on
+/// where the sinks stand.
+#[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// The pipeline file
     pipeline: PathBuf,
@@ -174,26 +176,12 @@ impl Done {
     }
 
     pub(super) fn print(&self) {
-        let tally = self.tally();
-        let mut table = screen::table(&["", "records"], &[1]);
-        let mut row = |what: &str, n: u64| {
-            table.add_row(vec![what.to_owned(), count(n)]);
-        };
-        row("in", tally.records);
-        for (route, n) in &tally.routed {
-            row(&format!("  on route {route}"), *n);
-        }
-        for (reason, n) in &tally.rejected {
-            row(&format!("  rejected, {reason}"), *n);
-        }
-        row("  dropped", tally.dropped);
-        row("  failed", tally.failed);
-        println!("{table}");
-        match (tally.records, tally.conserved()) {
-            (0, _) if !self.ran.outcome.stopped.is_empty() => {}
-            (0, _) => println!("nothing new: every sink has all there is"),
-            (_, true) => println!("every record is accounted for: {}", tally.accounts()),
-            (_, false) => println!("E_NOT_CONSERVED: {}", tally.accounts()),
+        let records = Records::of(self.tally());
+        println!("{}", fates::table(&records));
+        match records.taken {
+            0 if !self.ran.outcome.stopped.is_empty() => {}
+            0 => println!("nothing new: every sink has all there is"),
+            _ => println!("{}", fates::equation(&records)),
         }
         if self.ran.refused > 0 {
             let refused = count(self.ran.refused);

@@ -12,12 +12,13 @@ use indicatif::{HumanBytes, HumanDuration};
 use serde_json::json;
 
 use super::Ended;
+use super::fates;
 use super::screen::{self, count};
 use crate::admin::Answer;
 use crate::admin::ask::{self, Place};
 use crate::app;
 use crate::config::PipelineConfig;
-use crate::pipeline::status::{Partition, Records, State, Status};
+use crate::pipeline::status::{Partition, State, Status};
 use crate::plan::{By, History};
 use crate::sandbox::escape;
 
@@ -72,10 +73,10 @@ fn print(answers: &[Answer]) {
         print_paused(&answer.status);
     }
     print_partitions(answers);
-    print_sinks(answers);
     let mut records = answers[0].status.records.clone();
     answers[1..].iter().for_each(|answer| records.add(&answer.status.records));
-    print_records(&records);
+    println!("{}\n{}\n", fates::table(&records), fates::equation(&records));
+    print_sinks(answers);
 }
 
 /// Who runs what since when, and where it can be looked at.
@@ -149,10 +150,11 @@ fn print_trouble(partition: &Partition) {
     }
 }
 
+/// What each sink has for certain since its process began, and below it each of its targets.
 fn print_sinks(answers: &[Answer]) {
     let several = answers.len() > 1;
     let mut table =
-        screen::table(&["sink", "rows", "refused", "commits", "errors", "busy"], &[1, 2, 3, 4, 5]);
+        screen::table(&["sink", "rows committed", "refused", "commits", "errors", "busy"], &[1, 2, 3, 4, 5]);
     for answer in answers {
         for sink in &answer.status.sinks {
             let name = match several {
@@ -169,21 +171,16 @@ fn print_sinks(answers: &[Answer]) {
                 count(writer.errors),
                 format!("{busy:.0} %"),
             ]);
+            for (target, rows) in &sink.rows {
+                table.add_row(vec![format!("  {target}"), count(*rows)]);
+            }
         }
+    }
+    println!("{table}\n");
+    for answer in answers {
         let budget = answer.status.budget;
         let (used, limit) = (HumanBytes(budget.used_bytes), HumanBytes(budget.limit_bytes));
         println!("under way: {used} of {limit}");
-    }
-    println!("\n{table}\n");
-}
-
-fn print_records(records: &Records) {
-    let Records { taken, routed, rejected, dropped, failed, .. } = records;
-    let equation =
-        format!("{taken} in = {routed} routed + {rejected} rejected + {dropped} dropped + {failed} failed");
-    match records.conserved {
-        true => println!("every record is accounted for: {equation}"),
-        false => println!("E_NOT_CONSERVED: {equation}"),
     }
 }
 

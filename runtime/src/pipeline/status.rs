@@ -379,7 +379,8 @@ impl PausedPartition {
 }
 
 impl Records {
-    fn of(tally: &Tally) -> Self {
+    /// What is counted while records flow, for whoever looks.
+    pub fn of(tally: &Tally) -> Self {
         Self {
             taken: tally.records,
             routed: tally.n_routed,
