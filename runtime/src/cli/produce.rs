@@ -26,7 +26,8 @@ use crate::source::format::{Format, Options, RecordReader};
 /// Send the rows of a CSV file, or lines of JSON, to a Kafka topic
 ///
 /// A CSV row becomes a JSON object, every value a string, in the order of the header; a line goes as it is. Each record
-/// is confirmed by all replicas in sync. Keys go to the partitions that Java clients give them.
+/// is confirmed by all replicas in sync. Keys go to the partitions that Java clients give them; records without one are
+/// spread evenly, each by chance.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
     weir produce data/customers.csv --topic customers-raw --create

@@ -14,6 +14,10 @@ use super::{Cluster, Error};
 /// How long the client gathers records before it sends them.
 const LINGER_MS: &str = "20";
 
+/// Each record without a key goes to a partition of its own choice. By default the client keeps to one of them for 10 ms, in
+/// which a file may be over.
+const SPREAD: (&str, &str) = ("sticky.partitioning.linger.ms", "0");
+
 /// How long to wait at a time while the client's queue is full.
 const ROOM: Duration = Duration::from_millis(10);
 
@@ -93,14 +97,14 @@ impl ProducerContext for Counts {
 }
 
 impl Sender {
-    /// A sender to `topic`. A record with a key goes to the partition that Java clients give it (murmur2), one without
-    /// to any.
+    /// A sender to `topic`. A record with a key goes to the partition that Java clients give it (murmur2); those without
+    /// are spread over all.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Refused`].
     pub fn new(cluster: &Cluster, topic: &str, compression: Compression) -> Result<Self, Error> {
         let producer = cluster
-            .config()
+            .config_over(&[SPREAD])
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", LINGER_MS)

@@ -79,6 +79,18 @@ fn a_key_goes_to_the_partition_that_java_clients_give_it() {
 }
 
 #[test]
+fn records_without_a_key_are_spread_over_all_partitions() {
+    let lines: String = (0..1_000).map(|i| format!("{i}\n")).collect();
+    assert_eq!(code(&produce("spread", "4", "jsonl", &[], &lines)), 0);
+    let mut of_partition = [0; 4];
+    for record in peek("spread", &["--from", "start", "-n", "1000"]) {
+        of_partition[record["partition"].as_u64().unwrap() as usize] += 1;
+    }
+    // By chance one has 250 and 14 more or less; that any is out of this range is less likely than a broken disk.
+    assert!(of_partition.iter().all(|n| (100..400).contains(n)), "{of_partition:?}");
+}
+
+#[test]
 fn values_are_text_as_they_were_or_typed_on_request() {
     let rows = "id,zip,ok,age\n7,01234,true,\n";
     produce("untyped", "1", "csv", &[], rows);
