@@ -1,11 +1,13 @@
 //! Puts a pipeline together from its file: the only place that names concrete sources and sinks. It decides nothing
 //! while records flow.
 
+mod differences;
 pub mod doctor;
 mod inputs;
 mod logs;
 mod named;
 mod plans;
+mod rules;
 mod secret;
 mod sinks;
 mod state_dir;
@@ -33,9 +35,11 @@ use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::state::Nonce;
 use crate::source::Source;
 
+pub use differences::Difference;
 use logs::{Cached, Impatient, SharedLog};
 pub use named::meant_component;
-pub use plans::{Changed, Difference};
+pub use plans::Changed;
+use rules::PlanRules;
 pub use secret::Unfit;
 use sinks::{Counted, Opened, open_sinks, sinks_of};
 pub use sinks::{NewSink, OtherCluster, TwoMoveTheGroup};
@@ -108,14 +112,15 @@ impl Pipeline {
         let candidate = plans::Candidate::load(config, &sandbox)?;
         let sinks = sinks_of(config, &inner.history)?;
         let logs::Inner { history, log: plan_log, .. } = &mut *inner;
-        let chosen = candidate.choose(history, plan_log.as_mut(), store.as_ref(), options.adopt)?;
+        let newest = candidate.choose(history, plan_log.as_mut(), store.as_ref(), options.adopt)?;
         let names = sinks.iter().map(|(name, _)| name.as_str().into()).collect::<Vec<Arc<str>>>();
         let log_bytes = config.limits.log_bytes_per_second.bytes();
-        let (newest, description) = (chosen.plan().clone(), chosen.description().clone());
         let plans = history.plans.clone();
         drop(inner);
         let workers = config.limits.workers.get() as usize;
-        let rules = plans::PlanRules::new(sandbox, store, plans, names.clone(), log_bytes, workers, chosen);
+        let rules = PlanRules::new(sandbox, store, plans, names.clone(), log_bytes, workers);
+        rules.keep(newest.plan, candidate);
+        let description = rules.description(&newest)?;
 
         let owner = Nonce::random();
         let budget = Budget::new(config.limits.in_flight_bytes.bytes() as usize);

@@ -263,6 +263,7 @@ impl World {
             limits,
             routes: BTreeMap::new(),
             declared: String::new(),
+            made: None,
         };
         history
             .append(&mut self.log, |history| Some(Entry::Plan(plan(history))))

@@ -44,6 +44,27 @@ pub struct Plan {
     /// The digest of what the pipeline file said when this plan was taken from it. A plan that came another way
     /// keeps the one of the plan before, so that an unchanged file is seen to be unchanged.
     pub declared: String,
+    /// Who made it while the pipeline ran, and why; absent where a run took it from the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
+}
+
+impl Plan {
+    /// Whether it makes the same of every record, wherever it came from.
+    pub fn does_the_same(&self, other: &Self) -> bool {
+        let what = |plan: &Self| Self { replaces: None, declared: String::new(), made: None, ..plan.clone() };
+        what(self) == what(other)
+    }
+}
+
+/// Who made a plan, and why; for people.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Made {
+    /// Who, and when.
+    #[serde(flatten)]
+    pub by: By,
+    /// Why, as they say.
+    pub why: String,
 }
 
 /// A reference table as a plan names it.
@@ -433,6 +454,7 @@ pub(crate) mod tests {
             limits: PlanLimits { memory_bytes: 1, deadline_ms: 1, output_bytes: 1, fuel_per_record: 1 },
             routes: BTreeMap::new(),
             declared: String::new(),
+            made: None,
         }
     }
 
