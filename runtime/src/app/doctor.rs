@@ -69,6 +69,17 @@ pub fn examine(config: &PipelineConfig, options: &Options, offline: bool, tell: 
     doctor.sinks(candidate.as_ref(), &history);
 }
 
+/// Looks at the sinks alone, and whether they take what a plan makes.
+pub(super) fn examine_sinks(
+    config: &PipelineConfig,
+    options: &Options,
+    candidate: &Candidate,
+    history: &History,
+    tell: &mut dyn FnMut(Finding),
+) {
+    Doctor { config, options, tell }.sinks(Some(candidate), history);
+}
+
 /// The statements that make the tables of all sinks of tables, by sink. Nothing outside is asked.
 ///
 /// # Errors

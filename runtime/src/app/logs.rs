@@ -1,6 +1,7 @@
 //! Where a pipeline writes down its decisions, and keeps the bytes that they name: in its state directory where records
 //! come from files, in topics where they come from Kafka. It decides nothing.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -126,5 +127,10 @@ impl Store for Cached {
             }
             found => found,
         }
+    }
+
+    fn file(&self, digest: &str) -> Result<PathBuf, Error> {
+        self.get(digest)?;
+        self.copy.file(digest)
     }
 }

@@ -1,6 +1,7 @@
 //! Puts a pipeline together from its file: the only place that names concrete sources and sinks. It decides nothing
 //! while records flow.
 
+pub mod deploy;
 mod differences;
 pub mod doctor;
 mod inputs;
@@ -29,7 +30,7 @@ use crate::pipeline::Settings;
 use crate::pipeline::threads::{self, Handle, Outcome, Parts};
 use crate::plan::files::FileLog;
 use crate::plan::kafka::KafkaLog;
-use crate::plan::store::Store;
+use crate::plan::store::{FileStore, Store};
 use crate::plan::{By, History, Plan, PlanLog};
 use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::state::Nonce;
@@ -262,6 +263,33 @@ impl<'a> Origin<'a> {
         })
     }
 
+    /// The plan log and the store of a pipeline that has run, whether it runs now or not; nothing is made.
+    fn log_that_is_there(
+        &self,
+        config: &PipelineConfig,
+    ) -> Result<Option<(Box<dyn PlanLog>, Arc<dyn Store>)>> {
+        let local = || FileStore::open(config.state.join("store"));
+        Ok(match self {
+            Self::Files(_) => {
+                let plans = config.state.join("plans");
+                match plans.is_dir() {
+                    true => Some((Box::new(FileLog::open(plans)?), Arc::new(local()?))),
+                    false => None,
+                }
+            }
+            Self::Kafka(_, cluster) => {
+                let name = config.name.as_str();
+                match KafkaLog::is_there(cluster, name)? {
+                    true => {
+                        let store = Cached::new(cluster, name, local()?);
+                        Some((Box::new(KafkaLog::open(cluster, name)?), Arc::new(store)))
+                    }
+                    false => None,
+                }
+            }
+        })
+    }
+
     fn source(
         &self,
         config: &PipelineConfig,
@@ -308,21 +336,7 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
 /// # Errors
 /// If it cannot be read.
 pub fn history(config: &PipelineConfig) -> Result<Option<History>> {
-    let mut log: Box<dyn PlanLog> = match Origin::of(config)? {
-        Origin::Files(_) => {
-            let plans = config.state.join("plans");
-            if !plans.is_dir() {
-                return Ok(None);
-            }
-            Box::new(FileLog::open(plans)?)
-        }
-        Origin::Kafka(_, cluster) => {
-            if !KafkaLog::is_there(&cluster, config.name.as_str())? {
-                return Ok(None);
-            }
-            Box::new(KafkaLog::open(&cluster, config.name.as_str())?)
-        }
-    };
+    let Some((mut log, _)) = Origin::of(config)?.log_that_is_there(config)? else { return Ok(None) };
     let mut history = History::default();
     history.catch_up(log.as_mut())?;
     Ok(Some(history))

@@ -50,7 +50,7 @@ impl Candidate {
         let transform = sandbox
             .load(&component)
             .with_context(|| format!("loading the component {}", config.transform.component.display()))?;
-        let may_use = instance_limits(&limits(config), config.limits.log_bytes_per_second.bytes());
+        let may_use = may_use(config);
         let mut description = transform.describe(&[], &may_use)?;
         check_settings(config, &description)?;
         let given: Vec<_> =
@@ -110,10 +110,10 @@ impl Candidate {
         changed.then(|| Changed { plan, differences: differences(newest, &self.plan) })
     }
 
-    /// The plan, its transform, what that starts with, and an instance that started.
-    pub(super) fn into_parts(self) -> (Plan, Transform, Init, Instance) {
-        let Self { plan, transform, init, started, .. } = self;
-        (plan, transform, init, started)
+    /// Its transform, what that starts with, and an instance that started.
+    pub(super) fn into_parts(self) -> (Transform, Init, Instance) {
+        let Self { transform, init, started, .. } = self;
+        (transform, init, started)
     }
 
     /// The newest plan if the file did not change since it was last taken over, however far the log moved on;
@@ -171,7 +171,7 @@ impl Candidate {
     }
 }
 
-fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("reading the {what} {}", path.display()))
 }
 
@@ -254,6 +254,11 @@ fn routes_of(config: &PipelineConfig) -> BTreeMap<String, Vec<String>> {
     let dead = (DEAD_LETTERS.to_owned(), vec![config.dead_letter.to.to_string()]);
     let targets = |targets: &Vec<crate::config::TargetRef>| targets.iter().map(ToString::to_string).collect();
     config.routes.iter().map(|(route, to)| (route.clone(), targets(to))).chain([dead]).collect()
+}
+
+/// What an instance may use, as the pipeline file says.
+pub(super) fn may_use(config: &PipelineConfig) -> InstanceLimits {
+    instance_limits(&limits(config), config.limits.log_bytes_per_second.bytes())
 }
 
 pub(super) fn instance_limits(limits: &PlanLimits, log_bytes_per_second: u64) -> InstanceLimits {

@@ -53,7 +53,7 @@ impl PlanRules {
     pub(super) fn keep(&self, number: u64, candidate: Candidate) {
         let plan = self.plan(number).filter(|plan| plan.does_the_same(candidate.plan()));
         let Some(plan) = plan else { return };
-        let (_, transform, init, started) = candidate.into_parts();
+        let (transform, init, started) = candidate.into_parts();
         let bindings = Arc::new(bindings(&plan, &self.sinks));
         let started = Mutex::new(vec![started]);
         let loaded = Arc::new(LoadedPlan { plan, transform, init, bindings, started });
@@ -63,6 +63,20 @@ impl PlanRules {
     /// What the transform of a plan says of itself.
     pub(super) fn description(&self, plan: &PlanRef) -> Result<Arc<Description>> {
         Ok(self.get(plan)?.init.description.clone())
+    }
+
+    /// Rows of a sink that was not there at the start would go nowhere.
+    fn has_all_sinks(&self, number: u64, plan: &Plan) -> Result<(), Stop> {
+        let sinks = plan.routes.values().flatten().filter_map(|to| to.split_once('.'));
+        match sinks.map(|(sink, _)| sink).find(|sink| !self.sinks.iter().any(|ours| **ours == **sink)) {
+            None => Ok(()),
+            Some(sink) => {
+                let text = format!(
+                    "plan {number} sends rows to sink {sink}, and this process has none of that name"
+                );
+                Err(Stop::new(text).hint("stop it and start it with the file that has the sink"))
+            }
+        }
     }
 
     fn plan(&self, number: u64) -> Option<Plan> {
@@ -163,6 +177,7 @@ impl Rules for PlanRules {
     }
 
     fn make_ready(&self, number: u64, plan: &Plan) -> Result<(), Stop> {
+        self.has_all_sinks(number, plan)?;
         self.plans.lock().expect("nobody panics with the plans in hand").insert(number, plan.clone());
         // Of plans that were overtaken before anybody took them over.
         self.all_loaded().iter().for_each(|loaded| loaded.spare().clear());

@@ -58,7 +58,7 @@ fn input_of<'a>(history: &'a History, of: &'a InputPartition) -> Option<&'a str>
 }
 
 fn print(history: &History) {
-    let mut plans = screen::table(&["plan", "transform", "digest", "settings"], &[0]);
+    let mut plans = screen::table(&["plan", "transform", "digest", "settings", "when", "who", "why"], &[0]);
     for (number, plan) in &history.plans {
         let settings: Vec<_> = plan.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let digest: String = plan.digest.chars().take("sha256:".len() + 12).collect();
@@ -67,6 +67,9 @@ fn print(history: &History) {
             format!("{} {}", plan.name, plan.version),
             digest,
             settings.join(" "),
+            plan.made.as_ref().map_or_else(String::new, |made| screen::time(made.by.at_ms)),
+            plan.made.as_ref().map_or_else(|| "the file".to_owned(), |made| made.by.who.clone()),
+            plan.made.as_ref().map_or_else(String::new, |made| made.why.clone()),
         ]);
     }
     println!("{plans}\n");

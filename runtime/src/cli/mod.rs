@@ -5,6 +5,7 @@
 mod build;
 mod completions;
 mod demo;
+mod deploy;
 mod doctor;
 mod fates;
 mod history;
@@ -49,6 +50,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     Doctor(doctor::DoctorArgs),
     Run(run::RunArgs),
+    Deploy(deploy::DeployArgs),
+    Rollback(deploy::RollbackArgs),
     Status(status::StatusArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
@@ -107,6 +110,8 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Validate(args) => validate::validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Run(args) => run::run(&args),
+        Command::Deploy(args) => deploy::deploy(&args),
+        Command::Rollback(args) => deploy::rollback(&args),
         Command::Status(args) => status::status(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
@@ -153,6 +158,15 @@ fn this_program() -> Option<std::path::PathBuf> {
     match cfg!(target_os = "linux") {
         true => Some("/proc/self/exe".into()),
         false => std::env::current_exe().ok(),
+    }
+}
+
+/// `NAME=VALUE`, of an argument.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("there is no `=` in it")?;
+    match name {
+        "" => Err("there is no name before the `=`".to_owned()),
+        name => Ok((name.to_owned(), value.to_owned())),
     }
 }
 

@@ -7,6 +7,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use indicatif::HumanCount;
 
 use super::Ended;
+use crate::app::deploy::{NeverRan, NoRoom, Overtaken, WrongLimit};
 use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup, Unfit};
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
 
@@ -41,6 +42,15 @@ pub(super) fn count(n: u64) -> String {
 pub(super) fn time(at_ms: u64) -> String {
     let at = i64::try_from(at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     at.map_or_else(|| "an unknown time".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+/// The first few of many.
+pub(super) fn some_of(all: &[String], most: usize) -> String {
+    let shown = all.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// Tells a person on standard error what went wrong and what to do, and says how to end.
@@ -87,12 +97,27 @@ fn find<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> 
 
 fn hint(error: &anyhow::Error) -> Option<String> {
     if find::<Changed>(error).is_some() {
-        return Some("`--adopt` makes what the file says the next plan".to_owned());
+        return Some(
+            "`--adopt` makes what the file says the next plan; `weir deploy` does so while it runs"
+                .to_owned(),
+        );
     }
     if find::<NewSink>(error).is_some() {
         let hint =
             "a pipeline of another name, with a state directory of its own, reads its input from the start";
         return Some(hint.to_owned());
+    }
+    if find::<NeverRan>(error).is_some() {
+        return Some("`weir run` takes the file over at its first start".to_owned());
+    }
+    if find::<Overtaken>(error).is_some() {
+        return Some("see `weir history`, and deploy again if it still is what you want".to_owned());
+    }
+    if find::<NoRoom>(error).is_some() {
+        return Some("write the limit into the file, and start the processes anew with --adopt".to_owned());
+    }
+    if let Some(refused) = find::<WrongLimit>(error) {
+        return refused.hint().map(str::to_owned);
     }
     if find::<TwoMoveTheGroup>(error).is_some() {
         return Some("one sink can have several targets; or let each have a pipeline of its own".to_owned());
@@ -132,7 +157,7 @@ fn ended(error: &anyhow::Error) -> Ended {
     if let Some(asked) = find::<admin::ask::Error>(error) {
         return if asked.is_no() { Ended::No } else { Ended::Outside };
     }
-    if find::<sandbox::LoadError>(error).is_some() {
+    if find::<sandbox::LoadError>(error).is_some() || find::<Overtaken>(error).is_some() {
         return Ended::No;
     }
     let outside = find(error)

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::Ended;
+use super::{Ended, pair};
 use crate::app::meant_component;
 use crate::config::nearest;
 use crate::sandbox::{Sandbox, SandboxOptions};
@@ -158,13 +158,5 @@ fn format(text: &str) -> Result<Format, String> {
         "jsonl" => Ok(Format::JsonLines),
         "raw" => Ok(Format::Raw),
         _ => Err("it is one of csv, jsonl, raw".to_owned()),
-    }
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("there is no `=` in it")?;
-    match name {
-        "" => Err("there is no name before the `=`".to_owned()),
-        name => Ok((name.to_owned(), value.to_owned())),
     }
 }

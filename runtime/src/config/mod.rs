@@ -10,6 +10,7 @@ mod document;
 mod file;
 mod json_schema;
 mod kafka;
+mod limit;
 mod listen;
 mod names;
 pub(crate) mod nearest;

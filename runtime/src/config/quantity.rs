@@ -47,6 +47,11 @@ impl ByteSize {
         Self(n << 10)
     }
 
+    /// Of a number that was checked before.
+    pub(crate) const fn of(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
     pub const fn bytes(self) -> u64 {
         self.0
     }
@@ -57,7 +62,7 @@ impl ByteSize {
 }
 
 impl Period {
-    pub(super) const fn milliseconds(n: u64) -> Self {
+    pub(crate) const fn milliseconds(n: u64) -> Self {
         Self(n)
     }
 

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use super::limit::{MOST_MEMORY, MOST_OUTPUT};
 use super::{
     AdminConfig, ByteSize, Complaint, Directory, FilesSink, FilesSource, FilesTarget, Limits, PipelineConfig,
     SinkConfig, SinkName, SourceConfig, SqliteSink, TableConfig, TargetName, TargetTable, TransformConfig,
@@ -67,9 +68,9 @@ impl Resolver<'_> {
             let place = written.or_else(|| self.document.place(&["limits", "in_flight_bytes"]));
             self.found.push(Diagnostic::error(place, message));
         }
-        self.at_most("memory", limits.memory, ByteSize::mib(4096));
+        self.at_most("memory", limits.memory, MOST_MEMORY);
         self.at_most("batch_bytes", batch, ByteSize::mib(1024));
-        self.at_most("output_bytes", limits.output_bytes, ByteSize::mib(256));
+        self.at_most("output_bytes", limits.output_bytes, MOST_OUTPUT);
     }
 
     fn at_most(&mut self, key: &str, value: ByteSize, most: ByteSize) {

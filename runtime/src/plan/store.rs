@@ -23,6 +23,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`Error::Store`] if they are not there or are others; [`Error::Io`].
     fn get(&self, digest: &str) -> Result<Vec<u8>, Error>;
+
+    /// A file on this machine with the bytes of `digest`. It must not be changed.
+    ///
+    /// # Errors
+    /// As of [`Self::get`].
+    fn file(&self, digest: &str) -> Result<PathBuf, Error>;
 }
 
 /// A directory of files named by the SHA-256 of their bytes.
@@ -77,6 +83,11 @@ impl Store for FileStore {
             return Err(Error::Store { what });
         }
         Ok(bytes)
+    }
+
+    fn file(&self, digest: &str) -> Result<PathBuf, Error> {
+        self.get(digest)?;
+        Ok(self.path(digest))
     }
 }
 

@@ -1,0 +1,337 @@
+//! Another plan for a pipeline that runs: made from what runs now or from the file, checked like the plan of a start, and put
+//! into the plan log, where all processes find it. It stops and starts nothing.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+use super::differences::{Difference, differences};
+use super::doctor::{self, Finding};
+use super::plans::Candidate;
+use super::sinks::sinks_of;
+use super::{Options, Origin, plans, sandbox};
+use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, TargetRef};
+use crate::description::Description;
+use crate::plan::store::Store;
+use crate::plan::{History, InputPartition, Made, Plan, PlanLog};
+use crate::route::DEAD_LETTERS;
+use crate::sandbox::Sandbox;
+use crate::sink::state::Cut;
+
+/// What is to be different from what runs. Nothing at all: whatever the pipeline file says.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Another component, by its file.
+    pub component: Option<PathBuf>,
+    /// Settings, by their keys.
+    pub settings: Vec<(String, String)>,
+    /// Files of tables, by the tables' names.
+    pub tables: Vec<(String, PathBuf)>,
+    /// Limits of the transform, by their keys in the pipeline file.
+    pub limits: Vec<(String, String)>,
+}
+
+impl Changes {
+    /// Whether the pipeline file is asked alone.
+    pub fn is_empty(&self) -> bool {
+        self.component.is_none()
+            && self.settings.is_empty()
+            && self.tables.is_empty()
+            && self.limits.is_empty()
+    }
+}
+
+/// A plan that is ready to be put, and the one that it would replace.
+pub struct Deployment {
+    config: PipelineConfig,
+    log: Box<dyn PlanLog>,
+    store: Arc<dyn Store>,
+    history: History,
+    candidate: Candidate,
+    /// What is said of the file that it was taken from.
+    declared: String,
+}
+
+impl std::fmt::Debug for Deployment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deployment").field("plan", self.candidate.plan()).finish_non_exhaustive()
+    }
+}
+
+/// Another plan came in between.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "plan {found} was put while this one was prepared, to take the place of plan {expected}: nothing was changed"
+)]
+pub struct Overtaken {
+    /// The plan that this one was to replace.
+    pub expected: u64,
+    /// The one that did.
+    pub found: u64,
+}
+
+/// No plan runs that could be replaced.
+#[derive(Debug, thiserror::Error)]
+#[error("pipeline {pipeline} has never run: there is no plan to replace")]
+pub struct NeverRan {
+    pipeline: String,
+}
+
+/// More memory for the transform than running processes have set aside.
+#[derive(Debug, thiserror::Error)]
+#[error("limit memory: {wanted:?} are more than the {most:?} that running processes can give to an instance")]
+pub struct NoRoom {
+    wanted: ByteSize,
+    most: ByteSize,
+}
+
+/// A plan that is asked for and does not help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoSuchPlan(String);
+
+impl Deployment {
+    /// Loads and checks what runs with these changes, or what the file says where there are none. Nothing is written but
+    /// into the store of this machine.
+    ///
+    /// # Errors
+    /// [`NeverRan`], [`crate::config::Error`], and what the sandbox and the plan log say.
+    pub fn prepare(config: &PipelineConfig, options: &Options, changes: &Changes) -> Result<Self> {
+        let base = Base::open(config, options)?;
+        let (newest, running) = base.newest()?;
+        let declared = running.declared.clone();
+        if changes.is_empty() {
+            return base.deployment(config.clone(), None);
+        }
+        let mut wanted = base.config_of(newest, changes)?;
+        changes.apply(&mut wanted)?;
+        base.deployment(wanted, Some(declared))
+    }
+
+    /// What ran as plan `to`, once more; without it, what ran before what runs now.
+    ///
+    /// # Errors
+    /// [`NeverRan`], [`NoSuchPlan`], and what the sandbox and the plan log say.
+    pub fn back(config: &PipelineConfig, options: &Options, to: Option<u64>) -> Result<Self> {
+        let base = Base::open(config, options)?;
+        let (newest, running) = base.newest()?;
+        let declared = running.declared.clone();
+        let to = match to {
+            Some(to) if !base.history.plans.contains_key(&to) => {
+                bail!(NoSuchPlan(format!("there is no plan {to}: `weir history` shows which there are")));
+            }
+            Some(to) => to,
+            None => {
+                let mut before =
+                    base.history.plans.iter().rev().filter(|(_, plan)| !plan.does_the_same(running));
+                let Some((to, _)) = before.next() else {
+                    bail!(NoSuchPlan(format!("nothing else ran before plan {newest}")));
+                };
+                *to
+            }
+        };
+        let wanted = base.config_of(to, &Changes::default())?;
+        base.deployment(wanted, Some(declared))
+    }
+
+    /// The plan that it would replace.
+    pub fn replaces(&self) -> (u64, &Plan) {
+        self.history.newest().expect("looked up when it was prepared")
+    }
+
+    /// What would be different.
+    pub fn differences(&self) -> Vec<Difference> {
+        differences(self.replaces().1, self.candidate.plan())
+    }
+
+    /// The plan as it would be.
+    pub fn plan(&self) -> &Plan {
+        self.candidate.plan()
+    }
+
+    /// What its transform says of itself.
+    pub fn description(&self) -> &Description {
+        self.candidate.description()
+    }
+
+    /// Looks whether every sink takes what the plan's routes make.
+    pub fn look_at_sinks(&self, options: &Options, tell: &mut dyn FnMut(Finding)) {
+        doctor::examine_sinks(&self.config, options, &self.candidate, &self.history, tell);
+    }
+
+    /// Puts it into the plan log; its number. From then on every process that has a partition takes it over at the next
+    /// batch; after a crash before that, the next owner of a partition does.
+    ///
+    /// # Errors
+    /// [`Overtaken`], and what the plan log says: then it may be there all the same.
+    pub fn put(&mut self, made: Made) -> Result<u64> {
+        let (expected, _) = self.replaces();
+        let (log, store, declared) = (self.log.as_mut(), self.store.as_ref(), self.declared.clone());
+        let put = self.candidate.put(declared, Some(expected), Some(made), &mut self.history, log, store)?;
+        match put {
+            Some(plan) => Ok(plan.plan),
+            None => {
+                let found = self.history.newest().map_or(expected, |(found, _)| found);
+                Err(Overtaken { expected, found }.into())
+            }
+        }
+    }
+
+    /// Partitions that are read, and from where on plan `number` makes them, as far as it has been adopted.
+    ///
+    /// # Errors
+    /// If the plan log cannot be read.
+    pub fn adopted(&mut self, number: u64) -> Result<BTreeMap<InputPartition, Option<Cut>>> {
+        self.history.catch_up(self.log.as_mut())?;
+        let read = self.history.started.keys().filter(|of| !self.history.done.contains_key(of));
+        let mut all: BTreeMap<_, _> = read.map(|of| (of.clone(), None)).collect();
+        for (of, cut) in self.history.adopted.iter().filter(|(_, cut)| cut.plan.plan == number) {
+            all.insert(of.clone(), Some(cut.clone()));
+        }
+        Ok(all)
+    }
+}
+
+/// What is known before it is known what is wanted.
+struct Base<'a> {
+    config: &'a PipelineConfig,
+    log: Box<dyn PlanLog>,
+    store: Arc<dyn Store>,
+    history: History,
+    sandbox: Sandbox,
+}
+
+impl<'a> Base<'a> {
+    fn open(config: &'a PipelineConfig, options: &Options) -> Result<Self> {
+        let never = || NeverRan { pipeline: config.name.to_string() };
+        let (mut log, store) = Origin::of(config)?.log_that_is_there(config)?.ok_or_else(never)?;
+        let mut history = History::default();
+        history.catch_up(log.as_mut())?;
+        let sandbox = sandbox(config, options, &history)?;
+        Ok(Self { config, log, store, history, sandbox })
+    }
+
+    fn newest(&self) -> Result<(u64, &Plan)> {
+        let never = || NeverRan { pipeline: self.config.name.to_string() };
+        Ok(self.history.newest().ok_or_else(never)?)
+    }
+
+    /// Loads and checks what a file says; `declared` is what is said of the file that it was taken from, if that is
+    /// another.
+    fn deployment(self, config: PipelineConfig, declared: Option<String>) -> Result<Deployment> {
+        sinks_of(&config, &self.history)?;
+        self.has_room(&config)?;
+        let candidate = Candidate::load(&config, &self.sandbox)?;
+        let declared = declared.unwrap_or_else(|| candidate.plan().declared.clone());
+        let Self { log, store, history, .. } = self;
+        Ok(Deployment { config, log, store, history, candidate, declared })
+    }
+
+    /// Memory for instances is set aside when a process starts, for what is known by then.
+    fn has_room(&self, config: &PipelineConfig) -> Result<(), NoRoom> {
+        let past = self.history.plans.values().map(|plan| plan.limits.memory_bytes);
+        let most = past.max().unwrap_or_default();
+        match config.limits.memory.bytes() <= most {
+            true => Ok(()),
+            false => Err(NoRoom { wanted: config.limits.memory, most: ByteSize::of(most) }),
+        }
+    }
+
+    /// The pipeline file as it would say what plan `number` says. With another component, settings and tables that this one
+    /// does not have are left out, and so are settings that only said what the old one takes by itself.
+    fn config_of(&self, number: u64, changes: &Changes) -> Result<PipelineConfig> {
+        let plan = &self.history.plans[&number];
+        let mut config = self.config.clone();
+        let kept = |digest: &str| self.store.file(digest).with_context(|| format!("getting plan {number}"));
+        let component = kept(&plan.digest)?;
+        config.transform.settings = plan.settings.clone();
+        let table = |(name, of): (&String, &crate::plan::TableRef)| {
+            let (file, columns) = (kept(&of.digest)?, of.columns.clone());
+            let delimiter = of.delimiter.and_then(|c| u8::try_from(c).ok());
+            anyhow::Ok((name.clone(), TableConfig { file, delimiter, columns }))
+        };
+        config.transform.tables = plan.tables.iter().map(table).collect::<Result<_>>()?;
+        if let Some(other) = &changes.component {
+            let (old, new) = (self.describe(&component)?, self.describe(other)?);
+            let given = |key: &String, value: &String| {
+                let as_the_old =
+                    old.settings.iter().any(|s| s.key == *key && s.default.as_ref() == Some(value));
+                !as_the_old && new.settings.iter().any(|setting| setting.key == *key)
+            };
+            config.transform.settings.retain(|key, value| given(key, value));
+            config.transform.tables.retain(|name, _| new.tables.iter().any(|need| need.name == *name));
+        }
+        config.transform.component = component;
+        let limits = &mut config.limits;
+        limits.memory = ByteSize::of(plan.limits.memory_bytes);
+        limits.deadline = Period::milliseconds(plan.limits.deadline_ms);
+        limits.output_bytes = ByteSize::of(plan.limits.output_bytes);
+        limits.fuel_per_record =
+            NonZeroU64::new(plan.limits.fuel_per_record).unwrap_or(limits.fuel_per_record);
+        let targets =
+            |to: &Vec<String>| to.iter().map(|to| self.target(number, to)).collect::<Result<Vec<_>>>();
+        config.routes.clear();
+        for (route, to) in &plan.routes {
+            let mut to = targets(to)?;
+            match route == DEAD_LETTERS {
+                true => config.dead_letter.to = to.pop().context("a plan says where dead letters go")?,
+                false => drop(config.routes.insert(route.clone(), to)),
+            }
+        }
+        Ok(config)
+    }
+
+    fn describe(&self, component: &PathBuf) -> Result<Description> {
+        let bytes = plans::read("component", component)?;
+        let loading = || format!("loading the component {}", component.display());
+        let transform = self.sandbox.load(&bytes).with_context(loading)?;
+        Ok(transform.describe(&[], &plans::may_use(self.config))?)
+    }
+
+    /// A place that a plan sends rows to; the file has its sink.
+    fn target(&self, plan: u64, to: &str) -> Result<TargetRef> {
+        let target = TargetRef::parse(to).ok().filter(|target| self.config.sinks.contains_key(&target.sink));
+        target.with_context(|| {
+            format!("plan {plan} sends rows to {to}, and the pipeline file has no such sink")
+        })
+    }
+}
+
+impl Changes {
+    fn apply(&self, config: &mut PipelineConfig) -> Result<()> {
+        if let Some(component) = &self.component {
+            config.transform.component = component.clone();
+        }
+        config.transform.settings.extend(self.settings.iter().cloned());
+        for (name, file) in &self.tables {
+            let table = TableConfig { file: file.clone(), delimiter: None, columns: BTreeMap::new() };
+            match config.transform.tables.get_mut(name) {
+                Some(held) => held.file = file.clone(),
+                None => drop(config.transform.tables.insert(name.clone(), table)),
+            }
+        }
+        for (key, value) in &self.limits {
+            let changed = config.limits.change(key, value);
+            changed.map_err(|complaint| WrongLimit { key: key.clone(), complaint })?;
+        }
+        Ok(())
+    }
+}
+
+/// A limit that cannot be changed so.
+#[derive(Debug, thiserror::Error)]
+#[error("limit {key}: {}", complaint.message)]
+pub struct WrongLimit {
+    key: String,
+    complaint: Complaint,
+}
+
+impl WrongLimit {
+    /// What a person can do.
+    pub fn hint(&self) -> Option<&str> {
+        self.complaint.help.as_deref()
+    }
+}

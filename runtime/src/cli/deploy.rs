@@ -1,0 +1,302 @@
+//! `weir deploy` and `weir rollback`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use crossbeam_channel::{Receiver, after, select};
+use serde_json::{Value, json};
+
+use super::run::{clock, stop_on_signals};
+use super::screen;
+use super::{Ended, pair};
+use crate::admin::{self, ask};
+use crate::app::Options;
+use crate::app::deploy::{Changes, Deployment};
+use crate::app::doctor::{Finding, Verdict};
+use crate::config::{Period, PipelineConfig};
+use crate::pipeline::status::State;
+use crate::plan::{By, Made};
+
+/// How often it is looked whether the plan was taken over.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// How often processes of this machine are asked whether they can.
+const ASK_EVERY: u32 = 10;
+
+/// Replace the rule of a pipeline while it runs
+///
+/// Without anything to change, what the pipeline file says now becomes the next plan. With a component, a table, a setting or a
+/// limit, all else stays as it runs. It is checked first: the component loads and starts with its settings and tables, its
+/// routes have places, and the sinks take their columns. Then it says what would be different, and asks.
+///
+/// Every process takes the plan over between two batches of a partition, and the first offset of it is written down. The old
+/// one goes on making what it has begun. A plan that is refused changes nothing.
+///
+/// Examples:
+///     weir deploy pipeline.toml
+///     weir deploy pipeline.toml rule-2.wasm --set strict=true
+///     weir deploy pipeline.toml --table us_cities=new.csv --why "three cities more" --yes
+///
+/// Exit codes: 0 it is in the plan log; 1 it is refused, or not wanted; 2 the command or the file is wrong; 3 something could not
+/// be reached.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct DeployArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// Another component, a .wasm file
+    #[arg(value_name = "COMPONENT")]
+    component: Option<PathBuf>,
+    /// A setting of the transform
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    settings: Vec<(String, String)>,
+    /// A reference table, from a CSV or a Parquet file
+    #[arg(long = "table", value_name = "NAME=FILE", value_parser = pair)]
+    tables: Vec<(String, String)>,
+    /// A limit of the transform: memory, deadline, output_bytes, fuel_per_record
+    #[arg(long = "limit", value_name = "KEY=VALUE", value_parser = pair)]
+    limits: Vec<(String, String)>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Take a plan back: what ran before becomes the next plan
+///
+/// It is checked, asked for and taken over as by `weir deploy`. Plans are never removed: the one that goes back has a number of
+/// its own, and what was made in between stays as it is.
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// The plan to go back to, by its number in `weir history`; without it, the last one that did something else
+    #[arg(long, value_name = "PLAN")]
+    to: Option<u64>,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Why, for `weir history`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// How long to wait until all partitions are taken over; those without new records are not
+    #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = period)]
+    wait: Period,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn period(text: &str) -> Result<Period, String> {
+    Period::parse(text).map_err(|complaint| complaint.message)
+}
+
+pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
+    let config = PipelineConfig::load(&args.pipeline)?;
+    let changes = Changes {
+        component: args.component.clone(),
+        settings: args.settings.clone(),
+        tables: args.tables.iter().map(|(name, file)| (name.clone(), file.into())).collect(),
+        limits: args.limits.clone(),
+    };
+    let deployment = Deployment::prepare(&config, &options(), &changes)?;
+    Deploying { config: &config, deployment, how: &args.how }.run()
+}
+
+pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {
+    let config = PipelineConfig::load(&args.pipeline)?;
+    let deployment = Deployment::back(&config, &options(), args.to)?;
+    Deploying { config: &config, deployment, how: &args.how }.run()
+}
+
+fn options() -> Options {
+    Options { cache_dir: super::cache_dir(), compiler: super::this_program(), ..Options::default() }
+}
+
+struct Deploying<'a> {
+    config: &'a PipelineConfig,
+    deployment: Deployment,
+    how: &'a How,
+}
+
+impl Deploying<'_> {
+    fn run(mut self) -> Result<Ended> {
+        let differences = self.deployment.differences();
+        let (replaces, _) = self.deployment.replaces();
+        if differences.is_empty() {
+            self.say(&format!("nothing to do: plan {replaces} is that already"));
+            self.end(json!({ "deployed": false, "plan": replaces, "differences": [] }));
+            return Ok(Ended::Done);
+        }
+        self.say(&format!("{}: what changes after plan {replaces}", self.config.name));
+        differences.iter().for_each(|difference| self.say(&format!("  {difference}")));
+        if let Some((refused, ended)) = self.refused_by_a_sink() {
+            self.say("refused: nothing was changed");
+            self.end(json!({ "deployed": false, "differences": differences, "refused": refused }));
+            return Ok(ended);
+        }
+        if !self.is_wanted()? {
+            self.say("nothing was changed");
+            self.end(json!({ "deployed": false, "differences": differences }));
+            return Ok(Ended::No);
+        }
+        let stop = stop_on_signals("the plan is in the log, and is taken over without this command")?;
+        let made = Made { by: By { who: who(), at_ms: admin::now_ms() }, why: self.how.why.clone() };
+        let number = self.deployment.put(made)?;
+        let begun = clock();
+        self.say(&format!("plan {number} is in the plan log"));
+        let followed = self.follow(number, begun, &stop)?;
+        let cuts: Vec<_> = followed.cuts.iter().map(Cut::to_json).collect();
+        self.end(json!({
+            "deployed": true, "plan": number, "differences": differences, "cuts": cuts,
+            "without_records": followed.left, "refused": followed.refused,
+        }));
+        Ok(if followed.refused.is_some() { Ended::No } else { Ended::Done })
+    }
+
+    /// What a sink does not take, and how the command ends for it.
+    fn refused_by_a_sink(&self) -> Option<(Vec<Value>, Ended)> {
+        let mut refused = Vec::new();
+        let mut worst = Ended::No;
+        self.deployment.look_at_sinks(&options(), &mut |Finding { what, verdict }| {
+            let Verdict::Fail(error) = verdict else { return };
+            let (found, fix, ended) = screen::told(&error);
+            self.say(&format!("{what}: {found}"));
+            if let Some(fix) = &fix {
+                self.say(&format!("  hint: {fix}"));
+            }
+            if ended == Ended::Outside {
+                worst = ended;
+            }
+            refused.push(json!({ "what": what, "found": found, "fix": fix }));
+        });
+        (!refused.is_empty()).then_some((refused, worst))
+    }
+
+    fn is_wanted(&self) -> Result<bool> {
+        if self.how.yes {
+            return Ok(true);
+        }
+        if self.how.json || !io::stdin().is_terminal() {
+            eprintln!("not asked, since nobody is there to answer: --yes does without");
+            return Ok(false);
+        }
+        print!("deploy it? [y/N] ");
+        io::stdout().flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    /// Waits until every partition that is read was taken over, somebody cannot, or it has taken long enough.
+    fn follow(&mut self, number: u64, begun: Instant, stop: &Receiver<()>) -> Result<Followed> {
+        let mut followed = Followed::default();
+        for turn in 0.. {
+            let adopted = self.deployment.adopted(number)?;
+            let took = begun.elapsed();
+            for (of, cut) in adopted.iter().filter_map(|(of, cut)| Some((of.to_string(), cut.as_ref()?))) {
+                if followed.cuts.iter().all(|cut| cut.of != of) {
+                    let cut = Cut { of, from: cut.from.get(), took };
+                    self.say(&format!(
+                        "  {}: from offset {} on, written {} ms after",
+                        cut.of,
+                        cut.from,
+                        took.as_millis()
+                    ));
+                    followed.cuts.push(cut);
+                }
+            }
+            followed.left =
+                adopted.iter().filter(|(_, cut)| cut.is_none()).map(|(of, _)| of.to_string()).collect();
+            if followed.left.is_empty() {
+                return Ok(followed);
+            }
+            if turn % ASK_EVERY == ASK_EVERY - 1 {
+                followed.refused = self.who_cannot(number);
+                if let Some(why) = &followed.refused {
+                    self.say(&format!("a process cannot run it, and reads nothing until it can: {why}"));
+                    self.say(&format!("  hint: `weir rollback {}`", self.config.file.display()));
+                    return Ok(followed);
+                }
+            }
+            if took >= self.how.wait.duration() || stopped(stop) {
+                self.say(&format!(
+                    "  {} of {} partitions take it over with their next records: {}",
+                    followed.left.len(),
+                    adopted.len(),
+                    screen::some_of(&followed.left, 8),
+                ));
+                return Ok(followed);
+            }
+        }
+        Ok(followed)
+    }
+
+    /// Why a process on this machine cannot run the plan, if one says so.
+    fn who_cannot(&self, number: u64) -> Option<String> {
+        let processes = ask::processes(&self.config.admin.socket, self.config.name.as_str()).ok()?;
+        let partitions = processes.into_iter().flat_map(|(_, answer)| answer.status.partitions);
+        let mut waiting = partitions.filter(|partition| partition.state == State::NeedsPlan);
+        let told = waiting.find_map(|partition| partition.trouble)?;
+        told.text.contains(&format!("plan {number}")).then_some(told.text)
+    }
+
+    fn say(&self, line: &str) {
+        if !self.how.json {
+            println!("{line}");
+        }
+    }
+
+    fn end(&self, said: Value) {
+        if self.how.json {
+            println!("{said}");
+        }
+    }
+}
+
+#[derive(Default)]
+struct Followed {
+    cuts: Vec<Cut>,
+    /// Partitions that had no record since.
+    left: Vec<String>,
+    /// Why a process cannot run it.
+    refused: Option<String>,
+}
+
+struct Cut {
+    of: String,
+    from: i64,
+    took: Duration,
+}
+
+impl Cut {
+    fn to_json(&self) -> Value {
+        json!({ "partition": self.of, "from": self.from, "after_ms": self.took.as_millis() as u64 })
+    }
+}
+
+/// Waits a little; whether it was told to stop meanwhile.
+fn stopped(stop: &Receiver<()>) -> bool {
+    select! {
+        recv(stop) -> _ => true,
+        recv(after(EVERY)) -> _ => false,
+    }
+}
+
+/// Who gives the command, as the system knows them.
+fn who() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    match std::env::var("USER") {
+        Ok(name) => format!("{name} (uid {uid})"),
+        Err(_) => format!("uid {uid}"),
+    }
+}
