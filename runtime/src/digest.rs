@@ -17,6 +17,11 @@ pub fn of(bytes: &[u8]) -> String {
     text(Sha256::new_with_prefix(bytes))
 }
 
+/// Enough of a digest for people to tell two apart.
+pub fn short(digest: &str) -> &str {
+    digest.get(.."sha256:".len() + 12).unwrap_or(digest)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -58,8 +58,6 @@ pub struct Process {
     pub version: String,
     /// When it began to run the pipeline, in milliseconds since 1970-01-01T00:00:00Z.
     pub started_ms: u64,
-    /// What the transform of the plan that it began with calls itself.
-    pub transform: String,
     /// Where everybody may look.
     pub listen: Option<SocketAddr>,
 }

@@ -53,13 +53,7 @@ pub(super) fn answer() -> Answer {
 }
 
 fn process() -> Process {
-    Process {
-        pid: std::process::id(),
-        version: "0".into(),
-        started_ms: 5,
-        transform: "rule 1".into(),
-        listen: None,
-    }
+    Process { pid: std::process::id(), version: "0".into(), started_ms: 5, listen: None }
 }
 
 fn start(directory: &Path, listen: Option<SocketAddr>) -> (Server, threads::Desk) {

@@ -13,10 +13,11 @@ use super::doctor::{self, Finding};
 use super::plans::Candidate;
 use super::sinks::sinks_of;
 use super::{Options, Origin, plans, sandbox};
+use crate::admin;
 use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, TargetRef};
 use crate::description::Description;
 use crate::plan::store::Store;
-use crate::plan::{History, InputPartition, Made, Plan, PlanLog};
+use crate::plan::{By, History, InputPartition, Made, Plan, PlanLog};
 use crate::route::DEAD_LETTERS;
 use crate::sandbox::Sandbox;
 use crate::sink::state::Cut;
@@ -53,6 +54,8 @@ pub struct Deployment {
     candidate: Candidate,
     /// What is said of the file that it was taken from.
     declared: String,
+    /// Why, if nobody says.
+    why: String,
 }
 
 impl std::fmt::Debug for Deployment {
@@ -134,7 +137,8 @@ impl Deployment {
             }
         };
         let wanted = base.config_of(to, &Changes::default())?;
-        base.deployment(wanted, Some(declared))
+        let deployment = base.deployment(wanted, Some(declared))?;
+        Ok(Self { why: format!("back to plan {to}"), ..deployment })
     }
 
     /// The plan that it would replace.
@@ -162,12 +166,14 @@ impl Deployment {
         doctor::examine_sinks(&self.config, options, &self.candidate, &self.history, tell);
     }
 
-    /// Puts it into the plan log; its number. From then on every process that has a partition takes it over at the next
+    /// Puts it into the plan log, with the reason that somebody has; its number. From then on every process that has a partition takes it over at the next
     /// batch; after a crash before that, the next owner of a partition does.
     ///
     /// # Errors
     /// [`Overtaken`], and what the plan log says: then it may be there all the same.
-    pub fn put(&mut self, made: Made) -> Result<u64> {
+    pub fn put(&mut self, why: &str) -> Result<u64> {
+        let why = if why.is_empty() { self.why.clone() } else { why.to_owned() };
+        let made = Made { by: By { who: who(), at_ms: admin::now_ms() }, why };
         let (expected, _) = self.replaces();
         let (log, store, declared) = (self.log.as_mut(), self.store.as_ref(), self.declared.clone());
         let put = self.candidate.put(declared, Some(expected), Some(made), &mut self.history, log, store)?;
@@ -227,7 +233,8 @@ impl<'a> Base<'a> {
         let candidate = Candidate::load(&config, &self.sandbox)?;
         let declared = declared.unwrap_or_else(|| candidate.plan().declared.clone());
         let Self { log, store, history, .. } = self;
-        Ok(Deployment { config, log, store, history, candidate, declared })
+        let why = String::new();
+        Ok(Deployment { config, log, store, history, candidate, declared, why })
     }
 
     /// Memory for instances is set aside when a process starts, for what is known by then.
@@ -333,5 +340,14 @@ impl WrongLimit {
     /// What a person can do.
     pub fn hint(&self) -> Option<&str> {
         self.complaint.help.as_deref()
+    }
+}
+
+/// Who does this, as the system and the environment say.
+fn who() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    match std::env::var("USER") {
+        Ok(name) => format!("{name} (uid {uid})"),
+        Err(_) => format!("uid {uid}"),
     }
 }

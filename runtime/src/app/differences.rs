@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::digest;
 use crate::plan::Plan;
 
 /// One thing in which two plans differ.
@@ -30,7 +31,8 @@ pub(super) fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
             found.push(Difference { what, was, is });
         }
     };
-    let transform = |plan: &Plan| Some(format!("{} {} ({})", plan.name, plan.version, short(&plan.digest)));
+    let transform =
+        |plan: &Plan| Some(format!("{} {} ({})", plan.name, plan.version, digest::short(&plan.digest)));
     compare("transform".into(), transform(was), transform(is));
     let mut keys: Vec<_> = was.settings.keys().chain(is.settings.keys()).collect();
     keys.sort_unstable();
@@ -42,7 +44,7 @@ pub(super) fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
     names.sort_unstable();
     names.dedup();
     for name in names {
-        let table = |plan: &Plan| plan.tables.get(name).map(|table| short(&table.digest));
+        let table = |plan: &Plan| plan.tables.get(name).map(|table| digest::short(&table.digest).to_owned());
         compare(format!("table {name}"), table(was), table(is));
         let mapping =
             |plan: &Plan| plan.tables.get(name).map(|t| format!("{:?} {:?}", t.delimiter, t.columns));
@@ -62,9 +64,4 @@ pub(super) fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
     compare("limit output_bytes".into(), limit(a.output_bytes), limit(b.output_bytes));
     compare("limit fuel_per_record".into(), limit(a.fuel_per_record), limit(b.fuel_per_record));
     found
-}
-
-/// Enough of a digest to tell two apart.
-fn short(digest: &str) -> String {
-    digest.chars().take("sha256:".len() + 12).collect()
 }

@@ -155,7 +155,7 @@ impl Pipeline {
             verify_fraction: config.sandbox.verify_fraction.get(),
             desk,
         };
-        let admin = options.admin.then(|| serve(config, &plan, handle.clone())).transpose()?;
+        let admin = options.admin.then(|| serve(config, handle.clone())).transpose()?;
         let plan = (newest.plan, plan);
         Ok(Self { parts, plan, description, counted, notes, handle, admin, _state: state })
     }
@@ -209,13 +209,12 @@ impl Pipeline {
     }
 }
 
-fn serve(config: &PipelineConfig, plan: &Plan, handle: Handle) -> Result<Server, admin::Error> {
+fn serve(config: &PipelineConfig, handle: Handle) -> Result<Server, admin::Error> {
     let settings = admin::Settings { listen: config.admin.listen, sockets: config.admin.socket.clone() };
     let process = admin::Process {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_ms: admin::now_ms(),
-        transform: format!("{} {}", plan.name, plan.version),
         listen: None,
     };
     let server = Server::start(&settings, handle, process)?;

@@ -12,13 +12,12 @@ use serde_json::{Value, json};
 use super::run::{clock, stop_on_signals};
 use super::screen;
 use super::{Ended, pair};
-use crate::admin::{self, ask};
+use crate::admin::ask;
 use crate::app::Options;
 use crate::app::deploy::{Changes, Deployment};
 use crate::app::doctor::{Finding, Verdict};
 use crate::config::{Period, PipelineConfig};
 use crate::pipeline::status::State;
-use crate::plan::{By, Made};
 
 /// How often it is looked whether the plan was taken over.
 const EVERY: Duration = Duration::from_millis(50);
@@ -150,8 +149,7 @@ impl Deploying<'_> {
             return Ok(Ended::No);
         }
         let stop = stop_on_signals("the plan is in the log, and is taken over without this command")?;
-        let made = Made { by: By { who: who(), at_ms: admin::now_ms() }, why: self.how.why.clone() };
-        let number = self.deployment.put(made)?;
+        let number = self.deployment.put(&self.how.why)?;
         let begun = clock();
         self.say(&format!("plan {number} is in the plan log"));
         let followed = self.follow(number, begun, &stop)?;
@@ -217,6 +215,9 @@ impl Deploying<'_> {
             }
             followed.left =
                 adopted.iter().filter(|(_, cut)| cut.is_none()).map(|(of, _)| of.to_string()).collect();
+            if adopted.is_empty() {
+                self.say("  no partition is being read: it takes effect with the next one");
+            }
             if followed.left.is_empty() {
                 return Ok(followed);
             }
@@ -289,14 +290,5 @@ fn stopped(stop: &Receiver<()>) -> bool {
     select! {
         recv(stop) -> _ => true,
         recv(after(EVERY)) -> _ => false,
-    }
-}
-
-/// Who gives the command, as the system knows them.
-fn who() -> String {
-    let uid = rustix::process::getuid().as_raw();
-    match std::env::var("USER") {
-        Ok(name) => format!("{name} (uid {uid})"),
-        Err(_) => format!("uid {uid}"),
     }
 }

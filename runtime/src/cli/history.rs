@@ -10,6 +10,7 @@ use super::Ended;
 use super::screen;
 use crate::app;
 use crate::config::PipelineConfig;
+use crate::digest;
 use crate::plan::{History, InputPartition};
 
 /// Show which plan made which offsets: plans and cuts, oldest first
@@ -61,11 +62,10 @@ fn print(history: &History) {
     let mut plans = screen::table(&["plan", "transform", "digest", "settings", "when", "who", "why"], &[0]);
     for (number, plan) in &history.plans {
         let settings: Vec<_> = plan.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let digest: String = plan.digest.chars().take("sha256:".len() + 12).collect();
         plans.add_row(vec![
             number.to_string(),
             format!("{} {}", plan.name, plan.version),
-            digest,
+            digest::short(&plan.digest).to_owned(),
             settings.join(" "),
             plan.made.as_ref().map_or_else(String::new, |made| screen::time(made.by.at_ms)),
             plan.made.as_ref().map_or_else(|| "the file".to_owned(), |made| made.by.who.clone()),

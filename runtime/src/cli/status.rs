@@ -18,6 +18,7 @@ use crate::admin::Answer;
 use crate::admin::ask::{self, Place};
 use crate::app;
 use crate::config::PipelineConfig;
+use crate::digest;
 use crate::pipeline::status::{Partition, State, Status};
 use crate::plan::{By, History};
 use crate::sandbox::escape;
@@ -85,9 +86,9 @@ fn headline(answer: &Answer) -> String {
     let since = HumanDuration(Duration::from_millis(status.running_ms));
     let ends = if status.ending { ", told to stop" } else { "" };
     let at = process.listen.map_or_else(String::new, |address| format!(", http://{address}/"));
-    let transform = escape(&process.transform);
-    let (name, pid, plan) = (&status.pipeline, process.pid, status.plan.plan);
-    format!("{name}: process {pid} for {since}{ends}, plan {plan} ({transform}){at}")
+    let (name, pid, plan) = (&status.pipeline, process.pid, &status.plan);
+    let digest = escape(digest::short(&plan.digest));
+    format!("{name}: process {pid} for {since}{ends}, plan {} ({digest}){at}", plan.plan)
 }
 
 fn print_paused(status: &Status) {

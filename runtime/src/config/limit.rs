@@ -59,7 +59,7 @@ mod tests {
         assert_eq!((limits.memory, limits.fuel_per_record.get()), (ByteSize::mib(64), 5_000));
         for (key, value, found) in [
             ("memory", "5 GiB", "5 GiB is more than 4 GiB"),
-            ("memory", "much", "`much` is no size"),
+            ("memory", "much", "`much` is not a size"),
             ("deadline", "0 s", ""),
             ("fuel_per_record", "0", "`0` is no number"),
             ("workers", "3", "no limit `workers` can be changed"),

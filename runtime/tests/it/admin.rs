@@ -12,12 +12,13 @@ use crate::guests;
 use crate::run::{FILE, Pipeline, said, stderr};
 
 /// A process that is gone when the test is.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
     /// Runs a pipeline until it is told to stop, and waits until it can be looked at.
-    fn start(pipeline: &Pipeline) -> Self {
-        let child = pipeline.weir("run", &[]).stdout(Stdio::null()).spawn().expect("the program starts");
+    pub(crate) fn start(pipeline: &Pipeline) -> Self {
+        let mut run = pipeline.weir("run", &[]);
+        let child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
         let mut running = Self(child);
         while status(pipeline).0 != Some(0) {
             running.assert_alive();
@@ -25,7 +26,7 @@ impl Running {
         running
     }
 
-    fn assert_alive(&mut self) {
+    pub(crate) fn assert_alive(&mut self) {
         assert_eq!(self.0.try_wait().expect("it is ours"), None, "it runs until it is told to stop");
     }
 
@@ -34,7 +35,7 @@ impl Running {
         kill_process(pid, signal).expect("it runs");
     }
 
-    fn end(mut self) -> Option<i32> {
+    pub(crate) fn end(mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.0.wait().expect("it ends").code()
     }
@@ -55,7 +56,7 @@ fn pipeline(records: &[&str], admin: &str) -> Pipeline {
 }
 
 /// The exit code, and what it says.
-fn status(pipeline: &Pipeline) -> (Option<i32>, Value) {
+pub(crate) fn status(pipeline: &Pipeline) -> (Option<i32>, Value) {
     let output = pipeline.weir("status", &["--json"]).output().expect("the program starts");
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
 }

@@ -1,0 +1,125 @@
+//! The rule of a pipeline is replaced while it runs, or not: what is asked, refused, written down, and made by which plan.
+
+use std::fs;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::admin::{Running, status};
+use crate::guests;
+use crate::run::{FILE, Pipeline, said, stderr};
+
+fn weir(pipeline: &Pipeline, command: &str, args: &[&str]) -> Output {
+    pipeline.weir(command, args).output().expect("the program starts")
+}
+
+/// A pipeline with one record that runs, and has read it.
+fn running() -> (Pipeline, Running) {
+    let pipeline = Pipeline::of(guests::hostile(), &format!("{FILE}\n[admin]\nlisten = \"none\"\n"));
+    pipeline.input(&["a".to_owned()]);
+    let mut running = Running::start(&pipeline);
+    until(&pipeline, &mut running, |process| process["status"]["finished"] == 1);
+    (pipeline, running)
+}
+
+/// Asks until the process is as expected.
+fn until(pipeline: &Pipeline, running: &mut Running, expected: impl Fn(&Value) -> bool) {
+    while !expected(&status(pipeline).1["processes"][0]) {
+        running.assert_alive();
+    }
+}
+
+fn newest(pipeline: &Pipeline) -> (u64, Value) {
+    let history = said(&weir(pipeline, "history", &["--json"]));
+    let newest = history["plans"].as_array().expect("plans").last().expect("one").clone();
+    (newest["plan"].as_u64().expect("a number"), newest["what"].clone())
+}
+
+#[test]
+fn a_plan_that_is_deployed_makes_what_comes_next_and_is_what_a_later_start_goes_on_with() {
+    let (pipeline, mut running) = running();
+    let (first, _) = newest(&pipeline);
+    let deployed =
+        weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--yes", "--json", "--why", "slow disks"]);
+    assert_eq!(deployed.status.code(), Some(0), "{}", stderr(&deployed));
+    let deployed = said(&deployed);
+    assert_eq!(deployed["differences"][0]["what"], "limit deadline, ms");
+    let (second, what) = newest(&pipeline);
+    assert_eq!((&deployed["plan"], &what["replaces"]), (&second.into(), &first.into()));
+    assert_eq!((&what["limits"]["deadline_ms"], &what["made"]["why"]), (&400.into(), &"slow disks".into()));
+
+    until(&pipeline, &mut running, |process| process["status"]["plan"]["plan"] == second);
+    fs::write(pipeline.path("input/b.jsonl"), "b").expect("writable");
+    until(&pipeline, &mut running, |process| process["status"]["finished"] == 2);
+    assert_eq!(running.end(), Some(0));
+    let mut made: Vec<_> = pipeline
+        .rows("ok")
+        .iter()
+        .map(|row| (row["weir_partition"].as_u64().expect("a number"), row["weir_plan"].as_u64()))
+        .collect();
+    made.sort_unstable();
+    assert_eq!(made, [(0, Some(first)), (1, Some(second))]);
+    let cuts = said(&weir(&pipeline, "history", &["--json"]))["cuts"].clone();
+    assert_eq!((&cuts[1]["partition"], &cuts[1]["plan"]), (&1.into(), &second.into()));
+
+    // The file says what it said: it is not asked to be adopted, and does not undo what was deployed.
+    fs::write(pipeline.path("input/c.jsonl"), "c").expect("writable");
+    let again = pipeline.run(&[]);
+    assert_eq!((again.status.code(), &said(&again)["plan"]), (Some(0), &second.into()), "{}", stderr(&again));
+    assert_eq!(newest(&pipeline).0, second);
+}
+
+#[test]
+fn what_is_refused_or_not_wanted_changes_nothing() {
+    let (pipeline, running) = running();
+    let (first, _) = newest(&pipeline);
+    for (args, code, told) in [
+        (&["--limit", "deadline=300 ms"][..], 0, "nothing to do: plan"),
+        (&["--limit", "deadline=400 ms"], 1, "--yes does without"),
+        (&["--limit", "workers=3", "--yes"], 2, "no limit `workers` can be changed"),
+        (&["--limit", "memory=3 GiB", "--yes"], 2, "that running processes can give"),
+        (&["--set", "colour=red", "--yes"], 2, "has no setting `colour`"),
+        (&["--table", "cities=nowhere.csv", "--yes"], 2, "nowhere.csv"),
+        (&["input/a.jsonl", "--yes"], 1, "this is text, not a WebAssembly component"),
+    ] {
+        let output = pipeline
+            .weir("deploy", args)
+            .current_dir(pipeline.path("."))
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("the program starts");
+        let said = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(told), "{args:?}: {said}");
+    }
+    assert_eq!(newest(&pipeline).0, first);
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn a_plan_is_taken_back_by_a_new_one_that_does_what_was_done_before() {
+    let (pipeline, running) = running();
+    let (first, before) = newest(&pipeline);
+    let back = weir(&pipeline, "rollback", &["--yes"]);
+    assert_eq!(back.status.code(), Some(2));
+    assert!(stderr(&back).contains(&format!("nothing else ran before plan {first}")), "{}", stderr(&back));
+    for deadline in ["400 ms", "500 ms"] {
+        let limit = format!("deadline={deadline}");
+        assert!(weir(&pipeline, "deploy", &["--limit", &limit, "--yes"]).status.success());
+    }
+    assert!(weir(&pipeline, "rollback", &["--yes"]).status.success());
+    assert_eq!(newest(&pipeline).1["limits"]["deadline_ms"], 400);
+    assert!(weir(&pipeline, "rollback", &["--to", &first.to_string(), "--yes"]).status.success());
+    let (_, now) = newest(&pipeline);
+    assert_eq!((&now["limits"], &now["digest"]), (&before["limits"], &before["digest"]));
+    assert_eq!(now["made"]["why"], format!("back to plan {first}"));
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn nothing_is_deployed_before_the_first_run() {
+    let pipeline = Pipeline::of(guests::hostile(), FILE);
+    let refused = weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--yes"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("pipeline it has never run"), "{}", stderr(&refused));
+}
