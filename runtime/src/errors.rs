@@ -122,8 +122,7 @@ pub const ALL: &[Explained] = &[
         code: "E_PLAN_MISSING",
         means: "A sink has rows of a plan that the plan log does not have, or has differently.",
         then: STOPS,
-        fix: "The state directory is older than the sinks: restore the newer one. A process that runs since before another one took over \
-              a new plan is started again.",
+        fix: "The state directory is older than the sinks: restore the newer one.",
     },
     Explained {
         code: "E_PLANS_DIFFER",

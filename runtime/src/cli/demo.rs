@@ -59,7 +59,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
         // It is over before anybody could look.
         admin: false,
     };
-    let done = run_pipeline(&config, &options)?;
+    let done = run_pipeline(&config, &options, None)?;
     if args.json {
         println!("{}", done.to_json());
     } else {

@@ -22,6 +22,7 @@ mod screen;
 mod start;
 mod status;
 mod validate;
+mod watch;
 
 use std::process::ExitCode;
 

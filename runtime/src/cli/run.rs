@@ -1,6 +1,6 @@
 //! `weir run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::fates;
 use super::progress::{self, Progress};
 use super::screen::{self, count};
 use super::start;
+use super::watch::Watch;
 use crate::app::{Options, Pipeline, Ran};
 use crate::config::PipelineConfig;
 use crate::pipeline::Tally;
@@ -40,6 +41,9 @@ pub(super) struct RunArgs {
     /// Stop at the end of the input instead of waiting for more
     #[arg(long)]
     once: bool,
+    /// Take over what changes in the file, the component or a table, whenever it is valid: for whoever writes a rule
+    #[arg(long, conflicts_with = "once")]
+    watch: bool,
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
@@ -58,7 +62,8 @@ pub(super) fn run(args: &RunArgs) -> Result<Ended> {
         compiler: super::this_program(),
         admin: true,
     };
-    let done = run_pipeline(&config, &options)?;
+    let watched = args.watch.then(|| args.pipeline.as_path());
+    let done = run_pipeline(&config, &options, watched)?;
     if args.json {
         println!("{}", done.to_json());
     } else {
@@ -78,8 +83,13 @@ pub(super) struct Done {
     pub(super) running: Duration,
 }
 
-/// Opens and runs a pipeline: says what and where, shows how far it is, and ends on Ctrl-C.
-pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result<Done> {
+/// Opens and runs a pipeline: says what and where, shows how far it is, and ends on Ctrl-C. What changes in a file that is
+/// watched, and in what it names, is taken over.
+pub(super) fn run_pipeline(
+    config: &PipelineConfig,
+    options: &Options,
+    watched: Option<&Path>,
+) -> Result<Done> {
     let stop = stop_on_signals("finishing and committing what is under way")?;
     let begun = clock();
     let pipeline = Pipeline::open(config, options)?;
@@ -96,7 +106,10 @@ pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options) -> Result
         eprintln!("paused by {} since {since}: nothing is read until `weir resume {file}`", by.who);
     }
     let progress = Progress::start(pipeline.handle().clone()).context("starting what shows the progress")?;
+    let watch = watched.map(|file| Watch::start(file.to_owned(), options.clone())).transpose();
+    let watch = watch.context("starting what looks at the files")?;
     let ran = pipeline.run(&stop);
+    drop(watch);
     progress.end();
     Ok(Done { plan_number, plan, ran: ran?, opening: opened - begun, running: opened.elapsed() })
 }

@@ -1,5 +1,6 @@
 //! A pipeline that runs is looked at, from outside of its process.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -17,8 +18,13 @@ pub(crate) struct Running(Child);
 impl Running {
     /// Runs a pipeline until it is told to stop, and waits until it can be looked at.
     pub(crate) fn start(pipeline: &Pipeline) -> Self {
-        let mut run = pipeline.weir("run", &[]);
-        let child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+        Self::with(pipeline, &[])
+    }
+
+    pub(crate) fn with(pipeline: &Pipeline, args: &[&str]) -> Self {
+        let mut run = pipeline.weir("run", args);
+        let log = File::create(pipeline.path("log")).expect("writable");
+        let child = run.stdout(Stdio::null()).stderr(log).spawn().expect("the program starts");
         let mut running = Self(child);
         while status(pipeline).0 != Some(0) {
             running.assert_alive();

@@ -13,11 +13,13 @@ fn weir(pipeline: &Pipeline, command: &str, args: &[&str]) -> Output {
     pipeline.weir(command, args).output().expect("the program starts")
 }
 
+const ADMIN: &str = "\n[admin]\nlisten = \"none\"\n";
+
 /// A pipeline with one record that runs, and has read it.
-fn running() -> (Pipeline, Running) {
-    let pipeline = Pipeline::of(guests::hostile(), &format!("{FILE}\n[admin]\nlisten = \"none\"\n"));
+fn running(args: &[&str]) -> (Pipeline, Running) {
+    let pipeline = Pipeline::of(guests::hostile(), &format!("{FILE}{ADMIN}"));
     pipeline.input(&["a".to_owned()]);
-    let mut running = Running::start(&pipeline);
+    let mut running = Running::with(&pipeline, args);
     until(&pipeline, &mut running, |process| process["status"]["finished"] == 1);
     (pipeline, running)
 }
@@ -37,7 +39,7 @@ fn newest(pipeline: &Pipeline) -> (u64, Value) {
 
 #[test]
 fn a_plan_that_is_deployed_makes_what_comes_next_and_is_what_a_later_start_goes_on_with() {
-    let (pipeline, mut running) = running();
+    let (pipeline, mut running) = running(&[]);
     let (first, _) = newest(&pipeline);
     let deployed =
         weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--yes", "--json", "--why", "slow disks"]);
@@ -71,7 +73,7 @@ fn a_plan_that_is_deployed_makes_what_comes_next_and_is_what_a_later_start_goes_
 
 #[test]
 fn what_is_refused_or_not_wanted_changes_nothing() {
-    let (pipeline, running) = running();
+    let (pipeline, running) = running(&[]);
     let (first, _) = newest(&pipeline);
     for (args, code, told) in [
         (&["--limit", "deadline=300 ms"][..], 0, "nothing to do: plan"),
@@ -98,7 +100,7 @@ fn what_is_refused_or_not_wanted_changes_nothing() {
 
 #[test]
 fn a_plan_is_taken_back_by_a_new_one_that_does_what_was_done_before() {
-    let (pipeline, running) = running();
+    let (pipeline, running) = running(&[]);
     let (first, before) = newest(&pipeline);
     let back = weir(&pipeline, "rollback", &["--yes"]);
     assert_eq!(back.status.code(), Some(2));
@@ -122,4 +124,25 @@ fn nothing_is_deployed_before_the_first_run() {
     let refused = weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--yes"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("pipeline it has never run"), "{}", stderr(&refused));
+}
+
+#[test]
+fn what_changes_in_a_watched_file_is_taken_over_as_soon_as_it_is_valid() {
+    let (pipeline, mut running) = running(&["--watch"]);
+    let (first, _) = newest(&pipeline);
+    let plan = |process: &Value| process["status"]["plan"]["plan"].as_u64().expect("a number");
+    let write = |deadline: &str| pipeline.write(&(FILE.replace("300 ms", deadline) + ADMIN));
+    write("400 ms");
+    until(&pipeline, &mut running, |process| plan(process) > first);
+    let (second, what) = newest(&pipeline);
+    assert_eq!((&what["limits"]["deadline_ms"], &what["replaces"]), (&400.into(), &first.into()));
+    fs::write(pipeline.path("guest.wasm"), "no component").expect("writable");
+    write("500 ms");
+    let log = || fs::read_to_string(pipeline.path("log")).expect("it writes one");
+    until(&pipeline, &mut running, |_| log().contains("not taken over: loading the component"));
+    assert_eq!(newest(&pipeline).0, second);
+    fs::write(pipeline.path("guest.wasm"), guests::hostile()).expect("writable");
+    until(&pipeline, &mut running, |process| plan(process) > second);
+    assert_eq!(newest(&pipeline).1["limits"]["deadline_ms"], 500);
+    assert_eq!(running.end(), Some(0));
 }

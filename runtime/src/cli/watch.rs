@@ -1,0 +1,104 @@
+//! `weir run --watch`: what the pipeline file names is looked at while it runs, and deployed when it changed and is valid. For
+//! whoever writes a rule and wants to see what becomes of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Result, bail};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use super::progress;
+use super::screen;
+use crate::app::Options;
+use crate::app::deploy::{Changes, Deployment};
+use crate::app::doctor::{Finding, Verdict};
+use crate::config::PipelineConfig;
+
+/// How often the files are looked at. One that changed is taken once it stood still for as long.
+const EVERY: Duration = Duration::from_millis(300);
+
+/// Looks at the files of a pipeline until it is dropped.
+pub(super) struct Watch {
+    /// Closed, it ends the thread.
+    running: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    pub(super) fn start(file: PathBuf, options: Options) -> io::Result<Self> {
+        let (running, ended) = bounded::<()>(0);
+        let mut seen = looks(&file);
+        let thread = thread::Builder::new().name("watch".to_owned()).spawn(move || {
+            let (mut taken, mut last) = (seen.clone(), None);
+            while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                let now = looks(&file);
+                let stands_still = now == seen;
+                seen = now;
+                if stands_still && seen != taken {
+                    taken = seen.clone();
+                    let said = deploy(&file, &options).unwrap_or_else(|error| {
+                        let (text, hint, _) = screen::told(&error);
+                        let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+                        Some(format!("not taken over: {text}{hint}"))
+                    });
+                    if said.is_some() && said != last {
+                        said.iter().for_each(|line| progress::tell(line));
+                    }
+                    last = said;
+                }
+            }
+        })?;
+        Ok(Self { running: Some(running), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.running.take());
+        // It has nothing to say of itself; had it panicked, that would have been told.
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Makes what the file says the next plan, if that is another; what is told of it.
+fn deploy(file: &Path, options: &Options) -> Result<Option<String>> {
+    let config = PipelineConfig::load(file)?;
+    let mut deployment = Deployment::prepare(&config, options, &Changes::default())?;
+    let differences = deployment.differences();
+    if differences.is_empty() {
+        return Ok(None);
+    }
+    let mut refused = Vec::new();
+    deployment.look_at_sinks(options, &mut |Finding { what, verdict }| {
+        if let Verdict::Fail(error) = verdict {
+            refused.push(format!("{what}: {}", screen::told(&error).0));
+        }
+    });
+    if !refused.is_empty() {
+        bail!(refused.join("\n"));
+    }
+    let number = deployment.put("a file changed (--watch)")?;
+    let lines = differences.iter().map(|difference| format!("\n  {difference}"));
+    Ok(Some(format!("plan {number}:{}", lines.collect::<String>())))
+}
+
+/// When each file was changed last, and how long it is; none that cannot be looked at.
+type Looks = BTreeMap<PathBuf, (Option<SystemTime>, u64)>;
+
+/// The pipeline file, and what it names as far as it can be read.
+fn looks(file: &Path) -> Looks {
+    let config = PipelineConfig::load(file).ok();
+    let named = config.into_iter().flat_map(|config| {
+        let tables = config.transform.tables.into_values().map(|table| table.file);
+        [config.transform.component].into_iter().chain(tables)
+    });
+    let look = |path: PathBuf| {
+        let found = fs::metadata(&path).ok()?;
+        Some((path, (found.modified().ok(), found.len())))
+    };
+    named.chain([file.to_owned()]).filter_map(look).collect()
+}
