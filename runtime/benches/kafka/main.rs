@@ -8,7 +8,7 @@
 //! A case is `floor`, `native`, `kafka` (three topics), `bare` (these without the headers that say where a row comes from),
 //! `parquet` (on the disk), `hdfs` (Parquet there), `postgres` or `all` (topics, HDFS and PostgreSQL together); without one,
 //! each of them. They take turns, and ratios are taken within a round. `latency [SECONDS]` tells instead how long a record
-//! takes at 1,000 of them a second. `--audit` holds what the first round wrote against `tests/audit`, which takes Python
+//! takes at 1,000 of them a second, `swaps [RECORDS] [ROUNDS]` what it costs to replace the rule meanwhile. `--audit` holds what the first round wrote against `tests/audit`, which takes Python
 //! with pyarrow (as `$PYTHON`, if not `python3`), and psql.
 #![expect(clippy::print_stdout, reason = "a bench tells what it measured")]
 
@@ -23,6 +23,7 @@ mod outputs;
 mod pipeline;
 mod process;
 mod report;
+mod swaps;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -113,6 +114,11 @@ fn main() {
     match args.as_slice() {
         [ONE, rest @ ..] => one(rest),
         ["latency", rest @ ..] => latency::measure(rest.first().map_or(30, |s| s.parse().expect("seconds"))),
+        ["swaps", rest @ ..] => {
+            let mut numbers = rest.iter().map(|number| number.parse::<u64>().expect("a number"));
+            let records = numbers.next().unwrap_or(4_000_000);
+            swaps::measure(records, numbers.next().map_or(5, |n| n as usize));
+        }
         _ => throughput(&Asked::parse(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())),
     }
 }

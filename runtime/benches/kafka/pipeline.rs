@@ -96,6 +96,13 @@ impl<'a> Pipeline<'a> {
         weir
     }
 
+    /// The program that replaces its rule.
+    pub(crate) fn deploy(&self) -> Command {
+        let mut weir = self.ground.weir();
+        weir.arg("deploy").arg(self.file());
+        weir
+    }
+
     /// Removes it and all that it wrote.
     pub(crate) fn clear(mut self) {
         self.outputs.iter_mut().for_each(|(_, output)| output.clear());

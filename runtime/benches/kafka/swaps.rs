@@ -1,0 +1,106 @@
+//! What it costs to replace the rule while records flow: runs of the same pipeline, with and without a new plan twice a
+//! second, taking turns; and how long it takes from `weir deploy` until the first rows of the new rule are committed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use weir::sink::state::Nonce;
+
+use crate::common::{median, runs::machine};
+use crate::job::{Counts, Job};
+use crate::outputs::Kind;
+use crate::pipeline::{Ground, Pipeline};
+use crate::process::{Measured, measure as run};
+use crate::{ASSIGNED, prepare};
+
+/// Between two new plans.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Prints a table.
+pub(crate) fn measure(records: u64, rounds: usize) {
+    let (directory, job) = (tempfile::tempdir().expect("a temporary directory"), Job::new());
+    let ground = prepare(directory.path(), &job, records);
+    let expected = job.customers(records, |_, _| {});
+    let rules = rules(&ground);
+    println!("{records} records, {rounds} rounds, taking turns; {}", machine());
+    let (mut ratios, mut rates, mut cpu, mut plans, mut took) =
+        (Vec::new(), Vec::new(), Vec::new(), 0, Vec::new());
+    for _ in 0..rounds {
+        let quiet = one(&ground, records, expected, &[]);
+        let swapping = one(&ground, records, expected, &rules);
+        let million = records as f64 / 1e6;
+        ratios.push(swapping.measured.cpu_s / quiet.measured.cpu_s);
+        rates.push(quiet.measured.wall_s / swapping.measured.wall_s);
+        cpu.push((quiet.measured.cpu_s / million, swapping.measured.cpu_s / million));
+        plans += swapping.cuts_ms.len();
+        took.extend(swapping.cuts_ms.into_iter().filter_map(|cuts| cuts.into_iter().min()));
+    }
+    took.sort_unstable();
+    let at =
+        |percent: usize| took.get(took.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default();
+    println!("\n| | without | with new plans |\n|---|---:|---:|");
+    let (quiet, swapping): (Vec<_>, Vec<_>) = cpu.into_iter().unzip();
+    println!("| CPU s per million, median | {:.2} | {:.2} |", median(quiet), median(swapping));
+    println!("| CPU, times that without, median | 1 | {:.3} |", median(ratios));
+    println!("| records/s, times that without, median | 1 | {:.3} |", median(rates));
+    println!(
+        "\n{plans} plans; `weir deploy` to the first commit of the new rule: p50 {} ms, p99 {} ms",
+        at(50),
+        at(99)
+    );
+}
+
+/// The rule twice, under two digests: one has a name more in a section that nobody reads.
+fn rules(ground: &Ground<'_>) -> Vec<PathBuf> {
+    let rule = fs::read(env!("WEIR_CUSTOMERS_WASM")).expect("the build made it");
+    let same = |name: &str| {
+        let path = ground.directory.join(format!("{name}.wasm"));
+        let section = [&[0, name.len() as u8 + 1, name.len() as u8][..], name.as_bytes()].concat();
+        fs::write(&path, [rule.as_slice(), &section].concat()).expect("the directory is ours");
+        path
+    };
+    vec![same("one"), same("other")]
+}
+
+struct Swapped {
+    measured: Measured,
+    /// Per plan, how long after the command each partition's first commit with it was known.
+    cuts_ms: Vec<Vec<u64>>,
+}
+
+fn one(ground: &Ground<'_>, records: u64, expected: Counts, rules: &[PathBuf]) -> Swapped {
+    let name = format!("bench-swaps-{}", Nonce::random().short());
+    let mut pipeline = Pipeline::new(ground, &name, &[Kind::Kafka, Kind::Postgres], "");
+    let mut program = pipeline.run();
+    program.args(["--once", "--json"]);
+    // What they take of the processors counts only once somebody waited for them: behind what is measured.
+    let mut deploying: Vec<Child> = Vec::new();
+    let measured = run(&mut program, ASSIGNED, |elapsed| {
+        let due = elapsed.as_millis() / EVERY.as_millis();
+        if !rules.is_empty() && due > deploying.len() as u128 {
+            let mut weir = pipeline.deploy();
+            weir.arg(&rules[deploying.len() % rules.len()]).args(["--yes", "--json", "--wait", "400 ms"]);
+            let weir = weir.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+            deploying.push(weir.spawn().expect("the program starts"));
+        }
+    });
+    let said: Value = serde_json::from_str(&measured.stdout).expect("one JSON object");
+    assert_eq!(said["records"], records, "{said}");
+    for (kind, output) in &mut pipeline.outputs {
+        assert_eq!(output.counts(), expected, "{}", kind.name());
+    }
+    pipeline.clear();
+    let cuts_ms = deploying.into_iter().filter_map(cuts).collect();
+    Swapped { measured, cuts_ms }
+}
+
+/// How long after it a plan was taken over, if it was put: two may have been in each other's way.
+fn cuts(deploying: Child) -> Option<Vec<u64>> {
+    let output = deploying.wait_with_output().expect("it is ours");
+    let said: Value = serde_json::from_slice(&output.stdout).ok()?;
+    let cuts = said["deployed"].as_bool()?.then(|| said["cuts"].as_array())??;
+    Some(cuts.iter().filter_map(|cut| cut["after_ms"].as_u64()).collect())
+}
