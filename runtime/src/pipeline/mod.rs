@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::commit::{Claimed, Report};
 use crate::offset::{Offset, TopicPartition};
-use crate::plan::{Entry, History, InputPartition};
+use crate::plan::{By, Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
 use crate::sink::state::{
     Claim, Commit, Counters, Cut, Epoch, Fingerprint, Nonce, PlanRef, Start, TargetCounters,
@@ -105,6 +105,15 @@ pub enum Event {
         plan: u64,
         /// Why.
         stop: Stop,
+    },
+    /// What is not to be read, as the plan log has it up to a place: somebody may have paused it elsewhere.
+    Paused {
+        /// Behind the last entry that counts in it.
+        up_to: u64,
+        /// Who wants nothing to be read at all, if somebody does.
+        all: Option<By>,
+        /// Partitions of which nothing is to be read.
+        partitions: BTreeMap<InputPartition, By>,
     },
     /// Somebody wants something.
     Order {
@@ -320,6 +329,8 @@ pub struct Core {
     /// others make offsets with it already.
     not_ready: Option<(u64, Stop)>,
     tracks: BTreeMap<TopicPartition, Track>,
+    /// Behind the last entry of the plan log that this process decided.
+    logged: u64,
     /// Partitions that wait to be claimed again.
     waiting: BTreeMap<TopicPartition, Waiting>,
     leaving: Vec<Leaving>,
@@ -347,6 +358,7 @@ impl Core {
             history,
             newest,
             not_ready: None,
+            logged: 0,
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
             leaving: Vec::new(),
@@ -387,11 +399,17 @@ impl Core {
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan(plan) => self.plan(plan),
             Event::NotReady { plan, stop } => self.not_ready(plan, stop),
+            Event::Paused { up_to, all, partitions } => self.paused_elsewhere(up_to, all, partitions),
             Event::Order { ticket, order } => self.order(ticket, order),
             Event::Tick => self.tick(now),
             Event::Stop => self.stop(),
         }
         self.actions.drain(..)
+    }
+
+    /// An entry that was to be logged is in the plan log, at this place.
+    pub fn logged(&mut self, at: u64) {
+        self.logged = self.logged.max(at + 1);
     }
 
     fn source(&mut self, event: SourceEvent, now: Duration) {

@@ -5,10 +5,12 @@
 //! it goes on, the source reads it again from there, under another run, so that nothing that was on its way before is taken
 //! for what comes now. What becomes ours while everything is paused is not even claimed before it goes on.
 
+use std::collections::BTreeMap;
+
 use super::track::Phase;
 use super::{Action, Core};
 use crate::offset::TopicPartition;
-use crate::plan::{By, Entry};
+use crate::plan::{By, Entry, InputPartition};
 use crate::source::RunId;
 
 /// What somebody wants.
@@ -103,6 +105,20 @@ impl Core {
         }
         self.keep_all();
         true
+    }
+
+    /// What the plan log says, unless this process has decided something since.
+    pub(super) fn paused_elsewhere(
+        &mut self,
+        up_to: u64,
+        all: Option<By>,
+        partitions: BTreeMap<InputPartition, By>,
+    ) {
+        if up_to < self.logged {
+            return;
+        }
+        (self.history.paused, self.history.paused_partitions) = (all, partitions);
+        self.keep_all();
     }
 
     /// Whether nothing is to be read of a partition.
@@ -333,5 +349,22 @@ mod tests {
             })
             .collect();
         assert_eq!(plans, [5]);
+    }
+
+    #[test]
+    fn what_is_paused_elsewhere_stands_still_here_unless_it_was_decided_otherwise_since() {
+        let (mut rig, _) = running();
+        let paused = |up_to, all| Event::Paused { up_to, all, partitions: BTreeMap::new() };
+        rig.core.logged(4);
+        rig.decide(paused(4, Some(by())));
+        assert_eq!(state(&rig), State::Running, "the log had more than that was made of");
+        rig.decide(paused(6, Some(by())));
+        assert_eq!(state(&rig), State::Paused);
+        order(&mut rig, What::Resume, None).0.unwrap();
+        rig.core.logged(6);
+        rig.decide(paused(6, Some(by())));
+        assert_eq!(state(&rig), State::Running);
+        rig.decide(paused(7, None));
+        assert_eq!(state(&rig), State::Running);
     }
 }

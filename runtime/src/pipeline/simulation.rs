@@ -400,8 +400,11 @@ impl World {
             29..35 if !self.processes.is_empty() => self.order(),
             13..25 if !self.processes.is_empty() => {
                 let i = self.random.below(self.processes.len());
-                let newest = self.newest();
+                let (newest, history) = (self.newest(), self.history());
                 self.processes[i].source.push_back(Event::Plan(newest));
+                let (up_to, all) = (history.next(), history.paused);
+                let paused = Event::Paused { up_to, all, partitions: history.paused_partitions };
+                self.processes[i].source.push_back(paused);
             }
             _ => {}
         }
@@ -580,7 +583,9 @@ impl World {
                 self.seen.paused += u64::from(matches!(entry, Entry::Paused { .. }));
                 self.seen.resumed += u64::from(matches!(entry, Entry::Resumed { .. }));
                 let mut history = self.history();
-                history.append(&mut self.log, |_| Some(entry.clone())).expect("memory does not fail");
+                let at =
+                    history.append(&mut self.log, |_| Some(entry.clone())).expect("memory does not fail");
+                self.processes[i].core.logged(at.expect("it wants something"));
             }
             Action::Answer { .. } | Action::Stopped { .. } => {}
         }

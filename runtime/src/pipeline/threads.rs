@@ -152,7 +152,8 @@ pub fn run(parts: Parts, stop: &Receiver<()>) -> Result<Outcome, plan::Error> {
     let mut threads =
         Threads { core, source, workers, sinks, follower, budget, counts, desk, outcome, clock };
     let decided = threads.decide_all(&inbox, stop, &mut |entry| {
-        history.append(log.as_mut(), |_| Some(entry.clone())).map(|_| ())
+        let at = history.append(log.as_mut(), |_| Some(entry.clone()))?;
+        Ok(at.expect("it wants something"))
     });
     parts.budget.close();
     drop(inbox);
@@ -188,7 +189,8 @@ struct Threads {
     clock: Clock,
 }
 
-type Append<'a> = &'a mut dyn FnMut(plan::Entry) -> Result<(), plan::Error>;
+/// Answers at which place it is.
+type Append<'a> = &'a mut dyn FnMut(plan::Entry) -> Result<u64, plan::Error>;
 
 impl Threads {
     fn decide_all(
@@ -253,8 +255,9 @@ impl Threads {
             Action::Transform(job) => self.workers.outbox.send(job),
             Action::Log(entry) => {
                 fail::fail_point!("plan.before_log");
-                append(entry)?;
+                let at = append(entry)?;
                 fail::fail_point!("plan.after_log");
+                self.core.logged(at);
             }
             Action::Tell(entry) => self.follower.tell(entry),
             Action::Answer { ticket, answer } => {

@@ -328,6 +328,11 @@ pub struct History {
 }
 
 impl History {
+    /// Behind the last entry that it knows.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Reads on from where it stands.
     pub fn catch_up(&mut self, log: &mut dyn PlanLog) -> Result<(), Error> {
         for (at, entry) in log.read(self.next)? {

@@ -1,6 +1,7 @@
 //! Follows the plan log beside the records: a plan that somebody adds is loaded and started here before anybody is told of
-//! it, and what only people read is written down. No record waits for it.
+//! it, a pause is told that somebody wanted elsewhere, and what only people read is written down. No record waits for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::{Rules, spawn};
 use crate::pipeline::Event;
-use crate::plan::{Entry, Error, History, PlanLog};
+use crate::plan::{By, Entry, Error, History, InputPartition, PlanLog};
 use crate::sink::state::PlanRef;
 
 /// How often it is looked whether somebody added something.
@@ -36,7 +37,8 @@ impl Follower {
         // As many as there are partitions and plans: few, and small.
         let (to, entries) = unbounded();
         let (ready, refused, to_tell, failing) = (newest, None, Vec::new(), false);
-        let inner = Inner { log, history, ready, refused, rules, to_tell, failing };
+        let paused = paused(&history);
+        let inner = Inner { log, history, ready, refused, rules, paused, to_tell, failing };
         Self { entries: to, thread: spawn("plans", move || inner.follow(&entries, &events)) }
     }
 
@@ -61,6 +63,8 @@ struct Inner {
     /// One that could not be made ready, and how many looks ago.
     refused: Option<(u64, u32)>,
     rules: Arc<dyn Rules>,
+    /// As it was told last.
+    paused: Paused,
     to_tell: Vec<Entry>,
     failing: bool,
 }
@@ -98,6 +102,7 @@ impl Inner {
             self.to_tell.remove(0);
         }
         self.history.catch_up(self.log.as_mut())?;
+        self.tell_what_is_paused(events);
         let Some((number, plan)) = self.history.newest().filter(|(number, _)| *number > self.ready) else {
             return Ok(());
         };
@@ -123,6 +128,22 @@ impl Inner {
         drop(events.send(event));
         Ok(())
     }
+
+    fn tell_what_is_paused(&mut self, events: &Sender<Event>) {
+        let paused = paused(&self.history);
+        if paused != self.paused {
+            self.paused = paused.clone();
+            let (up_to, (all, partitions)) = (self.history.next(), paused);
+            drop(events.send(Event::Paused { up_to, all, partitions }));
+        }
+    }
+}
+
+/// What is not to be read: at all, and which partitions.
+type Paused = (Option<By>, BTreeMap<InputPartition, By>);
+
+fn paused(history: &History) -> Paused {
+    (history.paused.clone(), history.paused_partitions.clone())
 }
 
 /// Another process may have told the same.
