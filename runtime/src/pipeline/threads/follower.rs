@@ -81,7 +81,9 @@ impl Inner {
                 Err(RecvTimeoutError::Disconnected) => true,
             };
             self.to_tell.extend(entries.try_iter());
-            let failed = self.turn(events).err();
+            let told = self.tell();
+            // Who ends needs no other plan any more.
+            let failed = told.and_then(|()| if ends { Ok(()) } else { self.hear(events) }).err();
             match (&failed, std::mem::replace(&mut self.failing, failed.is_some())) {
                 (Some(error), false) => {
                     tracing::warn!(%error, "the plan log does not answer: no new plan is heard of until it does");
@@ -95,12 +97,16 @@ impl Inner {
         }
     }
 
-    fn turn(&mut self, events: &Sender<Event>) -> Result<(), Error> {
+    fn tell(&mut self) -> Result<(), Error> {
         while let Some(entry) = self.to_tell.first() {
             self.history
                 .append(self.log.as_mut(), |history| (!knows(history, entry)).then(|| entry.clone()))?;
             self.to_tell.remove(0);
         }
+        Ok(())
+    }
+
+    fn hear(&mut self, events: &Sender<Event>) -> Result<(), Error> {
         self.history.catch_up(self.log.as_mut())?;
         self.tell_what_is_paused(events);
         let Some((number, plan)) = self.history.newest().filter(|(number, _)| *number > self.ready) else {
