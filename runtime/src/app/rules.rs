@@ -60,9 +60,11 @@ impl PlanRules {
         *self.slot(number).lock().expect("nobody panics with a plan in hand") = Some(loaded);
     }
 
-    /// What the transform of a plan says of itself.
+    /// What the transform of a plan says of itself that is about to run.
     pub(super) fn description(&self, plan: &PlanRef) -> Result<Arc<Description>> {
-        Ok(self.get(plan)?.init.description.clone())
+        let loaded = self.get(plan)?;
+        self.has_all_sinks(plan.plan, &loaded.plan)?;
+        Ok(loaded.init.description.clone())
     }
 
     /// Rows of a sink that was not there at the start would go nowhere.

@@ -318,6 +318,7 @@ impl Core {
         let stopping = match &track.phase {
             Phase::Draining(stop) => stop.as_ref().map(TroubleStatus::of),
             Phase::Running if track.held => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
+            Phase::NeedsPlan => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
             _ => None,
         };
         let committed =
