@@ -13,7 +13,7 @@ use super::named;
 use crate::config::{DeclaredRoute, DeclaredSetting, DeclaredTable, PipelineConfig, TableConfig};
 use crate::description::Description;
 use crate::plan::store::Store;
-use crate::plan::{Entry, History, Made, Plan, PlanLimits, PlanLog, TableRef};
+use crate::plan::{History, Made, Plan, PlanLimits, PlanLog, TableRef};
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sandbox::{Init, Instance, InstanceLimits, Sandbox, Transform};
 use crate::sink::state::PlanRef;
@@ -155,11 +155,7 @@ impl Candidate {
         }
         let next = Plan { replaces, declared, made, ..self.plan.clone() };
         fail::fail_point!("plan.before_adopt");
-        let mut put = false;
-        let plan = history.append(log, |history| {
-            let newest = history.newest().map(|(newest, _)| newest);
-            (newest == replaces && !std::mem::replace(&mut put, true)).then(|| Entry::Plan(next.clone()))
-        })?;
+        let plan = history.put_plan(log, &next)?;
         fail::fail_point!("plan.after_adopt");
         Ok(plan.map(|plan| PlanRef { plan, digest: self.plan.digest.clone() }))
     }

@@ -359,6 +359,15 @@ impl History {
         }
     }
 
+    /// Appends a plan, whatever else comes in between; its number, or `None` if the one that it replaces is not the newest
+    /// any more.
+    pub fn put_plan(&mut self, log: &mut dyn PlanLog, plan: &Plan) -> Result<Option<u64>, Error> {
+        self.append(log, |history| {
+            let newest = history.newest().map(|(newest, _)| newest);
+            (newest == plan.replaces).then(|| Entry::Plan(plan.clone()))
+        })
+    }
+
     fn apply(&mut self, at: u64, entry: Entry) {
         self.next = at + 1;
         match entry {
@@ -490,6 +499,20 @@ pub(crate) mod tests {
         assert_eq!(ours.newest().unwrap().1.replaces, Some(0));
         let nothing = ours.append(&mut log, |h| h.plans.is_empty().then(|| next_plan(h, "c")));
         assert_eq!(nothing.unwrap(), None);
+    }
+
+    #[test]
+    fn a_plan_is_put_behind_whatever_was_told_meanwhile_unless_that_is_another_plan() {
+        let mut log = memory::MemoryLog::default();
+        let mut ours = History::default();
+        ours.put_plan(&mut log, &plan(None, "a")).unwrap();
+        let mut theirs = ours.clone();
+        let cut = Cut { from: Offset::ZERO, plan: PlanRef { plan: 0, digest: "a".into() } };
+        let adopted = Entry::Adopted { of: InputPartition::file(0), cut, runtime: String::new() };
+        theirs.append(&mut log, |_| Some(adopted.clone())).unwrap();
+        assert_eq!(ours.put_plan(&mut log, &plan(Some(0), "b")).unwrap(), Some(2));
+        assert_eq!(theirs.put_plan(&mut log, &plan(Some(0), "c")).unwrap(), None);
+        assert_eq!(theirs.newest().unwrap().1, &plan(Some(0), "b"));
     }
 
     #[test]
