@@ -59,7 +59,9 @@ impl Store for FileStore {
         }
         let temp = self.dir.join(format!(".{}.tmp", Nonce::random()));
         fail::fail_point!("store.before_temp");
-        let kept = write_synced(&temp, bytes)
+        // Somebody may have cleared it away meanwhile.
+        let kept = fs::create_dir_all(&self.dir)
+            .and_then(|()| write_synced(&temp, bytes))
             .and_then(|()| {
                 fail::fail_point!("store.after_temp", |_| Ok(()));
                 fs::rename(&temp, &path)
@@ -110,5 +112,15 @@ mod tests {
         fs::write(store.path(&digest), b"abd").unwrap();
         assert!(store.get(&digest).unwrap_err().to_string().starts_with("E_STORE"));
         assert!(store.get("sha256:00").is_err());
+    }
+
+    #[test]
+    fn a_store_that_was_cleared_away_is_filled_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::open(dir.path().join("store")).unwrap();
+        store.put(b"abc").unwrap();
+        fs::remove_dir_all(dir.path().join("store")).unwrap();
+        let digest = store.put(b"abc").unwrap();
+        assert_eq!(store.get(&digest).unwrap(), b"abc");
     }
 }
