@@ -1,6 +1,6 @@
 //! One run of a whole pipeline: what it is given, and what it took. Nothing here compares runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -322,7 +322,7 @@ impl Rules for OneRule {
         Ok(Arc::new(Self(self.0.clone())))
     }
 
-    fn make_ready(&self, _: u64, _: &Plan) -> Result<(), Stop> {
+    fn make_ready(&self, _: &BTreeMap<u64, Plan>) -> Result<(), Stop> {
         Ok(())
     }
 }

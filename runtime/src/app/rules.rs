@@ -178,15 +178,19 @@ impl Rules for PlanRules {
         Ok(loaded)
     }
 
-    fn make_ready(&self, number: u64, plan: &Plan) -> Result<(), Stop> {
+    fn make_ready(&self, plans: &BTreeMap<u64, Plan>) -> Result<(), Stop> {
+        let Some((&number, plan)) = plans.last_key_value() else { return Ok(()) };
+        self.plans.lock().expect("nobody panics with the plans in hand").clone_from(plans);
         self.has_all_sinks(number, plan)?;
-        self.plans.lock().expect("nobody panics with the plans in hand").insert(number, plan.clone());
         // Of plans that were overtaken before anybody took them over.
         self.all_loaded().iter().for_each(|loaded| loaded.spare().clear());
         let loaded = self.get(&PlanRef { plan: number, digest: plan.digest.clone() });
         let loaded = loaded.map_err(|error| no_plan(number, &error))?;
         for _ in 0..self.workers {
-            let instance = loaded.transform.instance(&loaded.init).map_err(|e| no_start(&e))?;
+            let instance = loaded.transform.instance(&loaded.init).map_err(|error| {
+                let stop = no_start(&error);
+                Stop { text: format!("plan {number}: {}", stop.text), ..stop }
+            })?;
             loaded.spare().push(instance);
         }
         Ok(())

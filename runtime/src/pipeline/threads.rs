@@ -57,9 +57,10 @@ pub trait Rules: Send + Sync {
     /// What plan `plan` runs, loaded and checked. Called once per worker and plan.
     fn load(&self, plan: &PlanRef) -> Result<Arc<dyn Loaded>, Stop>;
 
-    /// Loads a plan that came while records flow, and starts instances of it, so that who takes it over waits for
-    /// nothing.
-    fn make_ready(&self, number: u64, plan: &Plan) -> Result<(), Stop>;
+    /// Loads the newest of all plans that there are, and starts instances of it, so that who takes it over waits for
+    /// nothing. The others may be asked for afterwards: another process may have made rows with one that came and went
+    /// between two looks of this one.
+    fn make_ready(&self, plans: &BTreeMap<u64, Plan>) -> Result<(), Stop>;
 }
 
 /// The transform of a plan with its settings and tables.

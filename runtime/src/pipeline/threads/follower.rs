@@ -119,7 +119,7 @@ impl Inner {
             *looks += 1;
             return Ok(());
         }
-        let event = match self.rules.make_ready(number, plan) {
+        let event = match self.rules.make_ready(&self.history.plans) {
             Ok(()) => {
                 self.ready = number;
                 self.refused = None;
@@ -155,4 +155,55 @@ fn paused(history: &History) -> Paused {
 /// Another process may have told the same.
 fn knows(history: &History, entry: &Entry) -> bool {
     matches!(entry, Entry::Adopted { of, cut, .. } if history.knows_cut(of, &cut.plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::pipeline::Stop;
+    use crate::pipeline::threads::Loaded;
+    use crate::plan::Plan;
+    use crate::plan::memory::MemoryLog;
+    use crate::plan::tests::plan;
+
+    /// Rules that only note what plans they were told of.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<u64>>);
+
+    impl Rules for Told {
+        fn load(&self, _: &PlanRef) -> Result<Arc<dyn Loaded>, Stop> {
+            Err(Stop::new("nothing is loaded here"))
+        }
+
+        fn make_ready(&self, plans: &BTreeMap<u64, Plan>) -> Result<(), Stop> {
+            self.0.lock().unwrap().extend(plans.keys());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_plan_that_came_and_went_between_two_looks_is_known_too() {
+        let (mut log, mut theirs) = (MemoryLog::default(), History::default());
+        for (replaces, digest) in [(None, "a"), (Some(0), "b"), (Some(1), "c")] {
+            theirs.put_plan(&mut log, &plan(replaces, digest)).unwrap();
+        }
+        let (told, (events, heard)) = (Arc::new(Told::default()), bounded(1));
+        let mut inner = Inner {
+            log: Box::new(log),
+            history: History::default(),
+            ready: 0,
+            refused: None,
+            rules: told.clone(),
+            to_tell: Vec::new(),
+            failing: false,
+        };
+        inner.turn(&events).unwrap();
+        assert!(matches!(heard.try_recv(), Ok(Event::Plan(newest)) if newest.plan == 2));
+        assert_eq!(*told.0.lock().unwrap(), [0, 1, 2]);
+    }
 }
