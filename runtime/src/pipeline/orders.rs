@@ -367,4 +367,16 @@ mod tests {
         rig.decide(paused(7, None));
         assert_eq!(state(&rig), State::Running);
     }
+
+    #[test]
+    fn a_partition_whose_sinks_have_rows_of_a_plan_that_cannot_run_here_says_why_it_waits() {
+        let mut rig = Rig::new();
+        rig.core.settings.plans_can_come = true;
+        rig.decide(Event::NotReady { plan: 5, stop: Stop::new("loading plan 5: E_STORE: not there") });
+        let claims = rig.assign();
+        rig.claim_behind(claims, Some(&PlanRef { plan: 5, digest: "sha256:ab".into() }));
+        assert_eq!(state(&rig), State::NeedsPlan);
+        let told = rig.core.status(rig.now).partitions[0].told();
+        assert!(told.contains("loading plan 5: E_STORE"), "{told}");
+    }
 }

@@ -9,7 +9,7 @@ use crate::budget::Permit;
 use crate::commit::{Claimed, Report};
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::History;
-use crate::sink::state::{Claim, Epoch, Input, Nonce, PlanRef, SinkState, Start};
+use crate::sink::state::{Claim, Cut, Epoch, Input, Nonce, PlanRef, SinkState, Start};
 use crate::source::{Assignment, RunId, SourceEvent};
 
 pub(super) struct Rig {
@@ -74,11 +74,21 @@ impl Rig {
     }
 
     /// Answers the claims of both sinks, one after the other; the run.
-    pub(super) fn claim(&mut self, mut claims: Vec<(usize, RunId, Claim)>) -> RunId {
+    pub(super) fn claim(&mut self, claims: Vec<(usize, RunId, Claim)>) -> RunId {
+        self.claim_behind(claims, None)
+    }
+
+    /// The same, where the sinks have rows of a plan.
+    pub(super) fn claim_behind(
+        &mut self,
+        mut claims: Vec<(usize, RunId, Claim)>,
+        plan: Option<&PlanRef>,
+    ) -> RunId {
         let mut last = RunId(0);
         while let Some((sink, run, claim)) = claims.pop() {
-            let state = Ok(SinkState::init(&claim, Offset::ZERO));
-            let report = Report::Claimed(vec![Claimed { at: at(), run, state }]);
+            let mut state = SinkState::init(&claim, Offset::ZERO);
+            state.cuts.extend(plan.map(|plan| Cut { from: Offset::ZERO, plan: plan.clone() }));
+            let report = Report::Claimed(vec![Claimed { at: at(), run, state: Ok(state) }]);
             claims = self.decide(Event::Sink { sink, report });
             last = run;
         }

@@ -317,6 +317,7 @@ impl Core {
         let told = self.troubles.get(at).map(|trouble| trouble.status(now));
         let stopping = match &track.phase {
             Phase::Draining(stop) => stop.as_ref().map(TroubleStatus::of),
+            Phase::NeedsPlan => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
             Phase::Running if track.held => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
             Phase::NeedsPlan => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
             _ => None,
