@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
@@ -113,6 +114,19 @@ impl Pipeline {
         fs::write(file, change(text)).expect("writable");
     }
 
+    /// Leaves out the sink of files.
+    pub(super) fn leave_out_files(&self) {
+        self.edit(|text| {
+            let (before, rest) = text.split_once("[sinks.files.files]").expect("it is there");
+            let (_, rest) = rest.split_once("[sinks.base").expect("it comes behind");
+            let mut text = format!("{before}[sinks.base{rest}");
+            for route in ["usa", "alerts", "other"] {
+                text = text.replace(&format!("\"files.{route}\", "), "");
+            }
+            text
+        });
+    }
+
     /// Leaves out all sinks but that of files, to which dead letters go, too.
     pub(super) fn leave_only_files(&self) {
         self.edit(|text| {
@@ -128,10 +142,9 @@ impl Pipeline {
 
     /// Sends so many customers, in turn from Boston, Lyon, Austin and nowhere.
     pub(super) fn send(&mut self, n: usize, more: &[&str]) {
-        let program = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args(["produce", "-", "--format", "csv", "--topic", &self.topic])
+        let program = self
+            .weir(&["produce", "-", "--format", "csv", "--topic", &self.topic])
             .args(more)
-            .env("WEIR_BROKERS", &self.kafka)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn();
@@ -144,6 +157,27 @@ impl Pipeline {
         program.stdin.take().expect("piped").write_all(rows.as_bytes()).expect("it reads");
         assert!(program.wait().expect("it ends").success());
         self.sent += n;
+    }
+
+    /// The program with these arguments, where the servers of this pipeline are.
+    pub(super) fn weir(&self, arguments: &[&str]) -> Command {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.args(arguments)
+            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
+            .env("WEIR_BROKERS", &self.kafka)
+            .env("WEIR_TEST_KAFKA", &self.kafka)
+            .env("WEIR_TEST_POSTGRES", &self.postgres);
+        weir
+    }
+
+    /// Where each partition of the topic ends; nothing where the brokers are just about to say who leads it.
+    pub(super) fn ends(&self) -> Option<Vec<u64>> {
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", &self.kafka).create().expect("a client");
+        let all = client.fetch_metadata(Some(&self.topic), LONG).expect("the cluster answers");
+        let partitions = 0..all.topics()[0].partitions().len();
+        let end = |p| Some(client.fetch_watermarks(&self.topic, p, LONG).ok()?.1 as u64);
+        partitions.map(|p| end(p as i32)).collect()
     }
 
     /// Starts a process that runs until it is told to stop.
@@ -240,25 +274,19 @@ impl Pipeline {
     }
 
     /// What a command about the running pipeline says, a list of its processes.
-    fn tell(&self, command: &str) -> Vec<Value> {
+    pub(super) fn tell(&self, command: &str) -> Vec<Value> {
         self.tell_of(FILE_NAME, command)
     }
 
     fn tell_of(&self, file: &str, command: &str) -> Vec<Value> {
-        let told = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args([command, "--json"])
-            .arg(self.path(file))
-            .env("WEIR_TEST_KAFKA", &self.kafka)
-            .env("WEIR_TEST_POSTGRES", &self.postgres)
-            .output()
-            .expect("the program starts");
+        let told = self.weir(&[command, "--json"]).arg(self.path(file)).output().expect("the program starts");
         let said: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
         let processes = said["processes"].as_array();
         processes.cloned().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&told.stderr)))
     }
 
     /// Waits until so many processes have all partitions among them, each in this state.
-    fn wait_until(&self, processes: usize, partitions: usize, state: &str) {
+    pub(super) fn wait_until(&self, processes: usize, partitions: usize, state: &str) {
         #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
         let begun = Instant::now();
         loop {
@@ -343,12 +371,9 @@ impl Pipeline {
     }
 
     /// All records of a topic that were committed, as JSON lines.
-    fn peek(&self, topic: &str) -> String {
-        let shown = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args(["peek", "--json", topic, "-n", "1000000"])
-            .env("WEIR_BROKERS", &self.kafka)
-            .output()
-            .expect("the program starts");
+    pub(super) fn peek(&self, topic: &str) -> String {
+        let shown =
+            self.weir(&["peek", "--json", topic, "-n", "1000000"]).output().expect("the program starts");
         assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
         String::from_utf8(shown.stdout).expect("text")
     }
@@ -433,7 +458,7 @@ impl Process {
         (status.unwrap_or_else(|| panic!("it does not end\n{log}")), log, most)
     }
 
-    fn kill(mut self) {
+    pub(super) fn kill(mut self) {
         self.child.kill().expect("it runs");
         let status = self.child.wait().expect("it ends");
         let log = fs::read_to_string(&self.log).expect("readable");

@@ -1,0 +1,566 @@
+//! A rule that is replaced while three processes run it under load: each record arrives once, made by one plan, whoever dies,
+//! lags or cannot follow meanwhile. What has arrived is judged by a program that shows nothing of how it came there.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use weir_services::{Interrupt, until};
+
+use crate::group::{FILE_NAME, Pipeline, Process};
+
+/// Far more than anything here takes.
+const LONG: Duration = Duration::from_secs(180);
+
+const PARTITIONS: u16 = 9;
+
+const ROUTES: [&str; 3] = ["usa", "alerts", "other"];
+
+/// Where all processes can be asked, also those with a state directory of their own.
+const ADMIN: &str = "\n[admin]\nsocket = \"sockets\"\n";
+
+fn pipeline() -> Pipeline {
+    let pipeline = Pipeline::new(PARTITIONS);
+    pipeline.leave_out_files();
+    pipeline.edit(|text| text + ADMIN);
+    fs::write(pipeline.path("more_cities.csv"), "city\nBoston\nAustin\nLyon\n").expect("writable");
+    pipeline
+}
+
+/// Records that are sent all the while.
+struct Load {
+    stop: Arc<AtomicBool>,
+    producer: Child,
+    thread: JoinHandle<()>,
+}
+
+impl Load {
+    fn start(pipeline: &Pipeline, per_second: u32) -> Self {
+        let mut producer = pipeline
+            .weir(&["produce", "-", "--format", "csv", "--topic", &pipeline.topic])
+            .args(["--rate", &per_second.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, mut to) = (stop.clone(), producer.stdin.take().expect("piped"));
+        let thread = std::thread::spawn(move || {
+            let mut rows = "id,first_name,last_name,email,age,location\n".to_owned();
+            for i in 0_u32.. {
+                let place = ["Boston", "Lyon", "\"austin, Texas\"", ""][i as usize % 4];
+                rows += &format!("l{i},Ada,Lovelace,{i}@example.com,{},{place}\n", i % 90);
+                if i % 100 == 0 {
+                    to.write_all(rows.as_bytes()).expect("it reads until its input ends");
+                    rows.clear();
+                    if told.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            }
+        });
+        Self { stop, producer, thread }
+    }
+
+    /// Until all that were sent are in the topic.
+    fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it writes");
+        assert!(self.producer.wait().expect("it is ours").success());
+    }
+}
+
+/// What a command that has ended said.
+struct Told {
+    code: Option<i32>,
+    said: Value,
+    all: String,
+}
+
+impl Told {
+    fn of(output: &Output) -> Self {
+        let all = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
+        Self {
+            code: output.status.code(),
+            said: serde_json::from_slice(&output.stdout).unwrap_or_default(),
+            all,
+        }
+    }
+
+    /// The number of the plan that was put.
+    fn plan(&self) -> u64 {
+        assert_eq!(self.said["deployed"], true, "{}", self.all);
+        self.said["plan"].as_u64().expect("a number")
+    }
+}
+
+impl Pipeline {
+    /// Replaces the plan, and waits for nobody.
+    fn deploy(&self, change: &[&str]) -> Told {
+        Told::of(&self.deploying(FILE_NAME, change, "1 ms").output().expect("the program starts"))
+    }
+
+    fn deploying(&self, file: &str, change: &[&str], wait: &str) -> Command {
+        let file = self.path(file);
+        let mut weir = self.weir(&["deploy", file.to_str().expect("text")]);
+        weir.args(change).args(["--yes", "--json", "--wait", wait]);
+        weir
+    }
+
+    fn roll_back(&self) -> Told {
+        let file = self.path(FILE_NAME);
+        let back = ["rollback", file.to_str().expect("text"), "--yes", "--json", "--wait", "1 ms"];
+        Told::of(&self.weir(&back).output().expect("the program starts"))
+    }
+
+    /// The `n`th of a series of swaps, each of which changes what becomes of records.
+    fn swap(&self, n: usize) -> u64 {
+        let to = |non_usa| self.deploy(&["--set", &format!("non_usa={non_usa}")]);
+        let told = match n % 6 {
+            0 => to("alerts"),
+            2 => to("other"),
+            3 => self.deploy(&["--table", &self.more_cities()]),
+            4 => self.roll_back(),
+            _ => to("drop"),
+        };
+        assert_eq!(told.code, Some(0), "swap {n}: {}\n{}", told.all, self.logs());
+        told.plan()
+    }
+
+    fn more_cities(&self) -> String {
+        format!("us_cities={}", self.path("more_cities.csv").display())
+    }
+
+    fn history(&self) -> Value {
+        let file = self.path(FILE_NAME);
+        let told = self.weir(&["history", file.to_str().expect("text"), "--json"]).output();
+        Told::of(&told.expect("the program starts")).said
+    }
+
+    /// Waits until each of so many processes has partitions, and all that was sent is in all sinks.
+    fn wait_until_shared_by(&self, processes: usize) {
+        let has_some = |process: &Value| {
+            let partitions = process["status"]["partitions"].as_array();
+            partitions.is_some_and(|partitions| !partitions.is_empty())
+        };
+        let look = || {
+            let told = self.tell("status");
+            let shared = told.len() == processes && told.iter().all(has_some);
+            Ok((shared && self.is_all_there()).then_some(()))
+        };
+        let there = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+        assert!(there.is_some(), "{:?}\n{}", self.tell("status"), self.logs());
+    }
+
+    /// Waits until every partition is in one process, and all that was sent is in all sinks.
+    fn wait_until_all_is_there(&self) {
+        let look = || Ok(self.is_all_there().then_some(()));
+        let there = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+        assert!(there.is_some(), "{:?}\n{}", self.tell("status"), self.logs());
+    }
+
+    fn is_all_there(&self) -> bool {
+        let told = self.tell("status");
+        let partitions: Vec<_> =
+            told.iter().flat_map(|process| process["status"]["partitions"].as_array()).flatten().collect();
+        let Some(ends) = self.ends() else { return false };
+        let has_all = |partition: &&Value| {
+            let end = &ends[partition["partition"].as_u64().expect("a number") as usize];
+            let committed = partition["committed"].as_object().expect("an object");
+            partition["state"] == "running" && committed.values().all(|next| next.as_u64() == Some(*end))
+        };
+        partitions.len() == usize::from(PARTITIONS) && partitions.iter().all(has_all)
+    }
+
+    /// Fetches all there is, and has it judged.
+    fn judge(&self) -> Value {
+        let dumped = self.dump();
+        let judged = judge(&dumped);
+        assert_eq!(judged.code, Some(0), "{}\n{}\n{}", judged.all, self.history(), self.logs());
+        let first = judged.all.lines().next().expect("it tells how much there was");
+        eprintln!("{first}");
+        serde_json::from_str(first).expect("JSON")
+    }
+
+    /// A directory with all there is, in the order in which it came about backwards: what came of a record is there when the
+    /// record is.
+    fn dump(&self) -> PathBuf {
+        let dumped = self.path("dumped");
+        fs::remove_dir_all(&dumped).ok();
+        for sink in ["base", "topics"] {
+            fs::create_dir_all(dumped.join(sink)).expect("writable");
+        }
+        for route in ROUTES {
+            let rows = self.peek(&format!("{route}-{}", self.topic));
+            fs::write(dumped.join("topics").join(route).with_extension("jsonl"), rows).expect("writable");
+        }
+        for route in ROUTES.iter().chain(&["dead_letters"]) {
+            let table = dumped.join("base").join(route).with_extension("csv");
+            let how = "WITH (FORMAT csv, HEADER, NULL '\\N')";
+            let copy = format!("\\copy {}.{route} TO '{}' {how}", self.schema, table.display());
+            let psql = Command::new("psql")
+                .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", &copy, &self.postgres])
+                .output();
+            let told = Told::of(&psql.expect("psql is there"));
+            assert_eq!(told.code, Some(0), "{}", told.all);
+        }
+        fs::write(dumped.join("input.jsonl"), self.peek(&self.topic)).expect("writable");
+        fs::write(dumped.join("history.json"), self.history().to_string()).expect("writable");
+        for cities in ["us_cities.csv", "more_cities.csv"] {
+            fs::copy(self.path(cities), dumped.join(cities)).expect("writable");
+        }
+        dumped
+    }
+}
+
+fn judge(dumped: &Path) -> Told {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/audit/swap.py");
+    // It keeps no compiled code among the sources.
+    let judged = Command::new("python3").arg("-B").arg(program).arg(dumped).output();
+    Told::of(&judged.expect("python3 is there"))
+}
+
+fn stop(processes: impl IntoIterator<Item = Process>) {
+    for process in processes {
+        let (status, log) = process.stop();
+        assert!(status.success(), "{log}");
+    }
+}
+
+#[test]
+fn a_plan_that_is_replaced_again_and_again_under_load_makes_each_record_once_and_alike_in_all_sinks() {
+    /// Raise it for a longer trial.
+    const SWAPS: usize = 30;
+    let mut pipeline = pipeline();
+    pipeline.send(10_000, &[]);
+    let processes = [pipeline.start(), pipeline.start(), pipeline.start()];
+    pipeline.wait_for(1_000);
+    let load = Load::start(&pipeline, 2_000);
+    let plans: Vec<_> = (0..SWAPS).map(|n| pipeline.swap(n)).collect();
+    assert!(plans.is_sorted(), "{plans:?}");
+    load.end();
+    pipeline.wait_until_all_is_there();
+    stop(processes);
+    let judged = pipeline.judge();
+    assert_eq!(judged["plans"], SWAPS + 1, "{judged}");
+}
+
+#[test]
+fn whoever_dies_while_plans_are_replaced_leaves_each_record_made_once_and_alike_in_all_sinks() {
+    const SWAPS: usize = 12;
+    let mut pipeline = pipeline();
+    pipeline.send(10_000, &[]);
+    let mut processes = [pipeline.start(), pipeline.start(), pipeline.start()].map(Some);
+    pipeline.wait_for(1_000);
+    let load = Load::start(&pipeline, 1_000);
+    for n in 0..SWAPS {
+        pipeline.swap(n);
+        if n % 4 == 2 {
+            let one = &mut processes[n / 4 % 3];
+            one.take().expect("it was put back").kill();
+            *one = Some(pipeline.start());
+        }
+    }
+    load.end();
+    pipeline.wait_until_all_is_there();
+    stop(processes.into_iter().flatten());
+    pipeline.judge();
+}
+
+/// Rows that somebody else has locked, in a transaction that goes on.
+struct Locked {
+    runtime: tokio::runtime::Runtime,
+    session: PgConnection,
+}
+
+impl Locked {
+    /// Where the sink of tables stands: until this is let go of it commits nothing.
+    fn positions_of(pipeline: &Pipeline) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let sql = format!("BEGIN; SELECT FROM {}.weir_position FOR UPDATE", pipeline.schema);
+        let session = runtime.block_on(async {
+            let mut session = PgConnection::connect(&pipeline.postgres).await?;
+            session.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+            Ok::<_, sqlx::Error>(session)
+        });
+        Self { runtime, session: session.expect("the server answers") }
+    }
+
+    fn let_go(self) {
+        self.runtime.block_on(self.session.close()).expect("the server answers");
+    }
+}
+
+impl Pipeline {
+    /// How many offsets each of the sinks has, of all partitions together.
+    fn committed(&self) -> [u64; 2] {
+        let told = self.tell("status");
+        let partitions: Vec<_> =
+            told.iter().flat_map(|process| process["status"]["partitions"].as_array()).flatten().collect();
+        let of = |sink| partitions.iter().filter_map(|partition| partition["committed"][sink].as_u64()).sum();
+        ["base", "topics"].map(of)
+    }
+
+    /// Waits until the topics have all that was sent.
+    fn wait_for_topics(&self) {
+        let look = || Ok(self.ends().filter(|ends| self.committed()[1] == ends.iter().sum::<u64>()));
+        let there = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+        assert!(there.is_some(), "{:?}\n{}", self.tell("status"), self.logs());
+    }
+}
+
+#[test]
+fn a_sink_that_lags_gets_from_the_old_plans_what_the_others_have_of_them() {
+    let mut pipeline = pipeline();
+    pipeline.send(3_000, &[]);
+    let [first, second, third] = [pipeline.start(), pipeline.start(), pipeline.start()];
+    pipeline.wait_until_shared_by(3);
+    let locked = Locked::positions_of(&pipeline);
+    for n in 0..3 {
+        pipeline.send(2_000, &[]);
+        pipeline.wait_for_topics();
+        pipeline.swap(n);
+    }
+    pipeline.send(2_000, &[]);
+    pipeline.wait_for_topics();
+    let [base, topics] = pipeline.committed();
+    assert!(base + 6_000 <= topics, "the tables have {base}, the topics {topics}");
+    first.kill();
+    second.kill();
+    locked.let_go();
+    let fourth = pipeline.start();
+    pipeline.wait_until_all_is_there();
+    stop([third, fourth]);
+    pipeline.judge();
+}
+
+#[test]
+fn of_two_who_replace_a_plan_at_once_each_puts_theirs_or_is_told_that_it_came_too_late() {
+    const ROUNDS: usize = 5;
+    let mut pipeline = pipeline();
+    pipeline.send(2_000, &[]);
+    let process = pipeline.start();
+    pipeline.wait_for(100);
+    let load = Load::start(&pipeline, 500);
+    let mut late = 0;
+    for n in 0..ROUNDS {
+        let both = ["alerts", "drop"].map(|non_usa| {
+            // The limit so that none of them finds its plan there already.
+            let (setting, limit) = (format!("non_usa={non_usa}"), format!("deadline={} s", 10 + n));
+            let mut weir = pipeline.deploying(FILE_NAME, &["--set", &setting, "--limit", &limit], "1 ms");
+            weir.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+        });
+        let both = both.map(|weir| Told::of(&weir.wait_with_output().expect("it is ours")));
+        let refused: Vec<_> = both.iter().filter(|told| told.said["deployed"] != true).collect();
+        assert!(refused.len() < 2, "one of them was first: {}{}", both[0].all, both[1].all);
+        for told in &refused {
+            assert_eq!(told.code, Some(1), "{}", told.all);
+            assert!(told.all.contains("was put while this one was prepared"), "{}", told.all);
+        }
+        late += refused.len();
+    }
+    load.end();
+    pipeline.wait_until_all_is_there();
+    stop([process]);
+    let judged = pipeline.judge();
+    assert_eq!(judged["plans"], 2 * ROUNDS - late + 1, "{judged}");
+}
+
+#[test]
+fn a_process_that_cannot_get_the_new_plan_holds_its_partitions_and_says_why_until_it_can() {
+    let mut pipeline = pipeline();
+    let text = fs::read_to_string(pipeline.path(FILE_NAME)).expect("readable");
+    let files = [1, 2, 3].map(|n| format!("pipeline-{n}.toml"));
+    for (n, file) in (1..).zip(&files) {
+        fs::write(pipeline.path(file), text.replace("\"state\"", &format!("\"state-{n}\"")))
+            .expect("writable");
+    }
+    pipeline.send(2_000, &[]);
+    let weir = || Command::new(env!("CARGO_BIN_EXE_weir"));
+    let processes = [0, 1, 2].map(|n| pipeline.start_by(weir(), &files[n]));
+    pipeline.wait_until_shared_by(3);
+    // Nothing that it does not have can be kept there.
+    let store = pipeline.path("state-2").join("store");
+    fs::remove_dir_all(&store).expect("it is there");
+    fs::write(&store, "").expect("writable");
+    let load = Load::start(&pipeline, 500);
+    let mut weir = pipeline.deploying(&files[0], &["--table", &pipeline.more_cities()], "100 s");
+    let told = Told::of(&weir.output().expect("the program starts"));
+    let plan = told.plan();
+    let why = format!("loading plan {plan}: ");
+    assert_eq!(told.code, Some(1), "{}", told.all);
+    assert!(told.said["refused"].as_str().is_some_and(|refused| refused.contains(&why)), "{}", told.all);
+
+    // The others go on with all that they have, and it stands still with the last that it made.
+    let standing = || {
+        let status = pipeline.tell("status");
+        let all = status.iter().flat_map(|process| process["status"]["partitions"].as_array()).flatten();
+        let (standing, running): (Vec<_>, Vec<_>) =
+            all.cloned().partition(|partition| partition["state"] == "needs-plan");
+        let flushed = |of: &Value| {
+            of["committed"].as_object().is_some_and(|all| all.values().all(|next| *next == of["read"]))
+        };
+        let newest = |of: &Value| of["state"] == "running" && of["plan"] == plan;
+        (!standing.is_empty() && standing.iter().all(flushed) && running.iter().all(newest))
+            .then_some(standing)
+    };
+    let before = until(&Interrupt::default(), LONG, || Ok(standing())).expect("nobody interrupts");
+    let before = before.unwrap_or_else(|| panic!("{:?}\n{}", pipeline.tell("status"), pipeline.logs()));
+    load.end();
+    let of_others = |status: Vec<Value>| {
+        let Some(ends) = pipeline.ends() else { return false };
+        let all = status.iter().flat_map(|process| process["status"]["partitions"].as_array()).flatten();
+        all.filter(|of| of["state"] == "running")
+            .all(|of| of["committed"]["base"] == ends[of["partition"].as_u64().expect("a number") as usize])
+    };
+    let look = || Ok(of_others(pipeline.tell("status")).then_some(()));
+    assert!(
+        until(&Interrupt::default(), LONG, look).expect("nobody interrupts").is_some(),
+        "{}",
+        pipeline.logs()
+    );
+    assert_eq!(standing().expect("they still stand"), before);
+    for partition in &before {
+        let trouble = partition["trouble"]["text"].as_str().expect("it says why");
+        assert!(trouble.contains(&why) && trouble.contains("state-2/store"), "{trouble}");
+        assert_ne!(partition["plan"], plan);
+    }
+
+    fs::remove_file(&store).expect("it is there");
+    pipeline.wait_until_all_is_there();
+    stop(processes);
+    pipeline.judge();
+}
+
+#[test]
+fn a_plan_whose_rows_a_table_does_not_take_is_refused_by_column_and_the_old_one_goes_on() {
+    let mut pipeline = pipeline();
+    pipeline.edit(|text| text.replace("[limits]", "settings.non_usa = \"drop\"\n\n[limits]"));
+    pipeline.send(1_000, &[]);
+    let process = pipeline.start();
+    pipeline.wait_until_all_is_there();
+    // No row comes here by the plan that runs.
+    for (change, column) in [
+        ("ALTER TABLE other ALTER COLUMN value TYPE integer USING NULL", "value"),
+        ("ALTER TABLE other DROP COLUMN value_bytes", "value_bytes"),
+        ("ALTER TABLE other ADD COLUMN since date NOT NULL", "since"),
+    ] {
+        pipeline.ask(change);
+        let told = pipeline.deploy(&["--set", "non_usa=other"]);
+        assert_eq!((told.code, &told.said["deployed"]), (Some(1), &Value::Bool(false)), "{}", told.all);
+        let refused = told.said["refused"].to_string();
+        assert!(refused.contains("table `other`") && refused.contains(column), "{refused}");
+        pipeline.ask("DROP TABLE other");
+        let made = "CREATE TABLE other (LIKE alerts INCLUDING ALL)";
+        pipeline.ask(made);
+    }
+    pipeline.send(1_000, &[]);
+    pipeline.wait_until_all_is_there();
+    // Once the table fits the same is taken.
+    pipeline.swap(2);
+    pipeline.send(1_000, &[]);
+    pipeline.wait_until_all_is_there();
+    stop([process]);
+    let judged = pipeline.judge();
+    assert_eq!((&judged["plans"], &judged["plans_with_rows"]), (&2.into(), &2.into()), "{judged}");
+}
+
+/// A copy of what was fetched, in which something is to be changed.
+struct Dumped<'a> {
+    from: &'a Path,
+    to: PathBuf,
+}
+
+impl<'a> Dumped<'a> {
+    fn copy(from: &'a Path, n: usize) -> Self {
+        let to = from.with_file_name(format!("damaged-{n}"));
+        let copy = Command::new("cp").arg("-r").arg(from).arg(&to).status().expect("cp is there");
+        assert!(copy.success());
+        Self { from, to }
+    }
+
+    fn change(&self, file: &str, change: impl FnOnce(&mut Vec<String>)) {
+        let text = fs::read_to_string(self.from.join(file)).expect("readable");
+        let mut lines = text.lines().map(str::to_owned).collect();
+        change(&mut lines);
+        fs::write(self.to.join(file), lines.join("\n") + "\n").expect("writable");
+    }
+}
+
+/// Plan of the American on a line of a topic, and what it looks like with another.
+fn plan_of(line: &str) -> (&str, impl Fn(u64) -> String) {
+    let begin = line.find("weir-origin").expect("its origin");
+    let end = begin + line[begin..].find('}').expect("its end");
+    let number = line[begin..end].rfind('/').expect("a plan") + begin + 1;
+    let behind = number + line[number..].find('"').expect("a text");
+    (&line[number..behind], move |plan| format!("{}{plan}{}", &line[..number], &line[behind..]))
+}
+
+#[test]
+fn the_judge_names_a_row_that_is_gone_is_there_twice_or_is_of_another_plan() {
+    let mut pipeline = pipeline();
+    let process = pipeline.start();
+    let mut plans = Vec::new();
+    for n in 0..3 {
+        pipeline.send(400, &[]);
+        pipeline.wait_until_all_is_there();
+        plans.push(pipeline.swap(n));
+    }
+    pipeline.send(400, &[]);
+    pipeline.wait_until_all_is_there();
+    stop([process]);
+    pipeline.judge();
+    let dumped = pipeline.path("dumped");
+    let (topic, table) = ("topics/usa.jsonl", "base/usa.csv");
+    let header = fs::read_to_string(dumped.join(table)).expect("readable");
+    let plan_column =
+        header.lines().next().expect("a header").split(',').position(|name| name == "weir_plan");
+    let plan_column = plan_column.expect("rows tell their plan");
+    let with_plan = |row: &str, plan: u64| {
+        let mut values: Vec<_> = row.split(',').map(str::to_owned).collect();
+        values[plan_column] = plan.to_string();
+        values.join(",")
+    };
+    // Of the first plan among those that were put, with another one on both sides of it.
+    let of_plan =
+        |lines: &[String], plan: u64| lines.iter().rposition(|line| plan_of(line).0 == plan.to_string());
+
+    let damages: [(&str, &dyn Fn(&Dumped)); 7] = [
+        ("lost", &|copy| copy.change(topic, |lines| drop(lines.remove(7)))),
+        ("in one sink alone", &|copy| copy.change(table, |rows| drop(rows.remove(7)))),
+        ("twice", &|copy| copy.change(table, |rows| rows.push(rows[7].clone()))),
+        ("sinks differ", &|copy| {
+            copy.change(topic, |lines| {
+                let here = of_plan(lines, plans[0]).expect("it made rows");
+                let changed = plan_of(&lines[here]).1(plans[1]);
+                lines[here] = changed;
+            });
+        }),
+        ("plan goes down", &|copy| {
+            let down = |lines: &mut Vec<String>| {
+                let here = of_plan(lines, plans[2]).expect("it made rows");
+                let changed = plan_of(&lines[here]).1(plans[0]);
+                lines[here] = changed;
+            };
+            copy.change(topic, down);
+        }),
+        ("not what its plan makes", &|copy| {
+            copy.change(table, |rows| rows[7] = rows[7].replacen("Ada", "Eva", 1));
+        }),
+        ("no such plan", &|copy| copy.change(table, |rows| rows[7] = with_plan(&rows[7], 999))),
+    ];
+    for (n, (name, damage)) in damages.into_iter().enumerate() {
+        let copy = Dumped::copy(&dumped, n);
+        damage(&copy);
+        let judged = judge(&copy.to);
+        assert_eq!(judged.code, Some(1), "{name}: {}", judged.all);
+        assert!(judged.all.contains(&format!("\n{name}: ")), "{name}: {}", judged.all);
+    }
+}
