@@ -1,7 +1,7 @@
 //! Another plan for a pipeline that runs: made from what runs now or from the file, checked like the plan of a start, and put
 //! into the plan log, where all processes find it. It stops and starts nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,6 +90,11 @@ pub struct NoRoom {
     wanted: ByteSize,
     most: ByteSize,
 }
+
+/// Rows for a target that the pipeline file says something of, which running processes have not read.
+#[derive(Debug, thiserror::Error)]
+#[error("no plan has sent rows to {0} before, and running processes do not know what the file says of it")]
+pub struct UnreadTarget(String);
 
 /// A plan that is asked for and does not help.
 #[derive(Debug, thiserror::Error)]
@@ -230,11 +235,23 @@ impl<'a> Base<'a> {
     fn deployment(self, config: PipelineConfig, declared: Option<String>) -> Result<Deployment> {
         sinks_of(&config, &self.history)?;
         self.has_room(&config)?;
+        self.has_read_targets(&config)?;
         let candidate = Candidate::load(&config, &self.sandbox)?;
         let declared = declared.unwrap_or_else(|| candidate.plan().declared.clone());
         let Self { log, store, history, .. } = self;
         let why = String::new();
         Ok(Deployment { config, log, store, history, candidate, declared, why })
+    }
+
+    /// Where a target's rows go is no part of a plan: a process that has read nothing of it would send them to the place of
+    /// the target's own name.
+    fn has_read_targets(&self, config: &PipelineConfig) -> Result<(), UnreadTarget> {
+        let past: BTreeSet<&String> =
+            self.history.plans.values().flat_map(|plan| plan.routes.values().flatten()).collect();
+        let all = config.routes.values().flatten().chain([&config.dead_letter.to]);
+        let of_its_own = |to: &&TargetRef| config.sinks[&to.sink].targets().contains(&&to.target);
+        let mut new = all.filter(of_its_own).map(ToString::to_string).filter(|to| !past.contains(to));
+        new.next().map_or(Ok(()), |to| Err(UnreadTarget(to)))
     }
 
     /// Memory for instances is set aside when a process starts, for what is known by then.

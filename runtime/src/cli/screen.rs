@@ -7,7 +7,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use indicatif::HumanCount;
 
 use super::Ended;
-use crate::app::deploy::{NeverRan, NoRoom, Overtaken, WrongLimit};
+use crate::app::deploy::{NeverRan, NoRoom, Overtaken, UnreadTarget, WrongLimit};
 use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup, Unfit};
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
 
@@ -116,6 +116,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if find::<NoRoom>(error).is_some() {
         return Some("write the limit into the file, and start the processes anew with --adopt".to_owned());
     }
+    if find::<UnreadTarget>(error).is_some() {
+        return Some("stop the processes, and start them with --adopt".to_owned());
+    }
     if let Some(refused) = find::<WrongLimit>(error) {
         return refused.hint().map(str::to_owned);
     }
@@ -157,7 +160,10 @@ fn ended(error: &anyhow::Error) -> Ended {
     if let Some(asked) = find::<admin::ask::Error>(error) {
         return if asked.is_no() { Ended::No } else { Ended::Outside };
     }
-    if find::<sandbox::LoadError>(error).is_some() || find::<Overtaken>(error).is_some() {
+    if find::<sandbox::LoadError>(error).is_some()
+        || find::<Overtaken>(error).is_some()
+        || find::<UnreadTarget>(error).is_some()
+    {
         return Ended::No;
     }
     let outside = find(error)

@@ -282,7 +282,7 @@ impl SinkConfig {
     }
 
     /// Targets of which something is said.
-    fn targets(&self) -> Vec<&TargetName> {
+    pub(crate) fn targets(&self) -> Vec<&TargetName> {
         match self {
             Self::Files(sink) => sink.targets.keys().collect(),
             Self::Sqlite(sink) => sink.tables.keys().collect(),
