@@ -900,6 +900,11 @@ impl Core {
         if plan.plan <= self.newest.plan {
             return;
         }
+        tracing::info!(
+            plan = plan.plan,
+            before = self.newest.plan,
+            "another plan makes what is read from now on"
+        );
         self.newest = plan;
         self.not_ready.take_if(|(plan, _)| *plan <= self.newest.plan);
         self.keep_all();
