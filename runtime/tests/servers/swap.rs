@@ -5,8 +5,6 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,7 +34,6 @@ fn pipeline() -> Pipeline {
 
 /// Records that are sent all the while.
 struct Load {
-    stop: Arc<AtomicBool>,
     producer: Child,
     thread: JoinHandle<()>,
 }
@@ -50,30 +47,31 @@ impl Load {
             .stdout(Stdio::null())
             .spawn()
             .expect("the program starts");
-        let stop = Arc::new(AtomicBool::new(false));
-        let (told, mut to) = (stop.clone(), producer.stdin.take().expect("piped"));
+        let mut to = producer.stdin.take().expect("piped");
         let thread = std::thread::spawn(move || {
             let mut rows = "id,first_name,last_name,email,age,location\n".to_owned();
             for i in 0_u32.. {
                 let place = ["Boston", "Lyon", "\"austin, Texas\"", ""][i as usize % 4];
                 rows += &format!("l{i},Ada,Lovelace,{i}@example.com,{},{place}\n", i % 90);
                 if i % 100 == 0 {
-                    to.write_all(rows.as_bytes()).expect("it reads until its input ends");
-                    rows.clear();
-                    if told.load(Ordering::Relaxed) {
+                    // Until nobody reads it any more.
+                    if to.write_all(rows.as_bytes()).is_err() {
                         return;
                     }
+                    rows.clear();
                 }
             }
         });
-        Self { stop, producer, thread }
+        Self { producer, thread }
     }
 
-    /// Until all that were sent are in the topic.
+    /// Once all that were sent are in the topic.
     fn end(mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        let pid = rustix::process::Pid::from_child(&self.producer);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let status = self.producer.wait().expect("it is ours");
+        assert!(status.code().is_some(), "it was told to stop, and waits for what it sent: {status}");
         self.thread.join().expect("it writes");
-        assert!(self.producer.wait().expect("it is ours").success());
     }
 }
 
@@ -437,6 +435,30 @@ fn a_process_that_cannot_get_the_new_plan_holds_its_partitions_and_says_why_unti
     pipeline.wait_until_all_is_there();
     stop(processes);
     pipeline.judge();
+}
+
+#[test]
+fn a_target_of_which_the_file_says_what_running_processes_have_not_read_is_refused() {
+    let mut pipeline = pipeline();
+    pipeline.send(100, &[]);
+    let process = pipeline.start();
+    pipeline.wait_until_all_is_there();
+    pipeline.edit(|text| {
+        let text = text.replace("\"topics.alerts\"", "\"topics.alerts\", \"topics.late\"");
+        text.replace(
+            "targets.usa.topic",
+            &format!("targets.late.topic = \"late-{}\"\ntargets.usa.topic", pipeline.topic),
+        )
+    });
+    let told = pipeline.deploy(&[]);
+    assert_eq!(told.code, Some(1), "{}", told.all);
+    assert!(told.all.contains("rows to topics.late before") && told.all.contains("--adopt"), "{}", told.all);
+    // Whoever starts anew has read it.
+    stop([process]);
+    let process = pipeline.start_by(Command::new(env!("CARGO_BIN_EXE_weir")), FILE_NAME);
+    let (status, log) = process.end();
+    assert!(!status.success() && log.contains("--adopt"), "{log}");
+    assert_eq!(pipeline.history()["plans"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]
