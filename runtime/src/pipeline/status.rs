@@ -319,7 +319,6 @@ impl Core {
             Phase::Draining(stop) => stop.as_ref().map(TroubleStatus::of),
             Phase::NeedsPlan => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
             Phase::Running if track.held => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
-            Phase::NeedsPlan => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
             _ => None,
         };
         let committed =

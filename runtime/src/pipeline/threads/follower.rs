@@ -199,10 +199,11 @@ mod tests {
             ready: 0,
             refused: None,
             rules: told.clone(),
+            paused: Paused::default(),
             to_tell: Vec::new(),
             failing: false,
         };
-        inner.turn(&events).unwrap();
+        inner.hear(&events).unwrap();
         assert!(matches!(heard.try_recv(), Ok(Event::Plan(newest)) if newest.plan == 2));
         assert_eq!(*told.0.lock().unwrap(), [0, 1, 2]);
     }
