@@ -15,6 +15,9 @@ pub struct Explained {
 }
 
 const STOPS: &str = "The partition stops and keeps its position; the others go on.";
+/// Of what a transform does.
+const STOPS_OR_GOES_BACK: &str = "The partition stops and keeps its position; the others go on. Where the plan is on trial \
+                                 (`[deploy]`), it is taken back, and the partition goes on with the plan before.";
 const WAITS: &str = "The partition begins again where the sinks stand, with longer and longer waits in between, and goes on by \
                      itself once it can.";
 const REFUSED: &str = "The program says so and exits with 2, before a record flows.";
@@ -90,32 +93,32 @@ pub const ALL: &[Explained] = &[
     Explained {
         code: "E_STALL",
         means: "The transform did not answer within `limits.deadline`, twice, for the same records, and no single record is to blame.",
-        then: STOPS,
+        then: STOPS_OR_GOES_BACK,
         fix: "Raise `limits.deadline`, or find the records with `weir validate`. The machine may be short of processors.",
     },
     Explained {
         code: "E_OUTPUT",
         means: "What the transform made of one batch is more than 256 MiB.",
-        then: STOPS,
+        then: STOPS_OR_GOES_BACK,
         fix: "Lower `limits.batch_records` and `limits.batch_bytes`.",
     },
     Explained {
         code: "E_FAILING",
         means: "The transform failed on `dead_letter.stop_after_consecutive` records in a row: the rules are wrong, not the records.",
-        then: STOPS,
+        then: STOPS_OR_GOES_BACK,
         fix: "Run `weir validate` on such records (`weir peek` makes a sample), mend the transform, and run with `--adopt`.",
     },
     Explained {
         code: "E_NONDETERMINISTIC",
         means: "The transform made something else of the same records the second time.",
-        then: STOPS,
+        then: STOPS_OR_GOES_BACK,
         fix: "What becomes of a record may depend on the record, the settings and the tables alone: no state over records, no \
               order of a hash map. `weir validate` finds such places.",
     },
     Explained {
         code: "E_NOT_CONSERVED",
         means: "A record has no fate, or two: more or fewer are accounted for than went in.",
-        then: STOPS,
+        then: STOPS_OR_GOES_BACK,
         fix: "If the transform is to blame, the message says what it answered. Otherwise this is a defect of Weir: report it.",
     },
     Explained {

@@ -81,6 +81,13 @@ const METRICS: &[Metric] = &[
         to.count(&[], view.status.plan.plan);
     }),
     metric(
+        "weir_plan_on_trial",
+        Gauge,
+        &[],
+        "1 while that plan may be taken back by itself, or is being taken back, else 0.",
+        |view, to| to.count(&[], u64::from(view.status.trial.is_some())),
+    ),
+    metric(
         "weir_records_total",
         Counter,
         &[],

@@ -39,6 +39,7 @@ pub(super) fn answer() -> Answer {
     let status = Status {
         pipeline: "p".into(),
         plan: PlanRef { plan: 1, digest: "sha256:ab".into() },
+        trial: None,
         running_ms: 1000,
         ending: false,
         paused: None,

@@ -171,14 +171,15 @@ impl Deployment {
         doctor::examine_sinks(&self.config, options, &self.candidate, &self.history, tell);
     }
 
-    /// Puts it into the plan log, with the reason that somebody has; its number. From then on every process that has a partition takes it over at the next
-    /// batch; after a crash before that, the next owner of a partition does.
+    /// Puts it into the plan log, with the reason that somebody has; its number. From then on every process that has a
+    /// partition takes it over at the next batch; after a crash before that, the next owner of a partition does. On trial,
+    /// it is taken back by itself where it does worse than the plan before.
     ///
     /// # Errors
     /// [`Overtaken`], and what the plan log says: then it may be there all the same.
-    pub fn put(&mut self, why: &str) -> Result<u64> {
+    pub fn put(&mut self, why: &str, on_trial: bool) -> Result<u64> {
         let why = if why.is_empty() { self.why.clone() } else { why.to_owned() };
-        let made = Made { by: By { who: who(), at_ms: admin::now_ms() }, why };
+        let made = Made { by: By { who: who(), at_ms: admin::now_ms() }, why, on_trial };
         let (expected, _) = self.replaces();
         let (log, store, declared) = (self.log.as_mut(), self.store.as_ref(), self.declared.clone());
         let put = self.candidate.put(declared, Some(expected), Some(made), &mut self.history, log, store)?;
@@ -189,6 +190,13 @@ impl Deployment {
                 Err(Overtaken { expected, found }.into())
             }
         }
+    }
+
+    /// The plan that took the place of plan `number`, as far as the log was read; who put it, and why.
+    pub fn taken_back(&self, number: u64) -> Option<(u64, &Made)> {
+        let mut plans = self.history.plans.iter();
+        plans
+            .find_map(|(by, plan)| Some((*by, plan.made.as_ref().filter(|_| plan.replaces == Some(number))?)))
     }
 
     /// Partitions that are read, and from where on plan `number` makes them, as far as it has been adopted.

@@ -26,8 +26,8 @@ use crate::config::{self, FilesSource, KafkaSource, PipelineConfig, SourceConfig
 use crate::description::Description;
 use crate::kafka::Cluster;
 use crate::kafka::group::Membership;
-use crate::pipeline::Settings;
 use crate::pipeline::threads::{self, Handle, Outcome, Parts};
+use crate::pipeline::{Settings, trial};
 use crate::plan::files::FileLog;
 use crate::plan::kafka::KafkaLog;
 use crate::plan::store::{FileStore, Store};
@@ -138,6 +138,7 @@ impl Pipeline {
             stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
             // One that goes on waits for whatever may come back.
             max_attempts: if options.once { MAX_ATTEMPTS } else { u32::MAX },
+            rollback: config.deploy.limits().map(limits_of_a_trial),
         };
         let (handle, desk) = threads::handle();
         let parts = Parts {
@@ -153,6 +154,7 @@ impl Pipeline {
             rules: Arc::new(rules),
             workers,
             verify_fraction: config.sandbox.verify_fraction.get(),
+            now_ms: admin::now_ms,
             desk,
         };
         let admin = options.admin.then(|| serve(config, handle.clone())).transpose()?;
@@ -206,6 +208,15 @@ impl Pipeline {
             refused: counted.iter().map(|counted| counted.refused).sum(),
             superseded: counted.iter().map(|counted| counted.superseded).sum(),
         })
+    }
+}
+
+fn limits_of_a_trial(rollback: &config::Rollback) -> trial::Limits {
+    trial::Limits {
+        records: rollback.records.get(),
+        time: rollback.time.duration(),
+        rejected: rollback.rejected.get(),
+        failed: rollback.failed.get(),
     }
 }
 

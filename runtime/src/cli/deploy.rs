@@ -34,6 +34,9 @@ const ASK_EVERY: u32 = 10;
 /// Every process takes the plan over between two batches of a partition, and the first offset of it is written down. The old
 /// one goes on making what it has begun. A plan that is refused changes nothing.
 ///
+/// A plan that then rejects more records than the one before, fails at more or cannot go on is taken back by itself, as
+/// `[deploy]` in the pipeline file says: `weir status` shows how it stands, and `weir history` why it was.
+///
 /// Examples:
 ///     weir deploy pipeline.toml
 ///     weir deploy pipeline.toml rule-2.wasm --set strict=true
@@ -59,14 +62,17 @@ pub(super) struct DeployArgs {
     /// A limit of the transform: memory, deadline, output_bytes, fuel_per_record
     #[arg(long = "limit", value_name = "KEY=VALUE", value_parser = pair)]
     limits: Vec<(String, String)>,
+    /// Keep it whatever it does: it is not taken back by itself
+    #[arg(long)]
+    no_trial: bool,
     #[command(flatten)]
     how: How,
 }
 
 /// Take a plan back: what ran before becomes the next plan
 ///
-/// It is checked, asked for and taken over as by `weir deploy`. Plans are never removed: the one that goes back has a number of
-/// its own, and what was made in between stays as it is.
+/// It is checked, asked for and taken over as by `weir deploy`, and stays whatever it does. Plans are never removed: the one
+/// that goes back has a number of its own, and what was made in between stays as it is.
 #[derive(Debug, Args)]
 pub(super) struct RollbackArgs {
     /// The pipeline file
@@ -108,13 +114,15 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
         limits: args.limits.clone(),
     };
     let deployment = Deployment::prepare(&config, &options(), &changes)?;
-    Deploying { config: &config, deployment, how: &args.how }.run()
+    let on_trial = !args.no_trial && config.deploy.limits().is_some();
+    Deploying { config: &config, deployment, how: &args.how, on_trial }.run()
 }
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {
     let config = PipelineConfig::load(&args.pipeline)?;
     let deployment = Deployment::back(&config, &options(), args.to)?;
-    Deploying { config: &config, deployment, how: &args.how }.run()
+    // Whoever goes back knows why, and may want just what it makes more rejects of.
+    Deploying { config: &config, deployment, how: &args.how, on_trial: false }.run()
 }
 
 fn options() -> Options {
@@ -125,6 +133,8 @@ struct Deploying<'a> {
     config: &'a PipelineConfig,
     deployment: Deployment,
     how: &'a How,
+    /// Whether it is taken back by itself where it does worse.
+    on_trial: bool,
 }
 
 impl Deploying<'_> {
@@ -149,16 +159,22 @@ impl Deploying<'_> {
             return Ok(Ended::No);
         }
         let stop = stop_on_signals("the plan is in the log, and is taken over without this command")?;
-        let number = self.deployment.put(&self.how.why)?;
+        let number = self.deployment.put(&self.how.why, self.on_trial)?;
         let begun = clock();
         self.say(&format!("plan {number} is in the plan log"));
+        if let Some(limits) = self.config.deploy.limits().filter(|_| self.on_trial) {
+            let (records, time) = (screen::count(limits.records.get()), limits.time);
+            self.say(&format!(
+                "  on trial: taken back if it does worse in its first {records} records or {time}"
+            ));
+        }
         let followed = self.follow(number, begun, &stop)?;
         let cuts: Vec<_> = followed.cuts.iter().map(Cut::to_json).collect();
         self.end(json!({
             "deployed": true, "plan": number, "differences": differences, "cuts": cuts,
-            "without_records": followed.left, "refused": followed.refused,
+            "without_records": followed.left, "refused": followed.refused, "taken_back": followed.taken_back,
         }));
-        Ok(if followed.refused.is_some() { Ended::No } else { Ended::Done })
+        Ok(if followed.refused.or(followed.taken_back).is_some() { Ended::No } else { Ended::Done })
     }
 
     /// What a sink does not take, and how the command ends for it.
@@ -215,6 +231,11 @@ impl Deploying<'_> {
             }
             followed.left =
                 adopted.iter().filter(|(_, cut)| cut.is_none()).map(|(of, _)| of.to_string()).collect();
+            if let Some((by, made)) = self.deployment.taken_back(number) {
+                self.say(&format!("plan {by} took its place: {}: {}", made.by.who, made.why));
+                followed.taken_back = Some(made.why.clone());
+                return Ok(followed);
+            }
             if adopted.is_empty() {
                 self.say("  no partition is being read: it takes effect with the next one");
             }
@@ -271,6 +292,8 @@ struct Followed {
     left: Vec<String>,
     /// Why a process cannot run it.
     refused: Option<String>,
+    /// Why it is no more the newest.
+    taken_back: Option<String>,
 }
 
 struct Cut {

@@ -194,6 +194,7 @@ mod tests {
         Status {
             pipeline: "p".into(),
             plan: PlanRef { plan: 0, digest: "d".into() },
+            trial: None,
             running_ms,
             ending: false,
             paused: None,

@@ -71,6 +71,7 @@ fn tell(answers: &[Answer], in_json: bool) -> Ended {
 fn print(answers: &[Answer]) {
     for answer in answers {
         println!("{}", headline(answer));
+        print_trial(&answer.status);
         print_paused(&answer.status);
     }
     print_partitions(answers);
@@ -89,6 +90,13 @@ fn headline(answer: &Answer) -> String {
     let (name, pid, plan) = (&status.pipeline, process.pid, &status.plan);
     let digest = escape(digest::short(&plan.digest));
     format!("{name}: process {pid} for {since}{ends}, plan {} ({digest}){at}", plan.plan)
+}
+
+/// Whether the plan may be taken back yet.
+fn print_trial(status: &Status) {
+    if let Some(trial) = &status.trial {
+        println!("  {}", escape(&trial.told()));
+    }
 }
 
 fn print_paused(status: &Status) {

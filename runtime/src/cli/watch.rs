@@ -81,7 +81,8 @@ fn deploy(file: &Path, options: &Options) -> Result<Option<String>> {
     if !refused.is_empty() {
         bail!(refused.join("\n"));
     }
-    let number = deployment.put("a file changed (--watch)")?;
+    // Whoever writes a rule sees what becomes of it.
+    let number = deployment.put("a file changed (--watch)", false)?;
     let lines = differences.iter().map(|difference| format!("\n  {difference}"));
     Ok(Some(format!("plan {number}:{}", lines.collect::<String>())))
 }

@@ -33,6 +33,8 @@ pub(super) struct File {
     /// `[sinks.lake.files]`.
     pub(super) sinks: BTreeMap<String, Sink>,
     #[serde(default)]
+    pub(super) deploy: Deploy,
+    #[serde(default)]
     pub(super) admin: Admin,
 }
 
@@ -601,6 +603,84 @@ impl Default for CommitWhen {
             rows: const { NonZeroU64::new(100_000).expect("not 0") },
             age: Period::milliseconds(250),
             idle: Period::milliseconds(100),
+        }
+    }
+}
+
+/// What is done about a plan that `weir deploy` puts while the pipeline runs. It may change freely.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Deploy {
+    /// When a plan is taken back by itself: `"none"`, or a table of these. A plan is on trial for its first `records` in a
+    /// process, or for `time` from the first of them on if it made 100 by then. It is taken back if its part of rejected records
+    /// is larger by `rejected` than under the plan before, or its part of those at which the transform failed by `failed`;
+    /// each from 0 to 1, and by more than chance explains of so many records. Fewer than 100 decide nothing. A plan with which
+    /// a partition cannot go on is taken back at once: `E_STALL`, `E_FAILING` and whatever else its transform stops one
+    /// for. Then the plan before is put once more, `weir history` tells why, and all partitions go on with that one from where
+    /// the sinks stand. What is not on trial: the plan of a start, one that takes another back, by itself or by
+    /// `weir rollback`, and what is deployed with `--no-trial` or by `weir run --watch`. Of the plan before, its last records in
+    /// the same process count; where they are fewer than 100, rejects decide nothing.
+    pub rollback: WhenTakenBack,
+}
+
+/// When a plan is taken back by itself, if ever.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum WhenTakenBack {
+    /// Never.
+    Never(Never),
+    /// When it does worse.
+    Worse(Rollback),
+}
+
+impl Default for WhenTakenBack {
+    fn default() -> Self {
+        Self::Worse(Rollback::default())
+    }
+}
+
+impl Deploy {
+    /// By what a plan is tried, if it is.
+    pub fn limits(&self) -> Option<&Rollback> {
+        match &self.rollback {
+            WhenTakenBack::Never(Never::None) => None,
+            WhenTakenBack::Worse(rollback) => Some(rollback),
+        }
+    }
+}
+
+/// The word for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Never {
+    /// No plan is.
+    None,
+}
+
+/// By what a plan is tried.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Rollback {
+    /// Records after which it stays.
+    pub records: NonZeroU64,
+    /// Time after which it stays, from its first record on.
+    pub time: Period,
+    /// By how much larger its part of rejected records may be.
+    pub rejected: Fraction,
+    /// By how much larger its part of records may be at which the transform fails.
+    pub failed: Fraction,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self {
+            records: const { NonZeroU64::new(10_000).expect("not 0") },
+            time: Period::seconds(60),
+            rejected: Fraction::millionths(50_000),
+            failed: Fraction::millionths(1_000),
         }
     }
 }

@@ -40,8 +40,8 @@ pub(crate) use database::server_at;
 pub use database::{PostgresServer, Secret};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use file::{
-    CommitWhen, Compression, DateSpan, DeadLetter, Directory, FileFormat, Imports, Limits, Roll, Sandbox,
-    SourceFormat, Tls, Transact,
+    CommitWhen, Compression, DateSpan, DeadLetter, Deploy, Directory, FileFormat, Imports, Limits, Roll,
+    Rollback, Sandbox, SourceFormat, Tls, Transact,
 };
 pub use json_schema::json_schema;
 pub use kafka::KafkaCluster;
@@ -68,6 +68,7 @@ pub struct PipelineConfig {
     pub routes: BTreeMap<String, Vec<TargetRef>>,
     pub dead_letter: DeadLetter,
     pub sinks: BTreeMap<SinkName, SinkConfig>,
+    pub deploy: Deploy,
     pub admin: AdminConfig,
     /// The file this was read from, as it was given.
     pub file: PathBuf,

@@ -23,8 +23,18 @@ with `UPDATE_EXPECT=1`.
 ";
 
 /// The tables in the order in which a person writes them.
-const ORDER: [&str; 9] =
-    ["pipeline", "source", "transform", "limits", "sandbox", "routes", "dead_letter", "sinks", "admin"];
+const ORDER: [&str; 10] = [
+    "pipeline",
+    "source",
+    "transform",
+    "limits",
+    "sandbox",
+    "routes",
+    "dead_letter",
+    "sinks",
+    "deploy",
+    "admin",
+];
 
 #[test]
 fn the_reference_says_what_the_comments_say() {

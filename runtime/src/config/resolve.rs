@@ -51,6 +51,7 @@ impl Resolver<'_> {
             routes,
             dead_letter: written.dead_letter,
             sinks,
+            deploy: written.deploy,
             admin,
             file: self.file.to_owned(),
             text: self.text.to_owned(),

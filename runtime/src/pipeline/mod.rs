@@ -11,6 +11,7 @@ mod orders;
 pub mod status;
 pub mod threads;
 mod track;
+pub mod trial;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,7 +29,8 @@ use crate::source::{self, Assignment, RunId, SourceEvent};
 
 pub use orders::{Order, Refusal, What};
 pub use track::Job;
-use track::{End, Phase, Track};
+use track::{End, Maker, Phase, Track};
+use trial::{TakenBack, Trials};
 
 /// What a pipeline is told once.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct Settings {
     /// A sink that fails for a reason that may pass is tried again so often per partition without any commit in
     /// between.
     pub max_attempts: u32,
+    /// When a plan that was put while records flow is taken back by itself, if ever.
+    pub rollback: Option<trial::Limits>,
 }
 
 /// Why a partition stopped. It keeps its position: a later run goes on where it stood.
@@ -98,7 +102,19 @@ pub enum Event {
         report: Report,
     },
     /// This plan is the newest in the plan log now, and ready here.
-    Plan(PlanRef),
+    Plan {
+        /// Which.
+        plan: PlanRef,
+        /// Whether it is taken back by itself, if it does worse than the one before.
+        on_trial: bool,
+    },
+    /// A plan could not be taken back, and nobody else put one: the log does not answer.
+    Kept {
+        /// Its number.
+        plan: u64,
+        /// Why.
+        error: String,
+    },
     /// This plan is the newest in the plan log now, and cannot be made ready here.
     NotReady {
         /// Its number.
@@ -204,6 +220,16 @@ pub enum Action {
     Log(Entry),
     /// Append to the plan log when there is time: people are to find it there.
     Tell(Entry),
+    /// Take a plan back, if it still is the newest: plan `to` once more takes its place. Sooner or later another plan is
+    /// heard of, or that this one stays.
+    TakeBack {
+        /// Which.
+        plan: u64,
+        /// What is to be done again.
+        to: u64,
+        /// Why, for people.
+        why: String,
+    },
     /// Answer whoever gave an order.
     Answer {
         /// Which.
@@ -245,6 +271,8 @@ pub struct Tally {
     pub lost: u64,
     /// Partitions that began again after a sink failed.
     pub restarted: u64,
+    /// Partitions that began again with another plan than the one that could not go on.
+    pub replanned: u64,
 }
 
 impl Tally {
@@ -295,6 +323,8 @@ struct Leaving {
 #[derive(Debug)]
 struct Waiting {
     until: Duration,
+    /// The plan that could not make its next records: it waits for a newer one, however long.
+    past: Option<u64>,
     assignment: Assignment,
     /// What is said of it if the pipeline ends first.
     stop: Stop,
@@ -328,6 +358,7 @@ pub struct Core {
     /// The newest plan of the log and why it cannot run here, where that is so: nothing is read until it can, since
     /// others make offsets with it already.
     not_ready: Option<(u64, Stop)>,
+    trials: Trials,
     tracks: BTreeMap<TopicPartition, Track>,
     /// Behind the last entry of the plan log that this process decided.
     logged: u64,
@@ -353,12 +384,14 @@ impl Core {
     /// A pipeline that runs `newest` and knows what the plan log says.
     pub fn new(settings: Settings, history: History, newest: PlanRef) -> Self {
         let rows = vec![BTreeMap::new(); settings.sinks.len()];
+        let trials = Trials::new(settings.rollback, newest.plan);
         Self {
             settings,
             history,
             newest,
             not_ready: None,
             logged: 0,
+            trials,
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
             leaving: Vec::new(),
@@ -395,9 +428,10 @@ impl Core {
     pub fn handle(&mut self, event: Event, now: Duration) -> impl Iterator<Item = Action> + '_ {
         match event {
             Event::Source(event) => self.source(event, now),
-            Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result),
+            Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result, now),
             Event::Sink { sink, report } => self.sink(sink, report, now),
-            Event::Plan(plan) => self.plan(plan),
+            Event::Plan { plan, on_trial } => self.plan(plan, on_trial, now),
+            Event::Kept { plan, error } => self.kept(plan, &error),
             Event::NotReady { plan, stop } => self.not_ready(plan, stop),
             Event::Paused { up_to, all, partitions } => self.paused_elsewhere(up_to, all, partitions),
             Event::Order { ticket, order } => self.order(ticket, order),
@@ -420,7 +454,7 @@ impl Core {
             SourceEvent::End { run, at, end, for_good } => {
                 if let Some(track) = self.tracks.get_mut(&at).filter(|track| track.reading == run) {
                     track.end = Some(End { offset: end, for_good });
-                    self.advance(&at);
+                    self.advance(&at, now);
                 }
             }
             SourceEvent::Seen(ends) => {
@@ -637,28 +671,65 @@ impl Core {
         }
     }
 
-    fn transformed(&mut self, at: &TopicPartition, run: RunId, seq: u64, result: Result<Routed, Stop>) {
+    fn transformed(
+        &mut self,
+        at: &TopicPartition,
+        run: RunId,
+        seq: u64,
+        result: Result<Routed, Stop>,
+        now: Duration,
+    ) {
         let Some(track) = self.tracks.get_mut(at).filter(|track| track.run == run) else { return };
         track.transformed(seq, result);
-        self.advance(at);
+        self.advance(at, now);
     }
 
     /// Hands on what is in order, and ends what has come to its end.
-    fn advance(&mut self, at: &TopicPartition) {
-        while let Some(result) = self.tracks.get_mut(at).and_then(Track::next_in_order) {
+    fn advance(&mut self, at: &TopicPartition, now: Duration) {
+        let mut back = None;
+        while let Some((by, result)) = self.tracks.get_mut(at).and_then(Track::next_in_order) {
             // Behind a batch that could not be transformed nothing may be handed on.
             if self.tracks[at].halted {
                 continue;
             }
+            if let Ok(routed) = &result
+                && !by.again
+            {
+                back = back.or(self.trials.made(routed, now));
+            }
             match result.and_then(|routed| self.check_failures(at, routed)) {
                 Ok(routed) => self.hand_on(at, routed),
                 Err(stop) => {
+                    back = back.or(self.blame(at, by, &stop, now));
                     self.track(at).halted = true;
                     self.drain(at, Some(stop));
                 }
             }
         }
         self.finish_if_through(at);
+        if let Some(back) = back {
+            self.take_back(back);
+        }
+    }
+
+    /// A partition cannot go on with the plan that was to make its next records. Where another plan may, it goes on with
+    /// that one. What a sink has already is made again by the same plan in any case.
+    fn blame(&mut self, at: &TopicPartition, by: Maker, stop: &Stop, now: Duration) -> Option<TakenBack> {
+        let ends_already = matches!(self.tracks[at].phase, Phase::Draining(Some(_)));
+        if by.again || stop.outside || ends_already {
+            return None;
+        }
+        let back = self.trials.stopped(by.plan, stop, now);
+        let mended = self.trials.may_be_mended(by.plan, self.newest.plan);
+        self.track(at).blamed = mended.then_some(by.plan);
+        back
+    }
+
+    /// Nothing is read until another plan takes the place of the one that does worse.
+    fn take_back(&mut self, TakenBack { plan, to, why }: TakenBack) {
+        tracing::warn!(plan, to, %why, "the plan is taken back");
+        self.actions.push_back(Action::TakeBack { plan, to, why });
+        self.keep_all();
     }
 
     fn check_failures(&mut self, at: &TopicPartition, routed: Routed) -> Result<Routed, Stop> {
@@ -745,10 +816,28 @@ impl Core {
     fn drained(&mut self, at: &TopicPartition) {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let Phase::Draining(stop) = &mut track.phase else { return };
-        if let Some(stop) = stop.take() {
-            self.stopped(at, stop);
+        let stop = stop.take();
+        match (stop, track.blamed) {
+            (Some(stop), Some(plan)) if !self.stopping => return self.wait_for_a_plan(at, plan, stop),
+            (Some(stop), _) => self.stopped(at, stop),
+            (None, _) => {}
         }
         self.leave(at, false);
+    }
+
+    /// The partition begins again as soon as there is a plan after `plan`.
+    fn wait_for_a_plan(&mut self, at: &TopicPartition, plan: u64, stop: Stop) {
+        let track = &self.tracks[at];
+        let (assignment, revoked) = (track.assignment.clone(), track.leaves_by.is_some());
+        self.leave(at, false);
+        // Somebody else is to have it: they go on.
+        if revoked {
+            return;
+        }
+        tracing::warn!(partition = %at, plan, hint = stop.hint, error = %stop, "goes on with the next plan");
+        self.tally.replanned += 1;
+        let until = if self.newest.plan > plan { Duration::ZERO } else { Duration::MAX };
+        self.waiting.insert(at.clone(), Waiting { until, past: Some(plan), assignment, stop });
     }
 
     fn stopped(&mut self, at: &TopicPartition, stop: Stop) {
@@ -884,7 +973,7 @@ impl Core {
         }
         tracing::warn!(partition = %at, attempt = n, hint = stop.hint, error = %stop, "trying again");
         self.tally.restarted += 1;
-        self.waiting.insert(at.clone(), Waiting { until: now + backoff(n), assignment, stop });
+        self.waiting.insert(at.clone(), Waiting { until: now + backoff(n), past: None, assignment, stop });
     }
 
     fn tick(&mut self, now: Duration) {
@@ -896,7 +985,7 @@ impl Core {
         late.iter().for_each(|at| self.leave(at, false));
     }
 
-    fn plan(&mut self, plan: PlanRef) {
+    fn plan(&mut self, plan: PlanRef, on_trial: bool, now: Duration) {
         if plan.plan <= self.newest.plan {
             return;
         }
@@ -906,8 +995,13 @@ impl Core {
             "another plan makes what is read from now on"
         );
         self.newest = plan;
+        self.trials.put(self.newest.plan, on_trial, now);
         self.not_ready.take_if(|(plan, _)| *plan <= self.newest.plan);
         self.keep_all();
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.past.is_some()) {
+            waiting.until = now;
+        }
+        self.tick(now);
         let waiting = self.tracks.iter().filter(|(_, track)| matches!(track.phase, Phase::NeedsPlan));
         let waiting: Vec<_> = waiting.map(|(at, _)| at.clone()).collect();
         waiting.iter().for_each(|at| self.start_reading(at));
@@ -920,6 +1014,20 @@ impl Core {
         tracing::warn!(plan, running = self.newest.plan, hint = stop.hint, error = %stop,
             "the newest plan cannot run here: nothing is read until it can");
         self.not_ready = Some((plan, stop));
+        self.keep_all();
+    }
+
+    fn kept(&mut self, plan: u64, error: &str) {
+        if plan != self.newest.plan {
+            return;
+        }
+        tracing::error!(plan, error, "the plan cannot be taken back, and stays");
+        self.trials.kept(plan);
+        for (at, Waiting { stop, .. }) in self.waiting.extract_if(.., |_, waiting| waiting.past == Some(plan))
+        {
+            self.stopped.insert(at.clone(), stop.clone());
+            self.actions.push_back(Action::Stopped { at, stop });
+        }
         self.keep_all();
     }
 

@@ -123,7 +123,7 @@ impl Core {
 
     /// Whether nothing is to be read of a partition.
     pub(super) fn is_paused(&self, at: &TopicPartition) -> bool {
-        self.not_ready.is_some() || self.history.is_paused(&self.of(at))
+        self.not_ready.is_some() || self.trials.is_taking_back() || self.history.is_paused(&self.of(at))
     }
 
     /// Makes partitions stand still or go on, as it is decided.
@@ -332,11 +332,11 @@ mod tests {
         let told = rig.core.status(rig.now).partitions[0].told();
         assert!(told.contains("loading plan 5: E_STORE"), "{told}");
         // Neither an old one nor somebody who lets it go on makes it run.
-        rig.decide(Event::Plan(PlanRef { plan: 2, digest: "sha256:ab".into() }));
+        rig.decide(Event::Plan { plan: PlanRef { plan: 2, digest: "sha256:ab".into() }, on_trial: false });
         order(&mut rig, What::Resume, None).0.unwrap();
         assert_eq!(state(&rig), State::NeedsPlan);
         rig.done();
-        rig.decide(Event::Plan(PlanRef { plan: 5, digest: "sha256:ab".into() }));
+        rig.decide(Event::Plan { plan: PlanRef { plan: 5, digest: "sha256:ab".into() }, on_trial: false });
         let (run, from) = read(&rig.done()).expect("it is read on");
         assert_eq!((state(&rig), from), (State::Running, Offset::new(5)));
         rig.batch(run, 5, 6);
@@ -374,7 +374,7 @@ mod tests {
         rig.core.settings.plans_can_come = true;
         rig.decide(Event::NotReady { plan: 5, stop: Stop::new("loading plan 5: E_STORE: not there") });
         let claims = rig.assign();
-        rig.claim_behind(claims, Some(&PlanRef { plan: 5, digest: "sha256:ab".into() }));
+        rig.claim_behind(claims, &PlanRef { plan: 5, digest: "sha256:ab".into() });
         assert_eq!(state(&rig), State::NeedsPlan);
         let told = rig.core.status(rig.now).partitions[0].told();
         assert!(told.contains("loading plan 5: E_STORE"), "{told}");

@@ -1,14 +1,17 @@
 //! A core with one partition `t/7` and two sinks, for tests that look at single decisions.
 
+use std::collections::BTreeMap;
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Action, Core, Event, Settings};
+use super::{Action, Core, Event, Settings, trial};
 use crate::batch::{BatchBuilder, RecordRef};
 use crate::budget::Permit;
 use crate::commit::{Claimed, Report};
-use crate::offset::{Offset, TopicPartition};
+use crate::offset::{Offset, OffsetRange, TopicPartition};
 use crate::plan::History;
+use crate::route::{Bindings, Fate, Routed};
 use crate::sink::state::{Claim, Cut, Epoch, Input, Nonce, PlanRef, SinkState, Start};
 use crate::source::{Assignment, RunId, SourceEvent};
 
@@ -17,6 +20,29 @@ pub(super) struct Rig {
     pub(super) now: Duration,
     /// What was to be done besides claims.
     done: Vec<Action>,
+}
+
+/// What a plan that is put is tried by.
+const LIMITS: trial::Limits =
+    trial::Limits { records: 1_000, time: Duration::from_secs(60), rejected: 0.05, failed: 0.001 };
+
+/// What became of records from `from` on, without rows.
+pub(super) fn routed(plan: u64, from: i64, fates: impl Iterator<Item = Fate>) -> Routed {
+    let fates: Vec<_> = (from..).map(Offset::new).zip(fates).collect();
+    let n_records = fates.len() as u64;
+    Routed {
+        at: at(),
+        range: OffsetRange::new(Offset::new(from), Offset::new(from + n_records as i64)),
+        plan: PlanRef { plan, digest: "sha256:ab".into() },
+        bindings: Arc::new(Bindings { sinks: vec![Vec::new(); 2] }),
+        n_records,
+        last: None,
+        fates,
+        parts: Vec::new(),
+        rejected: BTreeMap::new(),
+        routes: BTreeMap::new(),
+        permit: Permit::free(),
+    }
 }
 
 pub(super) fn at() -> TopicPartition {
@@ -37,6 +63,7 @@ impl Rig {
             plans_can_come: false,
             topics: false,
             max_attempts: 2,
+            rollback: Some(LIMITS),
         };
         let core = Core::new(settings, history, PlanRef { plan: 3, digest: "sha256:ab".into() });
         Self { core, now: Duration::ZERO, done: Vec::new() }
@@ -75,19 +102,35 @@ impl Rig {
 
     /// Answers the claims of both sinks, one after the other; the run.
     pub(super) fn claim(&mut self, claims: Vec<(usize, RunId, Claim)>) -> RunId {
-        self.claim_behind(claims, None)
+        self.claim_with(claims, |_, _| {})
     }
 
     /// The same, where the sinks have rows of a plan.
-    pub(super) fn claim_behind(
+    pub(super) fn claim_behind(&mut self, claims: Vec<(usize, RunId, Claim)>, plan: &PlanRef) -> RunId {
+        let cut = Cut { from: Offset::ZERO, plan: plan.clone() };
+        self.claim_with(claims, |_, state| state.cuts = vec![cut.clone()])
+    }
+
+    /// The same, with what each has of plan 3.
+    pub(super) fn claim_at(&mut self, claims: Vec<(usize, RunId, Claim)>, next: &[Offset]) -> RunId {
+        self.claim_with(claims, |sink, state| {
+            state.next = next[sink];
+            if state.next > Offset::ZERO {
+                let plan = PlanRef { plan: 3, digest: "sha256:ab".into() };
+                state.cuts = vec![Cut { from: Offset::ZERO, plan }];
+            }
+        })
+    }
+
+    fn claim_with(
         &mut self,
         mut claims: Vec<(usize, RunId, Claim)>,
-        plan: Option<&PlanRef>,
+        change: impl Fn(usize, &mut SinkState),
     ) -> RunId {
         let mut last = RunId(0);
         while let Some((sink, run, claim)) = claims.pop() {
             let mut state = SinkState::init(&claim, Offset::ZERO);
-            state.cuts.extend(plan.map(|plan| Cut { from: Offset::ZERO, plan: plan.clone() }));
+            change(sink, &mut state);
             let report = Report::Claimed(vec![Claimed { at: at(), run, state: Ok(state) }]);
             claims = self.decide(Event::Sink { sink, report });
             last = run;

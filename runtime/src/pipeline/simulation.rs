@@ -16,7 +16,7 @@ use crate::budget::Permit;
 use crate::commit::{Policy, Writer};
 use crate::description::{Description, Needs, Reason, Route, RouteContent};
 use crate::plan::memory::MemoryLog;
-use crate::plan::{By, InputPartition, Plan, PlanLimits};
+use crate::plan::{By, InputPartition, Made, Plan, PlanLimits};
 use crate::route::{Bindings, DEAD_LETTERS, Failed, Output, Pieces, Reject, RouteRows, Why, route};
 use crate::seeds::{self, Random};
 use crate::sink::memory::{Fault, Faults, MemoryRow, MemorySink, MemoryStore, Step};
@@ -25,6 +25,10 @@ use crate::sink::state::{Epoch, Start};
 const N_PARTITIONS: i32 = 2;
 const N_RECORDS: i64 = 40;
 const TOPIC: &str = "records";
+
+/// A plan is on trial for a good part of the records; what one rejects more than another decides only now and then.
+const TRIAL: trial::Limits =
+    trial::Limits { records: 20, time: Duration::from_secs(1), rejected: 0.0, failed: 0.0 };
 
 #[test]
 #[expect(clippy::print_stdout, reason = "tells what the seeds came upon")]
@@ -43,6 +47,8 @@ fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
         seen.handed_over,
         seen.paused,
         seen.resumed,
+        seen.taken_back,
+        seen.begun_anew,
     ];
     assert!(!many || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
 }
@@ -61,6 +67,9 @@ struct Seen {
     plans: u64,
     paused: u64,
     resumed: u64,
+    taken_back: u64,
+    /// Partitions that went on with another plan than the one that could not.
+    begun_anew: u64,
 }
 
 impl Seen {
@@ -76,6 +85,8 @@ impl Seen {
         self.plans += other.plans;
         self.paused += other.paused;
         self.resumed += other.resumed;
+        self.taken_back += other.taken_back;
+        self.begun_anew += other.begun_anew;
     }
 }
 
@@ -282,6 +293,7 @@ impl World {
             topics: true,
             stop_after_consecutive: u64::MAX,
             max_attempts: u32::MAX,
+            rollback: Some(TRIAL),
         };
         let (history, newest) = (self.history(), self.newest());
         let stores = self.stores.clone();
@@ -400,8 +412,9 @@ impl World {
             29..35 if !self.processes.is_empty() => self.order(),
             13..25 if !self.processes.is_empty() => {
                 let i = self.random.below(self.processes.len());
+                let on_trial = self.random.chance(80);
                 let (newest, history) = (self.newest(), self.history());
-                self.processes[i].source.push_back(Event::Plan(newest));
+                self.processes[i].source.push_back(Event::Plan { plan: newest, on_trial });
                 let (up_to, all) = (history.next(), history.paused);
                 let paused = Event::Paused { up_to, all, partitions: history.paused_partitions };
                 self.processes[i].source.push_back(paused);
@@ -428,6 +441,7 @@ impl World {
         self.seen.skipped += tally.skipped;
         self.seen.replayed_older += tally.replayed_older;
         self.seen.restarts += tally.restarted;
+        self.seen.begun_anew += tally.replanned;
         for stats in process.writers.iter().map(Writer::stats) {
             self.seen.fenced += stats.fenced;
             self.seen.unknown_resolved += stats.unknown_resolved;
@@ -483,9 +497,14 @@ impl World {
             return false;
         }
         let job = process.jobs.swap_remove(self.random.below(process.jobs.len()));
-        let routed = transform(&job, &mut self.random);
         let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
-        process.results.push(Event::Transformed { at, run, seq, result: Ok(routed) });
+        let trial = process.core.status(self.now).trial;
+        let stops = if trial.is_some_and(|trial| trial.plan == job.plan.plan) { 15 } else { 1 };
+        let result = match !self.calm && self.random.chance(stops) {
+            true => Err(Stop::new("E_STALL: simulated")),
+            false => Ok(transform(&job, &mut self.random)),
+        };
+        process.results.push(Event::Transformed { at, run, seq, result });
         true
     }
 
@@ -587,8 +606,25 @@ impl World {
                     history.append(&mut self.log, |_| Some(entry.clone())).expect("memory does not fail");
                 self.processes[i].core.logged(at.expect("it wants something"));
             }
+            Action::TakeBack { plan, to, why } => self.take_back(i, plan, to, why),
             Action::Answer { .. } | Action::Stopped { .. } => {}
         }
+    }
+
+    /// The log answers or it does not; one of both is heard of in the end.
+    fn take_back(&mut self, i: usize, plan: u64, to: u64, why: String) {
+        if self.random.chance(10) {
+            let error = "simulated".to_owned();
+            self.processes[i].source.push_back(Event::Kept { plan, error });
+            return;
+        }
+        let by = By { who: "somebody".into(), at_ms: 0 };
+        let made = Made { by, why, on_trial: false };
+        let mut history = self.history();
+        let put = history.append(&mut self.log, |history| history.taking_back(plan, to, made.clone()));
+        self.seen.taken_back += u64::from(put.expect("memory does not fail").is_some());
+        let newest = self.newest();
+        self.processes[i].source.push_back(Event::Plan { plan: newest, on_trial: false });
     }
 
     /// All processes die; one that nothing goes wrong for brings everything to its end.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::track::{Phase, Track};
+use super::trial::{grouped, percent};
 use super::{Core, Stop, Tally, Trouble};
 use crate::commit::WriterStats;
 use crate::offset::{Offset, TopicPartition};
@@ -21,6 +22,9 @@ pub struct Status {
     pub pipeline: Arc<str>,
     /// The plan that makes new offsets.
     pub plan: PlanRef,
+    /// How that plan stands, while it is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
     /// Since the process began to run it, in milliseconds.
     pub running_ms: u64,
     /// It was told to stop, and finishes what is under way.
@@ -64,6 +68,50 @@ pub struct Partition {
     pub plan: Option<u64>,
 }
 
+/// A plan that was put while records flow, and may be taken back. All counts are of this process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialStatus {
+    /// Its number.
+    pub plan: u64,
+    /// Records that it made.
+    pub records: u64,
+    /// After so many it stays.
+    pub of: u64,
+    /// Records of them that were refused with a reason.
+    pub rejected: u64,
+    /// Records of them at which the transform failed.
+    pub failed: u64,
+    /// Records that it is compared with: those that the plan before made last.
+    pub records_before: u64,
+    /// Records of those that were refused with a reason.
+    pub rejected_before: u64,
+    /// Records of those at which the transform failed.
+    pub failed_before: u64,
+    /// Why it is being taken back, once that is decided.
+    pub taken_back: Option<String>,
+}
+
+impl TrialStatus {
+    /// In one line.
+    pub fn told(&self) -> String {
+        let plan = self.plan;
+        if let Some(why) = &self.taken_back {
+            return format!("plan {plan} is being taken back: {why}");
+        }
+        let part = |what: &str, n: u64, before: u64| {
+            let before = match self.records_before {
+                0 => "not known".to_owned(),
+                of => percent(before, of),
+            };
+            format!("{} {what} (before: {before})", percent(n, self.records))
+        };
+        let (records, of) = (grouped(self.records), grouped(self.of));
+        let rejected = part("rejected", self.rejected, self.rejected_before);
+        let failed = part("failed", self.failed, self.failed_before);
+        format!("plan {plan} on trial: {records} of {of} records, {rejected}, {failed}")
+    }
+}
+
 /// A partition of which nothing is to be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PausedPartition {
@@ -79,7 +127,8 @@ pub struct PausedPartition {
 pub enum State {
     /// The sinks are being claimed, one after the other.
     Claiming,
-    /// The newest plan cannot run in this process, or a sink has rows of one that it has not read yet.
+    /// The newest plan cannot run in this process, could not make the next records or is being taken back, or a sink has
+    /// rows of one that this process has not read yet.
     NeedsPlan,
     /// Records flow.
     Running,
@@ -291,6 +340,7 @@ impl Core {
         Status {
             pipeline: self.settings.pipeline.clone(),
             plan: self.newest.clone(),
+            trial: self.trials.status(now),
             running_ms: milliseconds(now),
             ending: self.stopping,
             paused: self.history.paused.clone(),
@@ -309,7 +359,7 @@ impl Core {
             Phase::Claiming => State::Claiming,
             Phase::NeedsPlan => State::NeedsPlan,
             Phase::Running if !track.held => State::Running,
-            Phase::Running if self.not_ready.is_some() => State::NeedsPlan,
+            Phase::Running if self.not_ready.is_some() || self.trials.is_taking_back() => State::NeedsPlan,
             Phase::Running if track.is_released() && track.is_committed() => State::Paused,
             Phase::Running => State::Pausing,
             Phase::Draining(_) => State::Draining,
@@ -339,6 +389,10 @@ impl Core {
 
     fn waiting(&self, at: &TopicPartition, now: Duration) -> Partition {
         let waiting = &self.waiting[at];
+        if waiting.past.is_some() {
+            let trouble = Some(TroubleStatus::of(&waiting.stop));
+            return Partition { trouble, ..Partition::new(at, State::NeedsPlan) };
+        }
         let again = milliseconds(waiting.until.saturating_sub(now));
         let told = self.troubles.get(at).map(|trouble| trouble.status(now));
         Partition {

@@ -30,7 +30,7 @@ use crate::sink::state::{Claim, Epoch, Fingerprint, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
 
-use follower::Follower;
+use follower::{Begin, Follower};
 pub use handle::{Desk, Handle, Reply, handle};
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
@@ -110,6 +110,8 @@ pub struct Parts {
     pub workers: usize,
     /// Which part of the batches is transformed twice and compared, besides each worker's first two of a plan. 0: none.
     pub verify_fraction: f64,
+    /// What time it is, for people: in milliseconds since 1970-01-01T00:00:00Z.
+    pub now_ms: fn() -> u64,
     /// Where it shows how it stands.
     pub desk: Desk,
 }
@@ -140,9 +142,15 @@ pub fn run(parts: Parts, stop: &Receiver<()>) -> Result<Outcome, plan::Error> {
     let (events, inbox) = bounded(QUEUE * 4);
     let mut log = parts.log;
     let mut history = parts.history.clone();
-    let newest = parts.newest.plan;
-    let follower =
-        Follower::start(parts.followed, parts.history.clone(), newest, parts.rules.clone(), events.clone());
+    let begin = Begin {
+        log: parts.followed,
+        history: parts.history.clone(),
+        newest: parts.newest.plan,
+        rules: parts.rules.clone(),
+        now_ms: parts.now_ms,
+        max_attempts: parts.settings.max_attempts,
+    };
+    let follower = Follower::start(begin, events.clone());
     let core = Core::new(parts.settings, parts.history, parts.newest);
     let source = SourceThread::start(parts.source, parts.budget.clone(), events.clone());
     let workers = Workers::start(parts.workers, parts.verify_fraction, &parts.rules, &events);
@@ -261,6 +269,7 @@ impl Threads {
                 self.core.logged(at);
             }
             Action::Tell(entry) => self.follower.tell(entry),
+            Action::TakeBack { plan, to, why } => self.follower.take_back(plan, to, why),
             Action::Answer { ticket, answer } => {
                 let status = self.status();
                 // Whoever looks sees what was answered.

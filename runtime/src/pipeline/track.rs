@@ -1,7 +1,7 @@
 //! One partition on its way through the pipeline: where to resume, which plan made or makes which offsets, what a
 //! sink that is ahead must not get again. Pure; it starts nothing itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::batch::Batch;
 use crate::offset::Offset;
@@ -36,11 +36,15 @@ pub(super) struct Track {
     /// Batches under way get numbers, and come out in their order.
     next_job: u64,
     next_out: u64,
+    /// What those that did not come out yet are made by, in their order.
+    under_way: VecDeque<Maker>,
     reorder: BTreeMap<u64, Result<Routed, Stop>>,
     /// Records in a row at which the transform failed.
     failed_in_row: u64,
     /// A batch could not be transformed: nothing behind it may go on.
     pub(super) halted: bool,
+    /// The plan that is to blame for that, where another one may do better.
+    pub(super) blamed: Option<u64>,
     /// Somebody wants nothing more to be read of it for now.
     pub(super) held: bool,
     /// The end of the partition, once the source said so.
@@ -84,6 +88,14 @@ pub(super) struct PlansDiffer {
     other: u64,
 }
 
+/// What a batch is made by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Maker {
+    pub(super) plan: u64,
+    /// Whether some sink has it already, by the same plan.
+    pub(super) again: bool,
+}
+
 /// A batch and the plan that is to transform it.
 #[derive(Debug)]
 pub struct Job {
@@ -113,9 +125,11 @@ impl Track {
             floor: 0,
             next_job: 0,
             next_out: 0,
+            under_way: VecDeque::new(),
             reorder: BTreeMap::new(),
             failed_in_row: 0,
             halted: false,
+            blamed: None,
             held: false,
             end: None,
             seen: None,
@@ -179,7 +193,8 @@ impl Track {
         let mut jobs = Vec::new();
         let mut rest = Some(batch);
         while let Some(batch) = rest.take() {
-            let (plan, until) = self.plan_for(batch.range().start, newest);
+            let from = batch.range().start;
+            let (plan, until) = self.plan_for(from, newest);
             let (front, back) = match until {
                 Some(until) => batch.split(until),
                 None => (Some(batch), None),
@@ -187,6 +202,7 @@ impl Track {
             rest = back;
             let seq = self.next_job;
             self.next_job += 1;
+            self.under_way.push_back(Maker { plan: plan.plan, again: self.is_replay(from) });
             jobs.extend(front.map(|batch| Job { run: self.run, seq, plan, batch }));
         }
         jobs
@@ -214,10 +230,10 @@ impl Track {
     }
 
     /// The next transformed batch in offset order, once it is there.
-    pub(super) fn next_in_order(&mut self) -> Option<Result<Routed, Stop>> {
+    pub(super) fn next_in_order(&mut self) -> Option<(Maker, Result<Routed, Stop>)> {
         let result = self.reorder.remove(&self.next_out)?;
         self.next_out += 1;
-        Some(result)
+        Some((self.under_way.pop_front().expect("as many as there are jobs"), result))
     }
 
     /// Counts failed records in a row; `Some` once there are `limit`.

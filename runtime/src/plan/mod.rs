@@ -55,6 +55,11 @@ impl Plan {
         let what = |plan: &Self| Self { replaces: None, declared: String::new(), made: None, ..plan.clone() };
         what(self) == what(other)
     }
+
+    /// Whether it is taken back by itself where it does worse than the one that it replaces.
+    pub fn is_on_trial(&self) -> bool {
+        self.replaces.is_some() && self.made.as_ref().is_some_and(|made| made.on_trial)
+    }
 }
 
 /// Who made a plan, and why; for people.
@@ -65,6 +70,9 @@ pub struct Made {
     pub by: By,
     /// Why, as they say.
     pub why: String,
+    /// Whether it is taken back by itself, where it does worse than the plan before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_trial: bool,
 }
 
 /// A reference table as a plan names it.
@@ -447,6 +455,13 @@ impl History {
         self.plans.last_key_value().map(|(n, plan)| (*n, plan))
     }
 
+    /// What takes plan `plan` back, if it still is the newest: what plan `to` does.
+    pub fn taking_back(&self, plan: u64, to: u64, made: Made) -> Option<Entry> {
+        let (_, newest) = self.newest().filter(|(newest, _)| *newest == plan)?;
+        let (replaces, declared) = (Some(plan), newest.declared.clone());
+        Some(Entry::Plan(Plan { replaces, declared, made: Some(made), ..self.plans.get(&to)?.clone() }))
+    }
+
     /// Whether the log already tells of this cut.
     pub fn knows_cut(&self, of: &InputPartition, plan: &PlanRef) -> bool {
         self.adopted.iter().rev().any(|(held, cut)| held == of && cut.plan.plan == plan.plan)
@@ -513,6 +528,36 @@ pub(crate) mod tests {
         assert_eq!(ours.put_plan(&mut log, &plan(Some(0), "b")).unwrap(), Some(2));
         assert_eq!(theirs.put_plan(&mut log, &plan(Some(0), "c")).unwrap(), None);
         assert_eq!(theirs.newest().unwrap().1, &plan(Some(0), "b"));
+    }
+
+    #[test]
+    fn a_plan_is_taken_back_by_the_first_who_does_so_and_only_while_it_is_the_newest() {
+        let made =
+            || Made { by: By { who: "weir".into(), at_ms: 7 }, why: "it traps".into(), on_trial: false };
+        let mut log = memory::MemoryLog::default();
+        let mut ours = History::default();
+        for digest in ["a", "b"] {
+            ours.append(&mut log, |h| Some(next_plan(h, digest))).unwrap();
+        }
+        let (mut theirs, mut late) = (ours.clone(), ours.clone());
+        assert_eq!(ours.append(&mut log, |h| h.taking_back(1, 0, made())).unwrap(), Some(2));
+        assert_eq!(theirs.append(&mut log, |h| h.taking_back(1, 0, made())).unwrap(), None);
+        let (number, plan) = ours.newest().unwrap();
+        assert_eq!((number, plan.replaces, &*plan.digest), (2, Some(1), "a"));
+        assert!(!plan.is_on_trial() && plan.does_the_same(&ours.plans[&0]));
+        late.append(&mut log, |h| Some(next_plan(h, "c"))).unwrap();
+        assert_eq!(ours.append(&mut log, |h| h.taking_back(2, 0, made())).unwrap(), None);
+    }
+
+    #[test]
+    fn a_plan_of_an_older_program_is_on_trial_for_nobody() {
+        let old = r#"{"who":"a","at_ms":7,"why":""}"#;
+        let made: Made = serde_json::from_str(old).unwrap();
+        assert!(!made.on_trial);
+        assert_eq!(serde_json::to_string(&made).unwrap(), old);
+        let mut put = plan(Some(0), "b");
+        put.made = Some(Made { on_trial: true, ..made });
+        assert!(put.is_on_trial() && !plan(Some(0), "b").is_on_trial());
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl Running {
         kill_process(pid, signal).expect("it runs");
     }
 
+    /// Waits for its own end.
+    pub(crate) fn ends(mut self) -> Option<i32> {
+        self.0.wait().expect("it ends").code()
+    }
+
     pub(crate) fn end(mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.0.wait().expect("it ends").code()

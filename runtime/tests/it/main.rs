@@ -13,4 +13,5 @@ mod records;
 mod run;
 mod sandbox;
 mod tidy;
+mod trial;
 mod validate;

@@ -74,6 +74,9 @@ provenance = false
 targets.usa = { table = "customers", mode = "upsert", key = ["id"] }
 targets.other = { mode = "append" }
 
+[deploy]
+rollback = { records = 500, time = "2 min", failed = 0.25 }
+
 [admin]
 listen = "[::1]:0"
 socket = "${DATA}/sockets"
@@ -263,6 +266,16 @@ fn a_full_file_says_what_it_says() {
                     },
                 ),
             },
+            deploy: Deploy {
+                rollback: Worse(
+                    Rollback {
+                        records: 500,
+                        time: 2 min,
+                        rejected: 0.05,
+                        failed: 0.25,
+                    },
+                ),
+            },
             admin: AdminConfig {
                 listen: Some(
                     [::1]:0,
@@ -288,6 +301,43 @@ fn what_is_left_out_has_the_documented_default() {
     };
     assert_eq!((sink.format, sink.provenance, &sink.roll), (FileFormat::Parquet, true, &Roll::default()));
     assert_eq!(sink.compact_after.get(), 100);
+}
+
+#[test]
+fn a_plan_is_taken_back_by_itself_unless_the_file_says_that_none_is() {
+    assert_eq!(small().deploy.limits(), Some(&Rollback::default()));
+    let text = |value: &str| format!("{SMALL}\n[deploy]\nrollback = {value}\n");
+    assert_eq!(parse(&text("\"none\"")).expect("a word").deploy.limits(), None);
+    let some = parse(&text("{ rejected = 0.5 }")).expect("a table");
+    let expected = Rollback { rejected: Fraction::parse(0.5).expect("a half"), ..Rollback::default() };
+    assert_eq!(some.deploy.limits(), Some(&expected));
+    refused(
+        parse(&text("\"never\"")),
+        expect![[r#"
+        error: `rollback` in [deploy]: unknown value `never`
+          --> conf/customers.toml:25:12
+           |
+        25 | rollback = "never"
+           |            ^^^^^^^
+           = help: known here: `none`"#]],
+    );
+    refused(
+        parse(&text("{ failed = 2, rejects = 0.1 }")),
+        expect![[r#"
+        error: `failed` in [deploy.rollback]: 2 is not a fraction
+          --> conf/customers.toml:25:23
+           |
+        25 | rollback = { failed = 2, rejects = 0.1 }
+           |                       ^
+           = help: write a number from 0 to 1, such as 0.001
+
+        error: unknown key `rejects` in [deploy.rollback]
+          --> conf/customers.toml:25:26
+           |
+        25 | rollback = { failed = 2, rejects = 0.1 }
+           |                          ^^^^^^^
+           = help: did you mean `rejected`?"#]],
+    );
 }
 
 #[test]

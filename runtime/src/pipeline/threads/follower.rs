@@ -1,5 +1,6 @@
 //! Follows the plan log beside the records: a plan that somebody adds is loaded and started here before anybody is told of
-//! it, a pause is told that somebody wanted elsewhere, and what only people read is written down. No record waits for it.
+//! it, a pause is told that somebody wanted elsewhere, a plan that does worse is taken back, and what only people read is
+//! written down. No record waits for it, but for those that a plan would make which is being taken back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::{Rules, spawn};
 use crate::pipeline::Event;
-use crate::plan::{By, Entry, Error, History, InputPartition, PlanLog};
+use crate::plan::{By, Entry, Error, History, InputPartition, Made, PlanLog};
 use crate::sink::state::PlanRef;
 
 /// How often it is looked whether somebody added something.
@@ -19,38 +20,86 @@ const EVERY: Duration = Duration::from_millis(100);
 /// A plan that could not be made ready is tried again after so many looks.
 const TRY_AGAIN: u32 = 20;
 
+/// As whom it decides.
+const WHO: &str = "weir (automatic)";
+
+/// What it is to write.
+enum Told {
+    /// When there is time.
+    Entry(Entry),
+    /// At once.
+    Back(Back),
+}
+
+/// A plan that is to be taken back.
+struct Back {
+    plan: u64,
+    to: u64,
+    made: Made,
+    /// How often it was tried.
+    tried: u32,
+}
+
+/// What a follower begins with.
+pub(super) struct Begin {
+    pub(super) log: Box<dyn PlanLog>,
+    /// What was read of it.
+    pub(super) history: History,
+    /// The plan that runs already.
+    pub(super) newest: u64,
+    pub(super) rules: Arc<dyn Rules>,
+    /// What time it is, for people.
+    pub(super) now_ms: fn() -> u64,
+    /// How often it is tried to take a plan back.
+    pub(super) max_attempts: u32,
+}
+
 /// The outer end.
 pub(super) struct Follower {
-    entries: Sender<Entry>,
+    told: Sender<Told>,
     thread: JoinHandle<()>,
 }
 
 impl Follower {
-    /// `newest` runs already; `history` is what was read of the log.
-    pub(super) fn start(
-        log: Box<dyn PlanLog>,
-        history: History,
-        newest: u64,
-        rules: Arc<dyn Rules>,
-        events: Sender<Event>,
-    ) -> Self {
+    /// Tells `events` of what it hears.
+    pub(super) fn start(begin: Begin, events: Sender<Event>) -> Self {
+        let Begin { log, history, newest: ready, rules, now_ms, max_attempts } = begin;
         // As many as there are partitions and plans: few, and small.
-        let (to, entries) = unbounded();
-        let (ready, refused, to_tell, failing) = (newest, None, Vec::new(), false);
+        let (told, to_do) = unbounded();
+        let (refused, back, to_tell, failing) = (None, None, Vec::new(), false);
         let paused = paused(&history);
-        let inner = Inner { log, history, ready, refused, rules, paused, to_tell, failing };
-        Self { entries: to, thread: spawn("plans", move || inner.follow(&entries, &events)) }
+        let inner = Inner {
+            log,
+            history,
+            ready,
+            refused,
+            rules,
+            now_ms,
+            max_attempts,
+            paused,
+            back,
+            to_tell,
+            failing,
+        };
+        Self { told, thread: spawn("plans", move || inner.follow(&to_do, &events)) }
     }
 
     /// Writes an entry when there is time.
     pub(super) fn tell(&self, entry: Entry) {
         // Once nobody takes it any more the process is about to end.
-        drop(self.entries.send(entry));
+        drop(self.told.send(Told::Entry(entry)));
+    }
+
+    /// Takes a plan back, if it still is the newest.
+    pub(super) fn take_back(&self, plan: u64, to: u64, why: String) {
+        // When is for whoever writes it to say.
+        let made = Made { by: By { who: WHO.to_owned(), at_ms: 0 }, why, on_trial: false };
+        drop(self.told.send(Told::Back(Back { plan, to, made, tried: 0 })));
     }
 
     /// Ends once all is written that was to be.
     pub(super) fn join(self) {
-        drop(self.entries);
+        drop(self.told);
         self.thread.join().expect("a panic ends the process");
     }
 }
@@ -65,23 +114,26 @@ struct Inner {
     rules: Arc<dyn Rules>,
     /// As it was told last.
     paused: Paused,
+    now_ms: fn() -> u64,
+    max_attempts: u32,
+    back: Option<Back>,
     to_tell: Vec<Entry>,
     failing: bool,
 }
 
 impl Inner {
-    fn follow(mut self, entries: &Receiver<Entry>, events: &Sender<Event>) {
+    fn follow(mut self, to_do: &Receiver<Told>, events: &Sender<Event>) {
         loop {
-            let ends = match entries.recv_timeout(EVERY) {
-                Ok(entry) => {
-                    self.to_tell.push(entry);
+            let ends = match to_do.recv_timeout(EVERY) {
+                Ok(told) => {
+                    self.note(told);
                     false
                 }
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
             };
-            self.to_tell.extend(entries.try_iter());
-            let told = self.tell();
+            to_do.try_iter().for_each(|told| self.note(told));
+            let told = self.take_back(events).and_then(|()| self.tell());
             // Who ends needs no other plan any more.
             let failed = told.and_then(|()| if ends { Ok(()) } else { self.hear(events) }).err();
             match (&failed, std::mem::replace(&mut self.failing, failed.is_some())) {
@@ -93,6 +145,16 @@ impl Inner {
             }
             if ends {
                 return;
+            }
+        }
+    }
+
+    fn note(&mut self, told: Told) {
+        match told {
+            Told::Entry(entry) => self.to_tell.push(entry),
+            Told::Back(mut back) => {
+                back.made.by.at_ms = (self.now_ms)();
+                self.back = Some(back);
             }
         }
     }
@@ -123,7 +185,8 @@ impl Inner {
             Ok(()) => {
                 self.ready = number;
                 self.refused = None;
-                Event::Plan(PlanRef { plan: number, digest: plan.digest.clone() })
+                let on_trial = plan.is_on_trial();
+                Event::Plan { plan: PlanRef { plan: number, digest: plan.digest.clone() }, on_trial }
             }
             Err(stop) => {
                 self.refused = Some((number, 0));
@@ -142,6 +205,25 @@ impl Inner {
             let (up_to, (all, partitions)) = (self.history.next(), paused);
             drop(events.send(Event::Paused { up_to, all, partitions }));
         }
+    }
+
+    /// Takes back what is to be, unless somebody was faster. Then there is another plan in any case.
+    fn take_back(&mut self, events: &Sender<Event>) -> Result<(), Error> {
+        let Some(mut back) = self.back.take() else { return Ok(()) };
+        let log = self.log.as_mut();
+        // Also where an answer was lost.
+        let tried = self.history.catch_up(log).and_then(|()| {
+            self.history.append(log, |history| history.taking_back(back.plan, back.to, back.made.clone()))
+        });
+        if let Err(error) = &tried {
+            back.tried = back.tried.saturating_add(1);
+            if back.tried < self.max_attempts {
+                self.back = Some(back);
+            } else {
+                drop(events.send(Event::Kept { plan: back.plan, error: error.to_string() }));
+            }
+        }
+        tried.map(|_| ())
     }
 }
 

@@ -169,6 +169,7 @@ mod tests {
             plans_can_come: false,
             topics: false,
             max_attempts: 1,
+            rollback: None,
         };
         Core::new(settings, History::default(), PlanRef { plan: 0, digest: "d".into() })
             .status(Duration::ZERO)

@@ -1,15 +1,19 @@
 //! A transform that misbehaves on request: what a record's value names is done to the batch it is in. Any other
-//! value goes to route `ok` as a row. It never misbehaves unasked.
+//! value goes to route `ok` as a row. It never misbehaves unasked, and under the setting `when = "never"` not at all.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({ path: "../../../../wit", world: "transform-component" });
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use exports::weir::transform::transform::*;
 
 /// What no transform may keep: how many records it was asked to count.
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// Where it misbehaves, as the settings say.
+static WHEN: OnceLock<String> = OnceLock::new();
 
 struct Hostile;
 export!(Hostile);
@@ -53,7 +57,7 @@ impl Guest for Hostile {
     }
 
     fn init(settings: Vec<(String, String)>, _tables: Vec<Table>) -> Result<(), String> {
-        match when(&settings).as_str() {
+        match WHEN.get_or_init(|| when(&settings)).as_str() {
             "init-err" => Err("started badly on request".into()),
             "init-trap" => panic!("started badly on request"),
             "init-loop" => spin(),
@@ -100,6 +104,9 @@ struct Made {
 
 impl Made {
     fn take(&mut self, row: u32, value: &str, offset: i64) -> Result<(), String> {
+        if WHEN.get().is_some_and(|when| when == "never") {
+            return Ok(self.row(row, value, offset));
+        }
         match value {
             "loop" => spin(),
             "long" => _ = (0..50_000_000_u64).fold(1, |n, i| std::hint::black_box(n) ^ i),

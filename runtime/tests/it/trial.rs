@@ -1,0 +1,158 @@
+//! A plan that does worse than the one before is taken back by itself, and nothing is lost.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::admin::{Running, status};
+use crate::guests;
+use crate::run::{FILE, Pipeline, stderr};
+
+/// With these a record that never ends stalls, instead of being a dead letter.
+const STALLS: &str = "deadline = \"50 ms\"\nfuel_per_record = 1_000_000_000_000";
+
+/// What the first plan makes of every record is a row, whatever it says.
+fn pipeline(limits: &str) -> Pipeline {
+    let file = FILE
+        .replace("[limits]\n", "[transform.settings]\nwhen = \"never\"\n\n[limits]\nin_flight_bytes = \"4 KiB\"\nbatch_bytes = \"1 KiB\"\n")
+        .replace("deadline = \"300 ms\"\noutput_bytes = \"1 MiB\"\nfuel_per_record = 100_000_000", limits);
+    Pipeline::of(guests::hostile(), &file)
+}
+
+/// A file is moved in complete.
+fn move_in(pipeline: &Pipeline, name: &str, records: &[&str]) {
+    let aside = pipeline.path(name);
+    fs::write(&aside, records.join("\n")).expect("writable");
+    fs::rename(aside, pipeline.path("input").join(name)).expect("it is there");
+}
+
+/// Waits until so many files are finished.
+fn wait_for(pipeline: &Pipeline, running: &mut Running, finished: u64) -> Value {
+    loop {
+        let (_, said) = status(pipeline);
+        let process = &said["processes"][0]["status"];
+        if process["finished"] == finished {
+            return process.clone();
+        }
+        running.assert_alive();
+    }
+}
+
+/// Has the next plan misbehave as records ask for it; its number.
+fn deploy(pipeline: &Pipeline) -> u64 {
+    let args = ["--set", "when=process", "--why", "a trial", "--yes", "--wait", "1 ms", "--json"];
+    let output = pipeline.weir("deploy", &args).output().expect("the program starts");
+    let said: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    assert_eq!(said["deployed"], true, "{said}");
+    said["plan"].as_u64().expect("a number")
+}
+
+/// Waits until the process runs this plan.
+fn wait_for_plan(pipeline: &Pipeline, running: &mut Running, plan: u64) {
+    while status(pipeline).1["processes"][0]["status"]["plan"]["plan"] != plan {
+        running.assert_alive();
+    }
+}
+
+fn tell(pipeline: &Pipeline, command: &str) {
+    assert!(pipeline.weir(command, &[]).output().expect("the program starts").status.success(), "{command}");
+}
+
+/// All plans but the first, from the log: the number, what it replaces, who made it and why.
+fn plans(pipeline: &Pipeline) -> Vec<(u64, u64, String, String)> {
+    let output = pipeline.weir("history", &["--json"]).output().expect("the program starts");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let made = said["plans"].as_array().expect("a list")[1..].iter().map(|plan| {
+        let (number, what) = (plan["plan"].as_u64().expect("a number"), &plan["what"]);
+        let replaces = what["replaces"].as_u64().expect("it replaced one");
+        (number, replaces, text(&what["made"]["who"]), text(&what["made"]["why"]))
+    });
+    made.collect()
+}
+
+/// The files and offsets of a target's rows, and which plan made them.
+fn rows(pipeline: &Pipeline, target: &str) -> Vec<(i64, i64, u64)> {
+    let of = |row: &Value, key: &str| row[key].as_i64().expect("a number");
+    let rows = pipeline.rows(target);
+    let mut rows: Vec<_> = rows
+        .iter()
+        .map(|row| (of(row, "weir_partition"), of(row, "weir_offset"), of(row, "weir_plan") as u64))
+        .collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// Every record of the files of these lengths is there once, as a row or as a dead letter.
+fn assert_nothing_is_lost(pipeline: &Pipeline, files: &[usize]) {
+    let mut all: Vec<_> = ["ok", "dead"].iter().flat_map(|target| rows(pipeline, target)).collect();
+    all.sort_unstable();
+    let found: Vec<_> = all.into_iter().map(|(partition, offset, _)| (partition, offset)).collect();
+    let files = files.iter().enumerate();
+    let expected: Vec<_> =
+        files.flat_map(|(partition, n)| (0..*n as i64).map(move |at| (partition as i64, at))).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_plan_that_fails_at_one_record_in_a_hundred_is_taken_back_and_nothing_is_lost() {
+    let pipeline = pipeline("output_bytes = \"1 MiB\"");
+    move_in(&pipeline, "a.jsonl", &["a"; 400]);
+    let mut running = Running::start(&pipeline);
+    wait_for(&pipeline, &mut running, 1);
+    let put = deploy(&pipeline);
+    let records: Vec<&str> = (0..4_000).map(|i| if i % 100 == 50 { "panic" } else { "a" }).collect();
+    move_in(&pipeline, "b.jsonl", &records);
+    let stands = wait_for(&pipeline, &mut running, 2);
+    let plans = plans(&pipeline);
+    let (back, replaces, who, why) = &plans[1];
+    assert_eq!((plans.len(), *replaces, who.as_str()), (2, put, "weir (automatic)"));
+    let expected = format!("records of plan {put}, 0.0 % before");
+    assert!(why.contains(" % failed in the first ") && why.ends_with(&expected), "{why}");
+    assert_eq!((&stands["plan"]["plan"], &stands["trial"]), (&Value::from(*back), &Value::Null));
+    assert_eq!(running.end(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[400, 4_000]);
+    let dead = rows(&pipeline, "dead");
+    assert!((4..40).contains(&dead.len()), "{dead:?}");
+    assert!(dead.iter().all(|(_, _, plan)| *plan == put), "{dead:?}");
+    let last = rows(&pipeline, "ok").pop().expect("there are rows");
+    assert_eq!(last, (1, 3_999, *back));
+}
+
+#[test]
+fn a_partition_that_a_new_plan_stops_goes_on_by_itself_with_the_old_one() {
+    let pipeline = pipeline(STALLS);
+    move_in(&pipeline, "a.jsonl", &["a"]);
+    let mut running = Running::start(&pipeline);
+    wait_for(&pipeline, &mut running, 1);
+    let put = deploy(&pipeline);
+    move_in(&pipeline, "b.jsonl", &["a", "a", "a", "a", "a", "loop", "a"]);
+    wait_for(&pipeline, &mut running, 2);
+    let plans = plans(&pipeline);
+    let (back, _, who, why) = &plans[1];
+    assert_eq!(who, "weir (automatic)");
+    assert!(why.contains(&format!("records of plan {put}: E_STALL")), "{why}");
+    assert_eq!(running.end(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[1, 7]);
+    assert!(rows(&pipeline, "dead").is_empty());
+    assert_eq!(rows(&pipeline, "ok").pop(), Some((1, 6, *back)));
+}
+
+#[test]
+fn a_run_that_ends_with_its_input_waits_for_the_plan_that_it_goes_back_to() {
+    let pipeline = pipeline(STALLS);
+    let running = Running::start(&pipeline);
+    tell(&pipeline, "pause");
+    assert_eq!(running.end(), Some(0));
+    move_in(&pipeline, "a.jsonl", &["a", "loop", "a"]);
+    let mut running = Running::with(&pipeline, &["--once"]);
+    let put = deploy(&pipeline);
+    wait_for_plan(&pipeline, &mut running, put);
+    tell(&pipeline, "resume");
+    assert_eq!(running.ends(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[3]);
+    let back = plans(&pipeline)[1].0;
+    let made: Vec<_> = rows(&pipeline, "ok").into_iter().map(|(_, _, plan)| plan).collect();
+    assert_eq!(made, [back; 3], "the three are one batch");
+}
