@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -316,7 +316,7 @@ impl<'a> Base<'a> {
         Ok(config)
     }
 
-    fn describe(&self, component: &PathBuf) -> Result<Description> {
+    fn describe(&self, component: &Path) -> Result<Description> {
         let bytes = plans::read("component", component)?;
         let loading = || format!("loading the component {}", component.display());
         let transform = self.sandbox.load(&bytes).with_context(loading)?;

@@ -247,6 +247,9 @@ enum Origin<'a> {
     Kafka(&'a KafkaSource, Cluster),
 }
 
+/// Where decisions are written down, and the bytes that they name.
+type Kept = (Box<dyn PlanLog>, Arc<dyn Store>);
+
 impl<'a> Origin<'a> {
     fn of(config: &'a PipelineConfig) -> Result<Self> {
         Ok(match &config.source {
@@ -274,10 +277,7 @@ impl<'a> Origin<'a> {
     }
 
     /// The plan log and the store of a pipeline that has run, whether it runs now or not; nothing is made.
-    fn log_that_is_there(
-        &self,
-        config: &PipelineConfig,
-    ) -> Result<Option<(Box<dyn PlanLog>, Arc<dyn Store>)>> {
+    fn log_that_is_there(&self, config: &PipelineConfig) -> Result<Option<Kept>> {
         let local = || FileStore::open(config.state.join("store"));
         Ok(match self {
             Self::Files(_) => {

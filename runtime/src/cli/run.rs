@@ -62,7 +62,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Ended> {
         compiler: super::this_program(),
         admin: true,
     };
-    let watched = args.watch.then(|| args.pipeline.as_path());
+    let watched = args.watch.then_some(args.pipeline.as_path());
     let done = run_pipeline(&config, &options, watched)?;
     if args.json {
         println!("{}", done.to_json());

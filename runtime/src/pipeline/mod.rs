@@ -13,7 +13,7 @@ pub mod threads;
 mod track;
 pub mod trial;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -617,9 +617,10 @@ impl Core {
         let mut of_topics: BTreeMap<_, Vec<i32>> = BTreeMap::new();
         for at in ours {
             let of = self.of(at);
-            if !self.history.started.contains_key(&of) {
+            if let btree_map::Entry::Vacant(started) = self.history.started.entry(of) {
+                let of = started.key();
                 of_topics.entry(of.topic.clone()).or_default().push(of.partition);
-                self.history.started.insert(of, sinks.iter().cloned().collect());
+                started.insert(sinks.iter().cloned().collect());
             }
         }
         for (topic, partitions) in of_topics {

@@ -62,9 +62,12 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Tells `events` of what it hears.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "as many entries as there are partitions and plans: few, and small"
+    )]
     pub(super) fn start(begin: Begin, events: Sender<Event>) -> Self {
         let Begin { log, history, newest: ready, rules, now_ms, max_attempts } = begin;
-        // As many as there are partitions and plans: few, and small.
         let (told, to_do) = unbounded();
         let (refused, back, to_tell, failing) = (None, None, Vec::new(), false);
         let paused = paused(&history);
