@@ -40,6 +40,7 @@ pub(super) fn answer() -> Answer {
         pipeline: "p".into(),
         plan: PlanRef { plan: 1, digest: "sha256:ab".into() },
         trial: None,
+        not_ready: None,
         running_ms: 1000,
         ending: false,
         paused: None,

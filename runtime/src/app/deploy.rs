@@ -156,16 +156,6 @@ impl Deployment {
         differences(self.replaces().1, self.candidate.plan())
     }
 
-    /// The plan as it would be.
-    pub fn plan(&self) -> &Plan {
-        self.candidate.plan()
-    }
-
-    /// What its transform says of itself.
-    pub fn description(&self) -> &Description {
-        self.candidate.description()
-    }
-
     /// Looks whether every sink takes what the plan's routes make.
     pub fn look_at_sinks(&self, options: &Options, tell: &mut dyn FnMut(Finding)) {
         doctor::examine_sinks(&self.config, options, &self.candidate, &self.history, tell);

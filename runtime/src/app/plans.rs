@@ -106,7 +106,7 @@ impl Candidate {
     /// How the file, or something it names, changed since the newest plan was taken from it, if it did.
     pub(super) fn changed(&self, history: &History) -> Option<Changed> {
         let (plan, newest) = history.newest()?;
-        let changed = newest.declared != self.plan.declared;
+        let changed = !self.is_said_by(newest);
         changed.then(|| Changed { plan, differences: differences(newest, &self.plan) })
     }
 
@@ -160,9 +160,14 @@ impl Candidate {
         Ok(plan.map(|plan| PlanRef { plan, digest: self.plan.digest.clone() }))
     }
 
-    /// The newest plan, if the file said the same when that was taken from it.
+    /// Whether the file said the same when a plan was taken from it, or says what that does by now.
+    fn is_said_by(&self, plan: &Plan) -> bool {
+        plan.declared == self.plan.declared || plan.does_the_same(&self.plan)
+    }
+
+    /// The newest plan, if the file says nothing else.
     fn runs_already(&self, history: &History) -> Option<PlanRef> {
-        let newest = history.newest().filter(|(_, plan)| plan.declared == self.plan.declared);
+        let newest = history.newest().filter(|(_, plan)| self.is_said_by(plan));
         newest.map(|(n, plan)| PlanRef { plan: n, digest: plan.digest.clone() })
     }
 }

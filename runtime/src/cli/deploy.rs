@@ -42,7 +42,7 @@ const ASK_EVERY: u32 = 10;
 ///     weir deploy pipeline.toml rule-2.wasm --set strict=true
 ///     weir deploy pipeline.toml --table us_cities=new.csv --why "three cities more" --yes
 ///
-/// Exit codes: 0 it is in the plan log; 1 it is refused, or not wanted; 2 the command or the file is wrong; 3 something could not
+/// Exit codes: 0 it is in the plan log; 1 it is refused, not wanted, or there and a process cannot run it; 2 the command or the file is wrong; 3 something could not
 /// be reached.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -215,7 +215,13 @@ impl Deploying<'_> {
     fn follow(&mut self, number: u64, begun: Instant, stop: &Receiver<()>) -> Result<Followed> {
         let mut followed = Followed::default();
         for turn in 0.. {
-            let adopted = self.deployment.adopted(number)?;
+            let adopted = match self.deployment.adopted(number) {
+                Ok(adopted) => adopted,
+                Err(error) => {
+                    self.say(&format!("  who takes it over cannot be seen: {error:#}"));
+                    return Ok(followed);
+                }
+            };
             let took = begun.elapsed();
             for (of, cut) in adopted.iter().filter_map(|(of, cut)| Some((of.to_string(), cut.as_ref()?))) {
                 if followed.cuts.iter().all(|cut| cut.of != of) {
@@ -266,10 +272,10 @@ impl Deploying<'_> {
     /// Why a process on this machine cannot run the plan, if one says so.
     fn who_cannot(&self, number: u64) -> Option<String> {
         let processes = ask::processes(&self.config.admin.socket, self.config.name.as_str()).ok()?;
-        let partitions = processes.into_iter().flat_map(|(_, answer)| answer.status.partitions);
-        let mut waiting = partitions.filter(|partition| partition.state == State::NeedsPlan);
-        let told = waiting.find_map(|partition| partition.trouble)?;
-        told.text.contains(&format!("plan {number}")).then_some(told.text)
+        let cannot = processes.into_iter().find(|(_, answer)| answer.status.not_ready == Some(number))?;
+        let mut partitions = cannot.1.status.partitions.into_iter();
+        let told = partitions.find_map(|at| at.trouble.filter(|_| at.state == State::NeedsPlan));
+        Some(told.map_or_else(|| "it says so".to_owned(), |told| told.text))
     }
 
     fn say(&self, line: &str) {

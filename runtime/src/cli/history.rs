@@ -12,6 +12,7 @@ use crate::app;
 use crate::config::PipelineConfig;
 use crate::digest;
 use crate::plan::{History, InputPartition};
+use crate::sandbox::escape;
 
 /// Show which plan made which offsets: plans and cuts, oldest first
 #[derive(Debug, Args)]
@@ -68,8 +69,8 @@ fn print(history: &History) {
             digest::short(&plan.digest).to_owned(),
             settings.join(" "),
             plan.made.as_ref().map_or_else(String::new, |made| screen::time(made.by.at_ms)),
-            plan.made.as_ref().map_or_else(|| "the file".to_owned(), |made| made.by.who.clone()),
-            plan.made.as_ref().map_or_else(String::new, |made| made.why.clone()),
+            plan.made.as_ref().map_or_else(|| "the file".to_owned(), |made| escape(&made.by.who)),
+            plan.made.as_ref().map_or_else(String::new, |made| escape(&made.why)),
         ]);
     }
     println!("{plans}\n");

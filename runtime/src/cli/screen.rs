@@ -9,6 +9,7 @@ use indicatif::HumanCount;
 use super::Ended;
 use crate::app::deploy::{NeverRan, NoRoom, Overtaken, UnreadTarget, WrongLimit};
 use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup, Unfit};
+use crate::pipeline::Stop;
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
 
 /// Whether to use colour: on a terminal, unless the environment says no.
@@ -141,6 +142,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(sink::Error::Transient(problem) | sink::Error::Permanent(problem)) = find(error) {
         return problem.hint.clone();
+    }
+    if let Some(stop) = find::<Stop>(error) {
+        return stop.hint.clone();
     }
     if let Some(refused) = find::<kafka::Error>(error) {
         return refused.hint();

@@ -11,10 +11,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, bail};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
+use super::Ended;
 use super::progress;
 use super::screen;
 use crate::app::Options;
-use crate::app::deploy::{Changes, Deployment};
+use crate::app::deploy::{Changes, Deployment, Overtaken};
 use crate::app::doctor::{Finding, Verdict};
 use crate::config::PipelineConfig;
 
@@ -39,9 +40,13 @@ impl Watch {
                 let stands_still = now == seen;
                 seen = now;
                 if stands_still && seen != taken {
-                    taken = seen.clone();
+                    let before = std::mem::replace(&mut taken, seen.clone());
                     let said = deploy(&file, &options).unwrap_or_else(|error| {
-                        let (text, hint, _) = screen::told(&error);
+                        let (text, hint, ended) = screen::told(&error);
+                        // Somebody else was faster, or does not answer: that passes.
+                        if ended == Ended::Outside || error.is::<Overtaken>() {
+                            taken = before;
+                        }
                         let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
                         Some(format!("not taken over: {text}{hint}"))
                     });

@@ -309,6 +309,15 @@ impl Tally {
     }
 }
 
+/// A plan that cannot run here.
+#[derive(Debug)]
+struct NotReady {
+    plan: u64,
+    stop: Stop,
+    /// How often it was tried.
+    times: u32,
+}
+
 /// A partition that was left, and of which sinks may still be committing something.
 #[derive(Debug)]
 struct Leaving {
@@ -357,10 +366,10 @@ pub struct Core {
     newest: PlanRef,
     /// The newest plan of the log and why it cannot run here, where that is so: nothing is read until it can, since
     /// others make offsets with it already.
-    not_ready: Option<(u64, Stop)>,
+    not_ready: Option<NotReady>,
     trials: Trials,
     tracks: BTreeMap<TopicPartition, Track>,
-    /// Behind the last entry of the plan log that this process decided.
+    /// Behind the last entry of a pause that this process decided.
     logged: u64,
     /// Partitions that wait to be claimed again.
     waiting: BTreeMap<TopicPartition, Waiting>,
@@ -441,7 +450,7 @@ impl Core {
         self.actions.drain(..)
     }
 
-    /// An entry that was to be logged is in the plan log, at this place.
+    /// An entry of a pause that was to be logged is in the plan log, at this place.
     pub fn logged(&mut self, at: u64) {
         self.logged = self.logged.max(at + 1);
     }
@@ -789,7 +798,7 @@ impl Core {
         if self.history.knows_cut(&of, &cut.plan) {
             return;
         }
-        self.history.adopted.push((of.clone(), cut.clone()));
+        self.history.adopt(of.clone(), cut.clone());
         let runtime = env!("CARGO_PKG_VERSION").to_owned();
         self.actions.push_back(Action::Tell(Entry::Adopted { of, cut, runtime }));
     }
@@ -997,7 +1006,7 @@ impl Core {
         );
         self.newest = plan;
         self.trials.put(self.newest.plan, on_trial, now);
-        self.not_ready.take_if(|(plan, _)| *plan <= self.newest.plan);
+        self.not_ready.take_if(|not_ready| not_ready.plan <= self.newest.plan);
         self.keep_all();
         for waiting in self.waiting.values_mut().filter(|waiting| waiting.past.is_some()) {
             waiting.until = now;
@@ -1008,14 +1017,23 @@ impl Core {
         waiting.iter().for_each(|at| self.start_reading(at));
     }
 
+    /// A run that is to end stops after a few attempts, as where a sink fails.
     fn not_ready(&mut self, plan: u64, stop: Stop) {
-        if plan <= self.newest.plan || self.not_ready.as_ref() == Some(&(plan, stop.clone())) {
+        if plan <= self.newest.plan {
             return;
         }
-        tracing::warn!(plan, running = self.newest.plan, hint = stop.hint, error = %stop,
-            "the newest plan cannot run here: nothing is read until it can");
-        self.not_ready = Some((plan, stop));
+        let before = self.not_ready.take().filter(|not_ready| not_ready.plan == plan);
+        let times = before.as_ref().map_or(1, |before| before.times + 1);
+        if before.is_none_or(|before| before.stop != stop) {
+            tracing::warn!(plan, running = self.newest.plan, hint = stop.hint, error = %stop,
+                "the newest plan cannot run here: nothing is read until it can");
+        }
+        self.not_ready = Some(NotReady { plan, stop: stop.clone(), times });
         self.keep_all();
+        if times > self.settings.max_attempts {
+            let all: Vec<_> = self.tracks.keys().cloned().collect();
+            all.iter().for_each(|at| self.drain(at, Some(stop.clone())));
+        }
     }
 
     fn kept(&mut self, plan: u64, error: &str) {

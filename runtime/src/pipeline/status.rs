@@ -25,6 +25,8 @@ pub struct Status {
     /// How that plan stands, while it is on trial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<TrialStatus>,
+    /// A newer plan that cannot run in this process, which reads nothing until it can.
+    pub not_ready: Option<u64>,
     /// Since the process began to run it, in milliseconds.
     pub running_ms: u64,
     /// It was told to stop, and finishes what is under way.
@@ -341,6 +343,7 @@ impl Core {
             pipeline: self.settings.pipeline.clone(),
             plan: self.newest.clone(),
             trial: self.trials.status(now),
+            not_ready: self.not_ready.as_ref().map(|not_ready| not_ready.plan),
             running_ms: milliseconds(now),
             ending: self.stopping,
             paused: self.history.paused.clone(),
@@ -367,8 +370,10 @@ impl Core {
         let told = self.troubles.get(at).map(|trouble| trouble.status(now));
         let stopping = match &track.phase {
             Phase::Draining(stop) => stop.as_ref().map(TroubleStatus::of),
-            Phase::NeedsPlan => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
-            Phase::Running if track.held => self.not_ready.as_ref().map(|(_, stop)| TroubleStatus::of(stop)),
+            Phase::NeedsPlan => self.not_ready.as_ref().map(|not_ready| TroubleStatus::of(&not_ready.stop)),
+            Phase::Running if track.held => {
+                self.not_ready.as_ref().map(|not_ready| TroubleStatus::of(&not_ready.stop))
+            }
             _ => None,
         };
         let committed =

@@ -264,9 +264,12 @@ impl Threads {
             Action::Transform(job) => self.workers.outbox.send(job),
             Action::Log(entry) => {
                 fail::fail_point!("plan.before_log");
+                let of_a_pause = entry.is_of_a_pause();
                 let at = append(entry)?;
                 fail::fail_point!("plan.after_log");
-                self.core.logged(at);
+                if of_a_pause {
+                    self.core.logged(at);
+                }
             }
             Action::Tell(entry) => self.follower.tell(entry),
             Action::TakeBack { plan, to, why } => self.follower.take_back(plan, to, why),

@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Error, PlanLog};
+use super::{Entry, Error, PlanLog, VERSION};
 use crate::sink::state::Nonce;
-
-/// The newest format this program writes and reads.
-const VERSION: u64 = 1;
 
 /// See the module.
 #[derive(Debug)]
@@ -84,7 +81,7 @@ impl PlanLog for FileLog {
     /// The entry is written and synced under a name of its own first, then linked to its place: a link fails where
     /// a name exists, so the first wins and nobody ever sees half an entry.
     fn put(&mut self, at: u64, entry: &Entry) -> Result<bool, Error> {
-        let line = Line { version: VERSION, entry: entry.clone() };
+        let line = Line { version: entry.version(), entry: entry.clone() };
         let bytes = serde_json::to_vec(&line).expect("entries are plain data");
         let temp = self.dir.join(format!(".{}.tmp", Nonce::random()));
         fail::fail_point!("plan.before_temp");
@@ -174,8 +171,8 @@ mod tests {
     fn an_entry_of_a_newer_version_is_refused_and_a_broken_one_named() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = FileLog::open(dir.path()).unwrap();
-        fs::write(log.path(0), br#"{"version": 2, "entry": "unheard-of"}"#).unwrap();
-        assert!(matches!(log.read(0), Err(Error::Newer { found: 2, .. })));
+        fs::write(log.path(0), br#"{"version": 3, "entry": "unheard-of"}"#).unwrap();
+        assert!(matches!(log.read(0), Err(Error::Newer { found: 3, .. })));
         fs::write(log.path(0), b"").unwrap();
         let error = log.read(0).unwrap_err().to_string();
         assert!(error.starts_with("E_LOG_CORRUPT") && error.contains("00000000000000000000.json"), "{error}");

@@ -5,18 +5,15 @@
 //! counts if it is meant for the place that comes next, and all others came too late. Every reader comes to the same
 //! log, since all read the same order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Error, PlanLog};
+use super::{Entry, Error, PlanLog, VERSION};
 use crate::kafka::log::{Keep, Line, TopicLog};
 use crate::kafka::{self, Cluster};
 use crate::sink::state::Nonce;
-
-/// The newest format this program writes and reads.
-const VERSION: u64 = 1;
 
 /// Of the bytes that are stored, in one record: half of what a topic takes by default.
 const CHUNK: usize = 512 << 10;
@@ -28,6 +25,8 @@ pub struct KafkaLog {
     topic: String,
     /// Those that count, each with who wrote it.
     entries: Vec<(Nonce, Entry)>,
+    /// From one on that cannot be understood: what comes behind it counts for whoever understands it.
+    unread: VecDeque<Line>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,7 +46,7 @@ impl KafkaLog {
     pub fn open(cluster: &Cluster, pipeline: &str) -> Result<Self, Error> {
         let topic = topic_of(pipeline);
         let log = TopicLog::open(cluster, &topic, Keep::All).map_err(of_cluster)?;
-        Ok(Self { log, topic, entries: Vec::new() })
+        Ok(Self { log, topic, entries: Vec::new(), unread: VecDeque::new() })
     }
 
     /// Whether a pipeline has a log. Nothing is made.
@@ -63,10 +62,12 @@ impl KafkaLog {
     }
 
     fn catch_up(&mut self) -> Result<(), Error> {
-        for line in self.log.read_on().map_err(of_cluster)? {
-            if let Some(Meant { nonce, entry, .. }) = self.counts(&line)? {
+        self.unread.extend(self.log.read_on().map_err(of_cluster)?);
+        while let Some(line) = self.unread.front() {
+            if let Some(Meant { nonce, entry, .. }) = self.counts(line)? {
                 self.entries.push((nonce, entry));
             }
+            self.unread.pop_front();
         }
         Ok(())
     }
@@ -110,7 +111,7 @@ impl PlanLog for KafkaLog {
             return Ok(false);
         }
         let nonce = Nonce::random();
-        let meant = Meant { version: VERSION, at, nonce, entry: entry.clone() };
+        let meant = Meant { version: entry.version(), at, nonce, entry: entry.clone() };
         let bytes = serde_json::to_vec(&meant).expect("entries are plain data");
         fail::fail_point!("plan.before_put");
         self.log.append(b"", Some(&bytes)).map_err(of_cluster)?;

@@ -191,7 +191,7 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         topic: Option<Arc<str>>,
         /// The partitions.
-        #[serde(alias = "partition", deserialize_with = "one_or_several")]
+        #[serde(rename = "partition", serialize_with = "number_if_one", deserialize_with = "one_or_several")]
         partitions: Vec<i32>,
         /// The sinks, by name.
         sinks: Vec<String>,
@@ -234,6 +234,32 @@ pub enum Entry {
         /// Records in it.
         end: Offset,
     },
+}
+
+impl Entry {
+    /// The version of the format that a reader has to know for it.
+    pub(super) fn version(&self) -> u64 {
+        match self {
+            Self::Started { partitions, .. } if partitions.len() > 1 => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether it says what is not to be read, or that it is again.
+    pub(crate) fn is_of_a_pause(&self) -> bool {
+        matches!(self, Self::Paused { .. } | Self::Resumed { .. })
+    }
+}
+
+/// The newest version of the format that this program reads.
+const VERSION: u64 = 2;
+
+/// One is written as a number by itself, as before several were written together.
+fn number_if_one<S: serde::Serializer>(partitions: &[i32], to: S) -> Result<S::Ok, S::Error> {
+    match partitions {
+        [one] => one.serialize(to),
+        several => several.serialize(to),
+    }
 }
 
 /// One was a number by itself before several were written together.
@@ -333,6 +359,8 @@ pub struct History {
     pub done: BTreeMap<InputPartition, Offset>,
     /// Cuts as they were reported, in the order of the log.
     pub adopted: Vec<(InputPartition, Cut)>,
+    /// Partitions and plans of those.
+    known: BTreeSet<(InputPartition, u64)>,
 }
 
 impl History {
@@ -402,7 +430,7 @@ impl History {
                 let of = |partition| InputPartition { topic: topic.clone(), partition };
                 self.started.extend(partitions.into_iter().map(|partition| (of(partition), sinks.clone())));
             }
-            Entry::Adopted { of, cut, .. } => self.adopted.push((of, cut)),
+            Entry::Adopted { of, cut, .. } => self.adopt(of, cut),
             Entry::Paused { of, by } => self.pause(of, by),
             Entry::Resumed { of, .. } => self.resume(of.as_ref()),
             Entry::Done { of, end } => {
@@ -464,7 +492,13 @@ impl History {
 
     /// Whether the log already tells of this cut.
     pub fn knows_cut(&self, of: &InputPartition, plan: &PlanRef) -> bool {
-        self.adopted.iter().rev().any(|(held, cut)| held == of && cut.plan.plan == plan.plan)
+        self.known.contains(&(of.clone(), plan.plan))
+    }
+
+    /// A cut is told of.
+    pub(crate) fn adopt(&mut self, of: InputPartition, cut: Cut) {
+        self.known.insert((of.clone(), cut.plan.plan));
+        self.adopted.push((of, cut));
     }
 }
 
@@ -618,6 +652,7 @@ pub(crate) mod tests {
         let started = Entry::Started { topic, partitions: vec![3], sinks };
         let old = r#"{"kind":"started","topic":"t","partition":3,"sinks":["lake"]}"#;
         assert_eq!(serde_json::from_str::<Entry>(old).unwrap(), started);
+        assert_eq!((serde_json::to_string(&started).unwrap(), started.version()), (old.to_owned(), 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! it, a pause is told that somebody wanted elsewhere, a plan that does worse is taken back, and what only people read is
 //! written down. No record waits for it, but for those that a plan would make which is being taken back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,15 +10,20 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::{Rules, spawn};
-use crate::pipeline::Event;
+use crate::pipeline::{Event, Stop};
 use crate::plan::{By, Entry, Error, History, InputPartition, Made, PlanLog};
 use crate::sink::state::PlanRef;
 
 /// How often it is looked whether somebody added something.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// A plan that could not be made ready is tried again after so many looks.
+/// A plan that could not be made ready is tried again after so many looks, then after twice as many, and so on.
 const TRY_AGAIN: u32 = 20;
+const AT_LEAST_EVERY: u32 = 600;
+
+/// So many entries are written before it is looked again whether there is a plan; and so many in the end, when somebody waits.
+const BETWEEN_LOOKS: usize = 16;
+const AT_THE_END: usize = 1_000;
 
 /// As whom it decides.
 const WHO: &str = "weir (automatic)";
@@ -69,7 +74,7 @@ impl Follower {
     pub(super) fn start(begin: Begin, events: Sender<Event>) -> Self {
         let Begin { log, history, newest: ready, rules, now_ms, max_attempts } = begin;
         let (told, to_do) = unbounded();
-        let (refused, back, to_tell, failing) = (None, None, Vec::new(), false);
+        let (refused, back, to_tell, failing) = (None, None, VecDeque::new(), false);
         let paused = paused(&history);
         let inner = Inner {
             log,
@@ -112,22 +117,31 @@ struct Inner {
     history: History,
     /// The number of the newest plan that runs or is ready to.
     ready: u64,
-    /// One that could not be made ready, and how many looks ago.
-    refused: Option<(u64, u32)>,
+    refused: Option<Refused>,
     rules: Arc<dyn Rules>,
     /// As it was told last.
     paused: Paused,
     now_ms: fn() -> u64,
     max_attempts: u32,
     back: Option<Back>,
-    to_tell: Vec<Entry>,
+    to_tell: VecDeque<Entry>,
     failing: bool,
+}
+
+/// A plan that could not be made ready.
+struct Refused {
+    plan: u64,
+    /// How many looks are let pass before it is tried again.
+    wait: u32,
+    passed: u32,
 }
 
 impl Inner {
     fn follow(mut self, to_do: &Receiver<Told>, events: &Sender<Event>) {
         loop {
-            let ends = match to_do.recv_timeout(EVERY) {
+            // What is left to write is reason enough to go on at once.
+            let patience = if self.to_tell.is_empty() || self.failing { EVERY } else { Duration::ZERO };
+            let ends = match to_do.recv_timeout(patience) {
                 Ok(told) => {
                     self.note(told);
                     false
@@ -136,9 +150,10 @@ impl Inner {
                 Err(RecvTimeoutError::Disconnected) => true,
             };
             to_do.try_iter().for_each(|told| self.note(told));
-            let told = self.take_back(events).and_then(|()| self.tell());
             // Who ends needs no other plan any more.
-            let failed = told.and_then(|()| if ends { Ok(()) } else { self.hear(events) }).err();
+            let heard = self.take_back(events).and_then(|()| if ends { Ok(()) } else { self.hear(events) });
+            let most = if ends { AT_THE_END } else { BETWEEN_LOOKS };
+            let failed = heard.and_then(|()| self.tell(most)).err();
             match (&failed, std::mem::replace(&mut self.failing, failed.is_some())) {
                 (Some(error), false) => {
                     tracing::warn!(%error, "the plan log does not answer: no new plan is heard of until it does");
@@ -154,7 +169,7 @@ impl Inner {
 
     fn note(&mut self, told: Told) {
         match told {
-            Told::Entry(entry) => self.to_tell.push(entry),
+            Told::Entry(entry) => self.to_tell.push_back(entry),
             Told::Back(mut back) => {
                 back.made.by.at_ms = (self.now_ms)();
                 self.back = Some(back);
@@ -162,26 +177,34 @@ impl Inner {
         }
     }
 
-    fn tell(&mut self) -> Result<(), Error> {
-        while let Some(entry) = self.to_tell.first() {
+    fn tell(&mut self, most: usize) -> Result<(), Error> {
+        for _ in 0..most {
+            let Some(entry) = self.to_tell.front() else { break };
             self.history
                 .append(self.log.as_mut(), |history| (!knows(history, entry)).then(|| entry.clone()))?;
-            self.to_tell.remove(0);
+            self.to_tell.pop_front();
         }
         Ok(())
     }
 
     fn hear(&mut self, events: &Sender<Event>) -> Result<(), Error> {
-        self.history.catch_up(self.log.as_mut())?;
+        if let Err(error) = self.history.catch_up(self.log.as_mut()) {
+            if !matches!(error, Error::Io { .. }) {
+                // What it says counts for others, who understand it.
+                let stop = Stop::new(error.to_string());
+                drop(events.send(Event::NotReady { plan: self.history.next(), stop }));
+            }
+            return Err(error);
+        }
         self.tell_what_is_paused(events);
         let Some((number, plan)) = self.history.newest().filter(|(number, _)| *number > self.ready) else {
             return Ok(());
         };
-        if let Some((refused, looks)) = &mut self.refused
-            && *refused == number
-            && *looks < TRY_AGAIN
+        let again = self.refused.as_mut().filter(|refused| refused.plan == number);
+        if let Some(refused) = again
+            && refused.passed < refused.wait
         {
-            *looks += 1;
+            refused.passed += 1;
             return Ok(());
         }
         let event = match self.rules.make_ready(&self.history.plans) {
@@ -192,7 +215,9 @@ impl Inner {
                 Event::Plan { plan: PlanRef { plan: number, digest: plan.digest.clone() }, on_trial }
             }
             Err(stop) => {
-                self.refused = Some((number, 0));
+                let before = self.refused.take().filter(|refused| refused.plan == number);
+                let wait = before.map_or(TRY_AGAIN, |refused| (refused.wait * 2).min(AT_LEAST_EVERY));
+                self.refused = Some(Refused { plan: number, wait, passed: 0 });
                 Event::NotReady { plan: number, stop }
             }
         };
@@ -244,13 +269,11 @@ fn knows(history: &History, entry: &Entry) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Mutex;
 
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::pipeline::Stop;
     use crate::pipeline::threads::Loaded;
     use crate::plan::Plan;
     use crate::plan::memory::MemoryLog;
@@ -284,12 +307,15 @@ mod tests {
             ready: 0,
             refused: None,
             rules: told.clone(),
+            now_ms: || 0,
+            max_attempts: 1,
             paused: Paused::default(),
-            to_tell: Vec::new(),
+            back: None,
+            to_tell: VecDeque::new(),
             failing: false,
         };
         inner.hear(&events).unwrap();
-        assert!(matches!(heard.try_recv(), Ok(Event::Plan(newest)) if newest.plan == 2));
+        assert!(matches!(heard.try_recv(), Ok(Event::Plan { plan, .. }) if plan.plan == 2));
         assert_eq!(*told.0.lock().unwrap(), [0, 1, 2]);
     }
 }
