@@ -69,6 +69,11 @@ fn a_plan_that_is_deployed_makes_what_comes_next_and_is_what_a_later_start_goes_
     let again = pipeline.run(&[]);
     assert_eq!((again.status.code(), &said(&again)["plan"]), (Some(0), &second.into()), "{}", stderr(&again));
     assert_eq!(newest(&pipeline).0, second);
+
+    // Nor is a file that says by now what was deployed.
+    pipeline.write(&(FILE.replace("300 ms", "400 ms") + ADMIN));
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    assert_eq!(newest(&pipeline).0, second);
 }
 
 #[test]

@@ -77,9 +77,16 @@ fn whoever_writes_at_once_comes_to_one_order_in_which_each_entry_is_once() {
 fn what_a_newer_program_wrote_is_refused_where_it_counts() {
     let (cluster, pipeline) = (cluster(), own("newer"));
     let mut log = KafkaLog::open(&cluster, &pipeline).unwrap();
-    log.log.append(b"", Some(br#"{"version":2,"at":0,"more":1}"#)).unwrap();
+    log.log.append(b"", Some(br#"{"version":3,"at":0,"more":1}"#)).unwrap();
     let error = log.read(0).unwrap_err().to_string();
     assert!(error.starts_with("E_LOG_NEWER: a record of topic weir.newer-"), "{error}");
+    // And what comes behind it is not taken for what comes next.
+    let behind = Meant { version: 1, at: 0, nonce: Nonce::random(), entry: start(9) };
+    log.log.append(b"", Some(&serde_json::to_vec(&behind).unwrap())).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(log.read(0), Err(Error::Newer { .. })));
+        assert!(matches!(log.put(1, &start(1)), Err(Error::Newer { .. })));
+    }
 }
 
 #[test]
