@@ -827,9 +827,12 @@ impl Core {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let Phase::Draining(stop) = &mut track.phase else { return };
         let stop = stop.take();
-        match (stop, track.blamed) {
-            (Some(stop), Some(plan)) if !self.stopping => return self.wait_for_a_plan(at, plan, stop),
-            (Some(stop), _) => self.stopped(at, stop),
+        // It may have been given up meanwhile.
+        let newest = self.newest.plan;
+        let mended = |plan: &u64| !self.stopping && self.trials.may_be_mended(*plan, newest);
+        match (stop, track.blamed.filter(mended)) {
+            (Some(stop), Some(plan)) => return self.wait_for_a_plan(at, plan, stop),
+            (Some(stop), None) => self.stopped(at, stop),
             (None, _) => {}
         }
         self.leave(at, false);

@@ -527,6 +527,17 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_that_is_through_only_after_its_plan_was_kept_has_stopped_as_well() {
+        let (mut rig, run) = decided(Err(stall()));
+        rig.decide(Event::Kept { plan: 7, error: "no log".into() });
+        commit(&mut rig, run, 200);
+        release(&mut rig, run);
+        assert_eq!(state(&rig).0, State::Stopped);
+        rig.decide(Event::Source(SourceEvent::Exhausted));
+        assert!(rig.core.is_done());
+    }
+
+    #[test]
     fn whoever_was_faster_is_gone_on_with() {
         let (mut rig, run) = decided(Err(stall()));
         // Somebody put plan 9 before anybody knew, and what plan 7 had begun comes out afterwards.
