@@ -149,6 +149,9 @@ fn a_run_that_ends_with_its_input_waits_for_the_plan_that_it_goes_back_to() {
     let mut running = Running::with(&pipeline, &["--once"]);
     let put = deploy(&pipeline);
     wait_for_plan(&pipeline, &mut running, put);
+    let shown = pipeline.weir("status", &[]).output().expect("the program starts");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains(&format!("plan {put} on trial: 0 of 10,000 records, 0.0 % rejected")), "{shown}");
     tell(&pipeline, "resume");
     assert_eq!(running.ends(), Some(0));
     assert_nothing_is_lost(&pipeline, &[3]);

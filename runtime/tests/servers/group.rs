@@ -142,6 +142,11 @@ impl Pipeline {
 
     /// Sends so many customers, in turn from Boston, Lyon, Austin and nowhere.
     pub(super) fn send(&mut self, n: usize, more: &[&str]) {
+        self.send_aged(n, more, |i| (i % 90).to_string());
+    }
+
+    /// The same, each of an age.
+    fn send_aged(&mut self, n: usize, more: &[&str], age: impl Fn(usize) -> String) {
         let program = self
             .weir(&["produce", "-", "--format", "csv", "--topic", &self.topic])
             .args(more)
@@ -152,7 +157,7 @@ impl Pipeline {
         let mut rows = "id,first_name,last_name,email,age,location\n".to_owned();
         for i in self.sent..self.sent + n {
             let place = ["Boston", "Lyon", "\"austin, Texas\"", ""][i % 4];
-            rows += &format!("c{i},Ada,Lovelace,{i}@example.com,{},{place}\n", i % 90);
+            rows += &format!("c{i},Ada,Lovelace,{i}@example.com,{},{place}\n", age(i));
         }
         program.stdin.take().expect("piped").write_all(rows.as_bytes()).expect("it reads");
         assert!(program.wait().expect("it ends").success());
@@ -279,10 +284,33 @@ impl Pipeline {
     }
 
     fn tell_of(&self, file: &str, command: &str) -> Vec<Value> {
-        let told = self.weir(&[command, "--json"]).arg(self.path(file)).output().expect("the program starts");
-        let said: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
-        let processes = said["processes"].as_array();
-        processes.cloned().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&told.stderr)))
+        let said = self.json(file, command, &[]);
+        said["processes"].as_array().cloned().unwrap_or_else(|| panic!("{said}"))
+    }
+
+    /// What a command says.
+    fn json(&self, file: &str, command: &str, more: &[&str]) -> Value {
+        let told = self.weir(&[command, "--json"]).arg(self.path(file)).args(more).output();
+        let told = told.expect("the program starts");
+        let said = serde_json::from_slice(&told.stdout);
+        said.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&told.stderr)))
+    }
+
+    /// Waits until so many processes run a plan of which that is so; the plan.
+    fn wait_for_plan(&self, processes: usize, expected: impl Fn(u64) -> bool) -> u64 {
+        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+        let begun = Instant::now();
+        loop {
+            let told = self.tell("status");
+            let plans: Vec<_> = told
+                .iter()
+                .map(|process| process["status"]["plan"]["plan"].as_u64().expect("a number"))
+                .collect();
+            if plans.len() == processes && plans.iter().all(|plan| expected(*plan)) {
+                return plans[0];
+            }
+            assert!(begun.elapsed() < LONG, "{plans:?}\n{}", self.logs());
+        }
     }
 
     /// Waits until so many processes have all partitions among them, each in this state.
@@ -529,6 +557,45 @@ fn what_is_paused_stands_still_in_every_process_also_in_one_that_comes_later_unt
         assert!(status.success(), "{log}");
     }
     pipeline.check();
+}
+
+#[test]
+fn a_plan_that_rejects_more_is_taken_back_once_whoever_sees_it_and_no_record_is_lost() {
+    let mut pipeline = Pipeline::new(4);
+    pipeline.edit(|text| text.replace("[limits]", "[transform.settings]\non_bad_age = \"null\"\n\n[limits]"));
+    pipeline.send(4_000, &[]);
+    let processes = [pipeline.start(), pipeline.start()];
+    pipeline.wait_until(2, 4, "running");
+    // Each has something to compare the next plan with.
+    pipeline.send(4_000, &[]);
+    pipeline.wait_for(8_000);
+    let put = ["--set", "on_bad_age=reject", "--why", "be strict", "--yes", "--wait", "1 ms"];
+    let put = pipeline.json(FILE_NAME, "deploy", &put)["plan"].as_u64().expect("a number");
+    pipeline.wait_for_plan(2, |plan| plan == put);
+    let every_second_is_bad = |i| if i % 2 == 0 { "old".to_owned() } else { "42".to_owned() };
+    pipeline.send_aged(8_000, &[], every_second_is_bad);
+    let back = pipeline.wait_for_plan(2, |plan| plan > put);
+    pipeline.send_aged(4_000, &[], every_second_is_bad);
+    pipeline.wait_for(20_000);
+    let history = pipeline.json(FILE_NAME, "history", &[]);
+    let plans = history["plans"].as_array().expect("plans");
+    let what = &plans.last().expect("one")["what"];
+    assert_eq!((plans.len(), plans[2]["plan"].as_u64()), (3, Some(back)), "{history}");
+    assert_eq!(
+        (what["replaces"].as_u64(), what["made"]["who"].as_str()),
+        (Some(put), Some("weir (automatic)"))
+    );
+    let why = what["made"]["why"].as_str().expect("a text");
+    assert!(why.contains(" % rejected in the first ") && why.ends_with("0.0 % before"), "{why}");
+    for process in processes {
+        let (status, log) = process.stop();
+        assert!(status.success(), "{log}");
+    }
+    assert_eq!(pipeline.delivered(), (20_000, 20_000), "{}", pipeline.logs());
+    let others = pipeline.ask(&format!("SELECT count(*)::text FROM dead_letters WHERE weir_plan <> {put}"));
+    assert_eq!(others, [[0]], "only that plan rejected");
+    let rejected = pipeline.ask("SELECT count(*)::text FROM dead_letters")[0][0];
+    assert!((100..=4_000).contains(&rejected), "{rejected}");
 }
 
 #[test]
