@@ -216,7 +216,12 @@ impl Cluster {
                 | RDKafkaErrorCode::Authentication
                 | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::WaitingForCoordinator
-                | RDKafkaErrorCode::RequestTimedOut,
+                | RDKafkaErrorCode::RequestTimedOut
+                // While a partition gets another leader, whoever is asked knows less or more than who asks.
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::FencedLeaderEpoch
+                | RDKafkaErrorCode::UnknownLeaderEpoch,
             ) => Error::Unreachable { what, address: self.address.clone(), text },
             Some(code) if is_denial(code) => Error::Denied { what, text },
             Some(_) => Error::Refused { what, text },
@@ -265,6 +270,15 @@ mod tests {
         assert!(error.contains("fetch.wait.max.msec"), "{error}");
         let error = with("fetch.wait.max.ms", "soon").unwrap_err().to_string();
         assert!(error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn a_partition_that_gets_another_leader_is_asked_again_and_says_no_to_nothing() {
+        let cluster = Cluster::new("127.0.0.1:9092", BTreeMap::new()).unwrap();
+        for code in [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::UnknownLeaderEpoch] {
+            let failed = cluster.failed("asking", &KafkaError::MetadataFetch(code));
+            assert!(matches!(failed, Error::Unreachable { .. }), "{failed:?}");
+        }
     }
 
     #[test]
