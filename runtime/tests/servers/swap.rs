@@ -183,7 +183,6 @@ impl Pipeline {
         let judged = judge(&dumped);
         assert_eq!(judged.code, Some(0), "{}\n{}\n{}", judged.all, self.history(), self.logs());
         let first = judged.all.lines().next().expect("it tells how much there was");
-        eprintln!("{first}");
         serde_json::from_str(first).expect("JSON")
     }
 
@@ -240,7 +239,7 @@ fn a_plan_that_is_replaced_again_and_again_under_load_makes_each_record_once_and
     pipeline.send(10_000, &[]);
     let processes = [pipeline.start(), pipeline.start(), pipeline.start()];
     pipeline.wait_for(1_000);
-    let load = Load::start(&pipeline, 2_000);
+    let load = Load::start(&pipeline, 1_000);
     let plans: Vec<_> = (0..SWAPS).map(|n| pipeline.swap(n)).collect();
     assert!(plans.is_sorted(), "{plans:?}");
     load.end();
@@ -257,7 +256,7 @@ fn whoever_dies_while_plans_are_replaced_leaves_each_record_made_once_and_alike_
     pipeline.send(10_000, &[]);
     let mut processes = [pipeline.start(), pipeline.start(), pipeline.start()].map(Some);
     pipeline.wait_for(1_000);
-    let load = Load::start(&pipeline, 1_000);
+    let load = Load::start(&pipeline, 500);
     for n in 0..SWAPS {
         pipeline.swap(n);
         if n % 4 == 2 {
@@ -554,7 +553,8 @@ fn the_judge_names_a_row_that_is_gone_is_there_twice_or_is_of_another_plan() {
     let of_plan =
         |lines: &[String], plan: u64| lines.iter().rposition(|line| plan_of(line).0 == plan.to_string());
 
-    let damages: [(&str, &dyn Fn(&Dumped)); 7] = [
+    type Damage<'a> = &'a dyn Fn(&Dumped);
+    let damages: [(&str, Damage); 7] = [
         ("lost", &|copy| copy.change(topic, |lines| drop(lines.remove(7)))),
         ("in one sink alone", &|copy| copy.change(table, |rows| drop(rows.remove(7)))),
         ("twice", &|copy| copy.change(table, |rows| rows.push(rows[7].clone()))),
