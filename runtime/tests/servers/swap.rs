@@ -17,7 +17,7 @@ use crate::group::{FILE_NAME, Pipeline, Process};
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(180);
 
-const PARTITIONS: u16 = 9;
+const PARTITIONS: u16 = 6;
 
 const ROUTES: [&str; 3] = ["usa", "alerts", "other"];
 
