@@ -92,10 +92,9 @@ impl Told {
         }
     }
 
-    /// The number of the plan that was put.
+    /// The number of the plan that runs now.
     fn plan(&self) -> u64 {
-        assert_eq!(self.said["deployed"], true, "{}", self.all);
-        self.said["plan"].as_u64().expect("a number")
+        self.said["plan"].as_u64().unwrap_or_else(|| panic!("{}", self.all))
     }
 }
 
@@ -121,13 +120,19 @@ impl Pipeline {
     /// The `n`th of a series of swaps, each of which changes what becomes of records.
     fn swap(&self, n: usize) -> u64 {
         let to = |non_usa| self.deploy(&["--set", &format!("non_usa={non_usa}")]);
-        let told = match n % 6 {
-            0 => to("alerts"),
-            2 => to("other"),
-            3 => self.deploy(&["--table", &self.more_cities()]),
-            4 => self.roll_back(),
-            _ => to("drop"),
+        // A broker that has too much to do may lead nothing for a moment. Then a plan may be there all the same.
+        let look = || {
+            let told = match n % 6 {
+                0 => to("alerts"),
+                2 => to("other"),
+                3 => self.deploy(&["--table", &self.more_cities()]),
+                4 => self.roll_back(),
+                _ => to("drop"),
+            };
+            Ok((told.code != Some(3)).then_some(told))
         };
+        let told = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+        let told = told.unwrap_or_else(|| panic!("swap {n}\n{}", self.logs()));
         assert_eq!(told.code, Some(0), "swap {n}: {}\n{}", told.all, self.logs());
         told.plan()
     }
@@ -241,12 +246,12 @@ fn a_plan_that_is_replaced_again_and_again_under_load_makes_each_record_once_and
     pipeline.wait_for(1_000);
     let load = Load::start(&pipeline, 1_000);
     let plans: Vec<_> = (0..SWAPS).map(|n| pipeline.swap(n)).collect();
-    assert!(plans.is_sorted(), "{plans:?}");
+    assert!(plans.is_sorted_by(|one, next| one < next), "{plans:?}");
     load.end();
     pipeline.wait_until_all_is_there();
     stop(processes);
     let judged = pipeline.judge();
-    assert_eq!(judged["plans"], SWAPS + 1, "{judged}");
+    assert!(judged["plans"].as_u64() > Some(SWAPS as u64), "{judged}");
 }
 
 #[test]
