@@ -241,7 +241,7 @@ fn pause_at_once(pipeline: &Pipeline, running: &Running) -> (u16, Value) {
 
 #[test]
 fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() {
-    const N: usize = 40_000;
+    const N: usize = 200_000;
     let pipeline = pipeline(&vec!["one"; N], "listen = \"127.0.0.1:0\"");
     let mut running = Running::start(&pipeline);
     let address = address(&pipeline);
