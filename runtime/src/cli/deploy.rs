@@ -16,7 +16,7 @@ use crate::admin::ask;
 use crate::app::Options;
 use crate::app::deploy::{Changes, Deployment};
 use crate::app::doctor::{Finding, Verdict};
-use crate::config::{Period, PipelineConfig};
+use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::status::State;
 
 /// How often it is looked whether the plan was taken over.
@@ -27,22 +27,27 @@ const ASK_EVERY: u32 = 10;
 
 /// Replace the rule of a pipeline while it runs
 ///
-/// Without anything to change, what the pipeline file says now becomes the next plan. With a component, a table, a setting or a
-/// limit, all else stays as it runs. It is checked first: the component loads and starts with its settings and tables, its
-/// routes have places, and the sinks take their columns. Then it says what would be different, and asks.
+/// Without anything to change, what the pipeline file says now becomes the next plan. With a
+/// component, a table, a setting or a limit, all else stays as it runs; the file goes on saying
+/// what it said. It is checked first: the component loads and starts with its settings and tables,
+/// its routes have places, and the sinks take their columns. Then it says what would be different,
+/// and asks.
 ///
-/// Every process takes the plan over between two batches of a partition, and the first offset of it is written down. The old
-/// one goes on making what it has begun. A plan that is refused changes nothing.
+/// Every process takes the plan over between two batches of a partition, and the first offset of it
+/// is written down. The old one goes on making what it has begun. A plan that is refused changes
+/// nothing.
 ///
-/// A plan that then rejects more records than the one before, fails at more or cannot go on is taken back by itself, as
-/// `[deploy]` in the pipeline file says: `weir status` shows how it stands, and `weir history` why it was.
+/// A plan that then rejects more records than the one before, fails at more or cannot go on is
+/// taken back by itself, as `[deploy]` in the pipeline file says: `weir status` shows how it
+/// stands, and `weir history` why it was.
 ///
 /// Examples:
 ///     weir deploy pipeline.toml
 ///     weir deploy pipeline.toml rule-2.wasm --set strict=true
 ///     weir deploy pipeline.toml --table us_cities=new.csv --why "three cities more" --yes
 ///
-/// Exit codes: 0 it is in the plan log; 1 it is refused, not wanted, or there and a process cannot run it; 2 the command or the file is wrong; 3 something could not
+/// Exit codes: 0 it is in the plan log; 1 it is refused, not wanted, or there and a process cannot
+/// run it; 2 the command or the file is wrong, or does not fit the transform; 3 something could not
 /// be reached.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -168,7 +173,10 @@ impl Deploying<'_> {
                 "  on trial: taken back if it does worse in its first {records} records or {time}"
             ));
         }
-        let followed = self.follow(number, begun, &stop)?;
+        let followed = match self.nobody_runs_it() {
+            true => Followed::default(),
+            false => self.follow(number, begun, &stop)?,
+        };
         let cuts: Vec<_> = followed.cuts.iter().map(Cut::to_json).collect();
         self.end(json!({
             "deployed": true, "plan": number, "differences": differences, "cuts": cuts,
@@ -267,6 +275,20 @@ impl Deploying<'_> {
             }
         }
         Ok(followed)
+    }
+
+    /// Says so, and whether it is known: processes on other machines are not.
+    fn nobody_runs_it(&self) -> bool {
+        let processes = ask::processes(&self.config.admin.socket, self.config.name.as_str());
+        if !processes.is_ok_and(|processes| processes.is_empty()) {
+            return false;
+        }
+        let elsewhere = matches!(self.config.source, SourceConfig::Kafka(_));
+        let others = if elsewhere { ", if none runs on another one" } else { "" };
+        self.say(&format!(
+            "  no process of it runs on this machine: it takes effect with the next start{others}"
+        ));
+        !elsewhere
     }
 
     /// Why a process on this machine cannot run the plan, if one says so.

@@ -202,6 +202,9 @@ impl Done {
         }
         let plan = &self.plan;
         println!("plan {}: {} {} ({})", self.plan_number, plan.name, plan.version, plan.digest);
+        if let Some(last) = self.ran.outcome.plan.as_ref().filter(|last| last.plan != self.plan_number) {
+            println!("and since then others, last plan {} ({})", last.plan, last.digest);
+        }
         for (at, stop) in &self.ran.outcome.stopped {
             println!("stopped {at}: {stop}");
             if let Some(hint) = &stop.hint {

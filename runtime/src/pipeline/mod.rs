@@ -416,6 +416,11 @@ impl Core {
         }
     }
 
+    /// The plan that makes new offsets.
+    pub fn newest(&self) -> &PlanRef {
+        &self.newest
+    }
+
     /// What became of the records so far.
     pub fn tally(&self) -> &Tally {
         &self.tally

@@ -131,6 +131,8 @@ pub struct Outcome {
     pub stopped: Vec<(TopicPartition, Stop)>,
     /// What each sink's writer counted.
     pub writers: Vec<WriterStats>,
+    /// The plan that ran last.
+    pub plan: Option<PlanRef>,
 }
 
 /// Runs until the source is exhausted and everything is committed, or `stop` gets a message or is closed: then
@@ -320,6 +322,7 @@ impl Threads {
     fn join(self) -> Outcome {
         let Self { core, source, workers, sinks, follower, mut outcome, .. } = self;
         outcome.tally = core.tally().clone();
+        outcome.plan = Some(core.newest().clone());
         source.join();
         workers.join();
         outcome.writers = sinks.into_iter().map(SinkThread::join).collect();
