@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use super::differences::{Difference, differences};
-use super::doctor::{self, Finding};
+use super::doctor::{self, Finding, Verdict};
 use super::plans::Candidate;
 use super::sinks::sinks_of;
 use super::{Options, Origin, plans, sandbox};
@@ -81,6 +81,12 @@ pub struct Overtaken {
 #[error("pipeline {pipeline} has never run: there is no plan to replace")]
 pub struct NeverRan {
     pipeline: String,
+}
+
+impl NeverRan {
+    fn of(config: &PipelineConfig) -> Self {
+        Self { pipeline: config.name.to_string() }
+    }
 }
 
 /// More memory for the transform than running processes have set aside.
@@ -156,9 +162,16 @@ impl Deployment {
         differences(self.replaces().1, self.candidate.plan())
     }
 
-    /// Looks whether every sink takes what the plan's routes make.
-    pub fn look_at_sinks(&self, options: &Options, tell: &mut dyn FnMut(Finding)) {
-        doctor::examine_sinks(&self.config, options, &self.candidate, &self.history, tell);
+    /// The sinks that do not take what the plan's routes make, or cannot be asked, and why.
+    pub fn refused_by_sinks(&self, options: &Options) -> Vec<(String, anyhow::Error)> {
+        let mut refused = Vec::new();
+        let mut note = |Finding { what, verdict }| {
+            if let Verdict::Fail(error) = verdict {
+                refused.push((what, error));
+            }
+        };
+        doctor::examine_sinks(&self.config, options, &self.candidate, &self.history, &mut note);
+        refused
     }
 
     /// Puts it into the plan log, with the reason that somebody has; its number. From then on every process that has a
@@ -215,8 +228,8 @@ struct Base<'a> {
 
 impl<'a> Base<'a> {
     fn open(config: &'a PipelineConfig, options: &Options) -> Result<Self> {
-        let never = || NeverRan { pipeline: config.name.to_string() };
-        let (mut log, store) = Origin::of(config)?.log_that_is_there(config)?.ok_or_else(never)?;
+        let kept = Origin::of(config)?.log_that_is_there(config)?;
+        let (mut log, store) = kept.ok_or_else(|| NeverRan::of(config))?;
         let mut history = History::default();
         history.catch_up(log.as_mut())?;
         let sandbox = sandbox(config, options, &history)?;
@@ -224,8 +237,7 @@ impl<'a> Base<'a> {
     }
 
     fn newest(&self) -> Result<(u64, &Plan)> {
-        let never = || NeverRan { pipeline: self.config.name.to_string() };
-        Ok(self.history.newest().ok_or_else(never)?)
+        Ok(self.history.newest().ok_or_else(|| NeverRan::of(self.config))?)
     }
 
     /// Loads and checks what a file says; `declared` is what is said of the file that it was taken from, if that is

@@ -30,7 +30,7 @@ use crate::pipeline::threads::{self, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, trial};
 use crate::plan::files::FileLog;
 use crate::plan::kafka::KafkaLog;
-use crate::plan::store::{FileStore, Store};
+use crate::plan::store::Store;
 use crate::plan::{By, History, Plan, PlanLog};
 use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::state::Nonce;
@@ -278,10 +278,10 @@ impl<'a> Origin<'a> {
 
     /// The plan log and the store of a pipeline that has run, whether it runs now or not; nothing is made.
     fn log_that_is_there(&self, config: &PipelineConfig) -> Result<Option<Kept>> {
-        let local = || FileStore::open(config.state.join("store"));
+        let local = || state_dir::store_in(&config.state);
         Ok(match self {
             Self::Files(_) => {
-                let plans = config.state.join("plans");
+                let plans = state_dir::plans_in(&config.state);
                 match plans.is_dir() {
                     true => Some((Box::new(FileLog::open(plans)?), Arc::new(local()?))),
                     false => None,

@@ -114,8 +114,7 @@ impl PlanRules {
     }
 
     fn load_plan(&self, wanted: &PlanRef) -> Result<LoadedPlan> {
-        let plan =
-            self.plans.lock().expect("nobody panics with the plans in hand").get(&wanted.plan).cloned();
+        let plan = self.plan(wanted.plan);
         let plan =
             plan.with_context(|| format!("E_PLAN_MISSING: plan {} is not in the plan log", wanted.plan))?;
         anyhow::ensure!(

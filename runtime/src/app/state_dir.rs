@@ -61,13 +61,23 @@ impl StateDir {
 
     /// Where the plan log is.
     pub fn plans(&self) -> PathBuf {
-        self.path.join("plans")
+        plans_in(&self.path)
     }
 
     /// The bytes that plans name.
     pub fn store(&self) -> Result<FileStore> {
-        Ok(FileStore::open(self.path.join("store"))?)
+        store_in(&self.path)
     }
+}
+
+/// Where the plan log is in a state directory, whoever holds it.
+pub(super) fn plans_in(state: &Path) -> PathBuf {
+    state.join("plans")
+}
+
+/// The bytes that plans name in a state directory, whoever holds it.
+pub(super) fn store_in(state: &Path) -> Result<FileStore> {
+    Ok(FileStore::open(state.join("store"))?)
 }
 
 #[cfg(test)]

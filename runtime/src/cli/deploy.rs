@@ -15,7 +15,6 @@ use super::{Ended, pair};
 use crate::admin::ask;
 use crate::app::Options;
 use crate::app::deploy::{Changes, Deployment};
-use crate::app::doctor::{Finding, Verdict};
 use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::status::State;
 
@@ -189,8 +188,7 @@ impl Deploying<'_> {
     fn refused_by_a_sink(&self) -> Option<(Vec<Value>, Ended)> {
         let mut refused = Vec::new();
         let mut worst = Ended::No;
-        self.deployment.look_at_sinks(&options(), &mut |Finding { what, verdict }| {
-            let Verdict::Fail(error) = verdict else { return };
+        for (what, error) in self.deployment.refused_by_sinks(&options()) {
             let (found, fix, ended) = screen::told(&error);
             self.say(&format!("{what}: {found}"));
             if let Some(fix) = &fix {
@@ -200,7 +198,7 @@ impl Deploying<'_> {
                 worst = ended;
             }
             refused.push(json!({ "what": what, "found": found, "fix": fix }));
-        });
+        }
         (!refused.is_empty()).then_some((refused, worst))
     }
 

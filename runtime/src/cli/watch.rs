@@ -16,7 +16,6 @@ use super::progress;
 use super::screen;
 use crate::app::Options;
 use crate::app::deploy::{Changes, Deployment, Overtaken};
-use crate::app::doctor::{Finding, Verdict};
 use crate::config::PipelineConfig;
 
 /// How often the files are looked at. One that changed is taken once it stood still for as long.
@@ -77,14 +76,10 @@ fn deploy(file: &Path, options: &Options) -> Result<Option<String>> {
     if differences.is_empty() {
         return Ok(None);
     }
-    let mut refused = Vec::new();
-    deployment.look_at_sinks(options, &mut |Finding { what, verdict }| {
-        if let Verdict::Fail(error) = verdict {
-            refused.push(format!("{what}: {}", screen::told(&error).0));
-        }
-    });
+    let refused = deployment.refused_by_sinks(options);
     if !refused.is_empty() {
-        bail!(refused.join("\n"));
+        let told = refused.iter().map(|(what, error)| format!("{what}: {}", screen::told(error).0));
+        bail!(told.collect::<Vec<_>>().join("\n"));
     }
     // Whoever writes a rule sees what becomes of it.
     let number = deployment.put("a file changed (--watch)", false)?;

@@ -455,9 +455,11 @@ impl Core {
         self.actions.drain(..)
     }
 
-    /// An entry of a pause that was to be logged is in the plan log, at this place.
-    pub fn logged(&mut self, at: u64) {
-        self.logged = self.logged.max(at + 1);
+    /// An entry that was to be logged is in the plan log, at this place.
+    pub fn logged(&mut self, entry: &Entry, at: u64) {
+        if matches!(entry, Entry::Paused { .. } | Entry::Resumed { .. }) {
+            self.logged = self.logged.max(at + 1);
+        }
     }
 
     fn source(&mut self, event: SourceEvent, now: Duration) {
@@ -1050,10 +1052,9 @@ impl Core {
         }
         tracing::error!(plan, error, "the plan cannot be taken back, and stays");
         self.trials.kept(plan);
-        for (at, Waiting { stop, .. }) in self.waiting.extract_if(.., |_, waiting| waiting.past == Some(plan))
-        {
-            self.stopped.insert(at.clone(), stop.clone());
-            self.actions.push_back(Action::Stopped { at, stop });
+        let given_up = self.waiting.extract_if(.., |_, waiting| waiting.past == Some(plan));
+        for (at, Waiting { stop, .. }) in given_up.collect::<Vec<_>>() {
+            self.stopped(&at, stop);
         }
         self.keep_all();
     }

@@ -355,13 +355,14 @@ mod tests {
     fn what_is_paused_elsewhere_stands_still_here_unless_it_was_decided_otherwise_since() {
         let (mut rig, _) = running();
         let paused = |up_to, all| Event::Paused { up_to, all, partitions: BTreeMap::new() };
-        rig.core.logged(4);
+        let ours = Entry::Resumed { of: None, by: by() };
+        rig.core.logged(&ours, 4);
         rig.decide(paused(4, Some(by())));
         assert_eq!(state(&rig), State::Running, "the log had more than that was made of");
         rig.decide(paused(6, Some(by())));
         assert_eq!(state(&rig), State::Paused);
         order(&mut rig, What::Resume, None).0.unwrap();
-        rig.core.logged(6);
+        rig.core.logged(&ours, 6);
         rig.decide(paused(6, Some(by())));
         assert_eq!(state(&rig), State::Running);
         rig.decide(paused(7, None));

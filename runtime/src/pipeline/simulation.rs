@@ -604,9 +604,7 @@ impl World {
                 let mut history = self.history();
                 let at =
                     history.append(&mut self.log, |_| Some(entry.clone())).expect("memory does not fail");
-                if entry.is_of_a_pause() {
-                    self.processes[i].core.logged(at.expect("it wants something"));
-                }
+                self.processes[i].core.logged(&entry, at.expect("it wants something"));
             }
             Action::TakeBack { plan, to, why } => self.take_back(i, plan, to, why),
             Action::Answer { .. } | Action::Stopped { .. } => {}

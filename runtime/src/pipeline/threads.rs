@@ -1,8 +1,9 @@
 //! Does what [`Core`] decides: a thread for the source, one per worker, one per sink, and the caller's own for the
 //! decisions. Nothing in here decides.
 //!
-//! Every channel is bounded, but that of what is written down for people, and the deciding thread never waits to send: what a thread cannot take yet stays in an
-//! outbox. So nobody waits in a circle, and memory is bounded by the byte budget that every batch holds a share of.
+//! Every channel is bounded, but that of what is written down for people, and the deciding thread never waits to send: what
+//! a thread cannot take yet stays in an outbox. So nobody waits in a circle, and memory is bounded by the byte budget that
+//! every batch holds a share of.
 
 mod follower;
 mod handle;
@@ -201,7 +202,7 @@ struct Threads {
 }
 
 /// Answers at which place it is.
-type Append<'a> = &'a mut dyn FnMut(plan::Entry) -> Result<u64, plan::Error>;
+type Append<'a> = &'a mut dyn FnMut(&plan::Entry) -> Result<u64, plan::Error>;
 
 impl Threads {
     fn decide_all(
@@ -266,12 +267,9 @@ impl Threads {
             Action::Transform(job) => self.workers.outbox.send(job),
             Action::Log(entry) => {
                 fail::fail_point!("plan.before_log");
-                let of_a_pause = entry.is_of_a_pause();
-                let at = append(entry)?;
+                let at = append(&entry)?;
                 fail::fail_point!("plan.after_log");
-                if of_a_pause {
-                    self.core.logged(at);
-                }
+                self.core.logged(&entry, at);
             }
             Action::Tell(entry) => self.follower.tell(entry),
             Action::TakeBack { plan, to, why } => self.follower.take_back(plan, to, why),

@@ -244,11 +244,6 @@ impl Entry {
             _ => 1,
         }
     }
-
-    /// Whether it says what is not to be read, or that it is again.
-    pub(crate) fn is_of_a_pause(&self) -> bool {
-        matches!(self, Self::Paused { .. } | Self::Resumed { .. })
-    }
 }
 
 /// The newest version of the format that this program reads.

@@ -269,13 +269,24 @@ impl Pipeline {
         (counts[0][0] as usize, counts[0][1] as usize)
     }
 
-    /// Waits until at least `n` records have arrived.
-    pub(super) fn wait_for(&self, n: usize) {
+    /// Looks until it is as expected; what was found instead is shown where that takes too long.
+    fn until<T>(&self, look: impl Fn() -> Result<T, String>) -> T {
         #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
         let begun = Instant::now();
-        while self.delivered().1 < n {
-            assert!(begun.elapsed() < LONG, "{:?} of {n} records arrived\n{}", self.delivered(), self.logs());
+        loop {
+            match look() {
+                Ok(found) => return found,
+                Err(found) => assert!(begun.elapsed() < LONG, "{found}\n{}", self.logs()),
+            }
         }
+    }
+
+    /// Waits until at least `n` records have arrived.
+    pub(super) fn wait_for(&self, n: usize) {
+        self.until(|| {
+            let delivered = self.delivered();
+            if delivered.1 >= n { Ok(()) } else { Err(format!("{delivered:?} of {n} records arrived")) }
+        });
     }
 
     /// What a command about the running pipeline says, a list of its processes.
@@ -298,70 +309,56 @@ impl Pipeline {
 
     /// Waits until so many processes run a plan of which that is so; the plan.
     fn wait_for_plan(&self, processes: usize, expected: impl Fn(u64) -> bool) -> u64 {
-        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
-        let begun = Instant::now();
-        loop {
+        self.until(|| {
             let told = self.tell("status");
             let plans: Vec<_> = told
                 .iter()
                 .map(|process| process["status"]["plan"]["plan"].as_u64().expect("a number"))
                 .collect();
-            if plans.len() == processes && plans.iter().all(|plan| expected(*plan)) {
-                return plans[0];
-            }
-            assert!(begun.elapsed() < LONG, "{plans:?}\n{}", self.logs());
-        }
+            let all = plans.len() == processes && plans.iter().all(|plan| expected(*plan));
+            if all { Ok(plans[0]) } else { Err(format!("{plans:?}")) }
+        })
     }
 
     /// Waits until so many processes have all partitions among them, each in this state.
     pub(super) fn wait_until(&self, processes: usize, partitions: usize, state: &str) {
-        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
-        let begun = Instant::now();
-        loop {
+        self.until(|| {
             let told = self.tell("status");
             let states: Vec<_> = told.iter().flat_map(|process| states(&process["status"])).collect();
             let all = states.len() == partitions && states.iter().all(|found| found == state);
-            if all && told.len() == processes {
-                return;
+            match all && told.len() == processes {
+                true => Ok(()),
+                false => Err(format!("{states:?} in {} processes", told.len())),
             }
-            assert!(begun.elapsed() < LONG, "{states:?} in {} processes\n{}", told.len(), self.logs());
-        }
+        });
     }
 
     /// Waits until the process of each of these files has some of the partitions, and together they have all.
     pub(crate) fn wait_until_shared(&self, files: &[String], partitions: usize) {
-        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
-        let begun = Instant::now();
-        loop {
+        self.until(|| {
             let of = |file: &String| {
                 let told = self.tell_of(file, "status");
                 told.iter().flat_map(|process| states(&process["status"])).collect::<Vec<_>>()
             };
             let each: Vec<_> = files.iter().map(of).collect();
             let run = each.iter().flatten().all(|state| state == "running");
-            if run && each.iter().all(|of| !of.is_empty()) && each.concat().len() == partitions {
-                return;
-            }
-            assert!(begun.elapsed() < LONG, "{each:?}\n{}", self.logs());
-        }
+            let all = run && each.iter().all(|of| !of.is_empty()) && each.concat().len() == partitions;
+            if all { Ok(()) } else { Err(format!("{each:?}")) }
+        });
     }
 
     /// Waits until every sink has all that was read.
     fn wait_until_committed(&self) {
-        #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
-        let begun = Instant::now();
         let is_done = |partition: &Value| {
             let committed = partition["committed"].as_object().expect("an object");
             partition["state"] == "running" && committed.values().all(|next| *next == partition["read"])
         };
-        loop {
+        self.until(|| {
             let told = self.tell("status");
             let partitions = || told.iter().flat_map(|process| process["status"]["partitions"].as_array());
-            if partitions().flatten().count() > 0 && partitions().flatten().all(is_done) {
-                return;
-            }
-            assert!(begun.elapsed() < LONG, "{told:?}\n{}", self.logs());
-        }
+            let all = partitions().flatten().count() > 0 && partitions().flatten().all(is_done);
+            if all { Ok(()) } else { Err(format!("{told:?}")) }
+        });
     }
 
     pub(super) fn logs(&self) -> String {

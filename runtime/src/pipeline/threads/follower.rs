@@ -31,9 +31,9 @@ const WHO: &str = "weir (automatic)";
 /// What it is to write.
 enum Told {
     /// When there is time.
-    Entry(Entry),
-    /// At once.
-    Back(Back),
+    Entry(Box<Entry>),
+    /// At once: a plan is taken back, and another one is to be done again.
+    Back { plan: u64, to: u64, why: String },
 }
 
 /// A plan that is to be taken back.
@@ -95,14 +95,12 @@ impl Follower {
     /// Writes an entry when there is time.
     pub(super) fn tell(&self, entry: Entry) {
         // Once nobody takes it any more the process is about to end.
-        drop(self.told.send(Told::Entry(entry)));
+        drop(self.told.send(Told::Entry(Box::new(entry))));
     }
 
     /// Takes a plan back, if it still is the newest.
     pub(super) fn take_back(&self, plan: u64, to: u64, why: String) {
-        // When is for whoever writes it to say.
-        let made = Made { by: By { who: WHO.to_owned(), at_ms: 0 }, why, on_trial: false };
-        drop(self.told.send(Told::Back(Back { plan, to, made, tried: 0 })));
+        drop(self.told.send(Told::Back { plan, to, why }));
     }
 
     /// Ends once all is written that was to be.
@@ -169,10 +167,10 @@ impl Inner {
 
     fn note(&mut self, told: Told) {
         match told {
-            Told::Entry(entry) => self.to_tell.push_back(entry),
-            Told::Back(mut back) => {
-                back.made.by.at_ms = (self.now_ms)();
-                self.back = Some(back);
+            Told::Entry(entry) => self.to_tell.push_back(*entry),
+            Told::Back { plan, to, why } => {
+                let by = By { who: WHO.to_owned(), at_ms: (self.now_ms)() };
+                self.back = Some(Back { plan, to, made: Made { by, why, on_trial: false }, tried: 0 });
             }
         }
     }

@@ -301,10 +301,6 @@ impl TableSink for PostgresSink {
     }
 }
 
-fn is_permanent(error: &Error) -> bool {
-    matches!(error, Error::Permanent(_))
-}
-
 impl Sink for PostgresSink {
     fn claim(&mut self, claim: &Claim) -> Result<SinkState, Error> {
         let mut answers = self.claim_together(std::slice::from_ref(claim));
@@ -322,8 +318,10 @@ impl Sink for PostgresSink {
         });
         let answers = match claimed {
             Ok(answers) => answers,
-            // One whose row cannot be read, or is locked by somebody, must not keep the others.
-            Err(error) if claims.len() > 1 && (self.db.take_collided() || is_permanent(&error)) => {
+            // One whose row cannot be read must not keep the others, nor another transaction that is in the way of all.
+            Err(error)
+                if claims.len() > 1 && (self.db.take_collided() || matches!(error, Error::Permanent(_))) =>
+            {
                 return claims.iter().map(|claim| self.claim(claim)).collect();
             }
             Err(error) => {
