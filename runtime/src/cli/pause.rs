@@ -128,6 +128,9 @@ fn give(
             Err(error) => return Err(error.into()),
         }
     }
+    // Those that were told later may have followed the one that was told first already.
+    let changed = followed.iter().any(|(_, followed)| followed.changed);
+    followed.iter_mut().for_each(|(_, followed)| followed.changed = changed);
     match refused.filter(|_| followed.is_empty()) {
         Some(refused) => Err(refused.into()),
         None => Ok(Some(followed)),
