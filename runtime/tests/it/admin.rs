@@ -239,10 +239,12 @@ fn pause_at_once(pipeline: &Pipeline, running: &Running) -> (u16, Value) {
     (code, serde_json::from_str(&body).expect("JSON"))
 }
 
+/// So many that a run does not come to their end before somebody tells it something, on however busy a machine.
+const MANY: usize = 2_000_000;
+
 #[test]
 fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() {
-    const N: usize = 200_000;
-    let pipeline = pipeline(&vec!["one"; N], "listen = \"127.0.0.1:0\"");
+    let pipeline = pipeline(&vec!["one"; MANY], "listen = \"127.0.0.1:0\"");
     let mut running = Running::start(&pipeline);
     let address = address(&pipeline);
     wait_for(&mut running, address, "/metrics", |_, body| {
@@ -260,7 +262,7 @@ fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() 
         "{status}"
     );
     let read = partition["read"].as_i64().expect("a number");
-    assert!(0 < read && read < N as i64, "paused at {read}");
+    assert!(0 < read && read < MANY as i64, "paused at {read}");
     assert_eq!(pipeline.offsets("ok"), (0..read).collect::<Vec<_>>(), "all that was read is there");
     let (code, body) = get(address, "/readyz");
     assert!(code == 503 && body.contains("it was paused by uid"), "{body}");
@@ -277,19 +279,25 @@ fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() 
     assert_eq!(pipeline.offsets("ok").len() as i64, read, "nothing was read");
     let (code, said) = tell(&pipeline, "resume", &[]);
     assert_eq!((code, &said["processes"][0]["changed"]), (Some(0), &true.into()), "{said}");
-    wait_for(&mut running, self::address(&pipeline), "/metrics", |_, body| {
-        body.contains("weir_partitions_finished_total{pipeline=\"it\"} 1\n")
-    });
+    let stands = || self::status(&pipeline).1["processes"][0]["status"]["partitions"][0]["read"].as_i64();
+    while stands().is_none_or(|now| now == read) {
+        running.assert_alive();
+    }
     running.signal(Signal::TERM);
     let mut told = String::new();
     running.0.stderr.take().expect("piped").read_to_string(&mut told).expect("text");
     assert!(told.contains("paused by uid") && told.contains("until `weir resume"), "{told}");
-    assert_eq!(pipeline.offsets("ok"), (0..N as i64).collect::<Vec<_>>());
+    let all = pipeline.offsets("ok");
+    assert!(
+        all.len() as i64 > read && all.iter().copied().eq(0..all.len() as i64),
+        "{} after {read}",
+        all.len()
+    );
 }
 
 #[test]
 fn one_partition_is_paused_and_the_others_go_on() {
-    let pipeline = pipeline(&vec!["one"; 200_000], "listen = \"127.0.0.1:0\"");
+    let pipeline = pipeline(&vec!["one"; MANY], "listen = \"127.0.0.1:0\"");
     let mut running = Running::start(&pipeline);
     let address = address(&pipeline);
     wait_for(&mut running, address, "/metrics", |_, body| {
