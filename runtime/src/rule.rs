@@ -1,6 +1,10 @@
 //! What the pipeline knows of a transform at work: a batch goes in, an output or a failure comes out. Nothing
 //! here knows that there is a sandbox.
 
+use std::iter::Sum;
+
+use serde::{Deserialize, Serialize};
+
 use crate::batch::Batch;
 use crate::route::Output;
 
@@ -104,5 +108,23 @@ impl CallError {
             Self::Fuel { .. } => "fuel",
             Self::Deadline { .. } => "deadline",
         }
+    }
+}
+
+/// How far the look for the guilty records of a batch has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judging {
+    /// Records that were looked at, or need not be.
+    pub records: u64,
+    /// Those of them at which the transform failed.
+    pub failed: u64,
+}
+
+impl Sum for Judging {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            records: sum.records + one.records,
+            failed: sum.failed + one.failed,
+        })
     }
 }

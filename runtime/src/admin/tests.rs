@@ -35,6 +35,7 @@ pub(super) fn answer() -> Answer {
         end: None,
         committed: BTreeMap::from([("lake".into(), Offset::new(40))]),
         plan: Some(1),
+        judging: None,
     };
     let status = Status {
         pipeline: "p".into(),

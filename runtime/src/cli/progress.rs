@@ -189,6 +189,7 @@ mod tests {
             read: Some(Offset::new(40)),
             end: Some(Offset::new(40)),
             committed: BTreeMap::from([("lake".into(), Offset::new(30))]),
+            judging: None,
             plan: None,
         };
         Status {

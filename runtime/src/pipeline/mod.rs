@@ -21,6 +21,7 @@ use crate::commit::{Claimed, Report};
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{By, Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
+use crate::rule::Judging;
 use crate::sink::state::{
     Claim, Commit, Counters, Cut, Epoch, Fingerprint, Nonce, PlanRef, Start, TargetCounters,
 };
@@ -93,6 +94,26 @@ pub enum Event {
         seq: u64,
         /// What came out.
         result: Result<Routed, Stop>,
+    },
+    /// A worker looks for the guilty records of a batch that failed, and found another one.
+    Judging {
+        /// The partition.
+        at: TopicPartition,
+        /// Of which run.
+        run: RunId,
+        /// Of which job.
+        seq: u64,
+        /// How far it is.
+        judging: Judging,
+    },
+    /// A worker did not find all guilty records of a batch, since it was told to give up.
+    GivenUp {
+        /// The partition.
+        at: TopicPartition,
+        /// Of which run.
+        run: RunId,
+        /// Of which job.
+        seq: u64,
     },
     /// A sink's writer has something.
     Sink {
@@ -187,6 +208,8 @@ pub enum Action {
     },
     /// Transform a batch.
     Transform(Job),
+    /// From now on, do not look for the guilty records of batches that failed, where it is of these.
+    GiveUp(GiveUp),
     /// Give rows to a sink.
     Write {
         /// Which sink.
@@ -244,6 +267,26 @@ pub enum Action {
         /// Why.
         stop: Stop,
     },
+}
+
+/// Batches of which it is not found out which of their records are to blame. Such a look takes a fresh instance per guilty
+/// record, which is minutes where most of them are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// What is made for the first time by a plan below this. What some sink has already has to be made by its plan.
+    Below(u64),
+    /// All: the pipeline comes to its end.
+    All,
+}
+
+impl GiveUp {
+    /// Whether it is about `job`.
+    pub fn is_about(self, job: &Job) -> bool {
+        match self {
+            Self::Below(plan) => job.plan.plan < plan && !job.again,
+            Self::All => true,
+        }
+    }
 }
 
 /// What became of the records of this process, and how often what happened.
@@ -334,6 +377,8 @@ struct Waiting {
     until: Duration,
     /// The plan that could not make its next records: it waits for a newer one, however long.
     past: Option<u64>,
+    /// That could make them, and was not waited for.
+    given_up: bool,
     assignment: Assignment,
     /// What is said of it if the pipeline ends first.
     stop: Stop,
@@ -443,9 +488,11 @@ impl Core {
         match event {
             Event::Source(event) => self.source(event, now),
             Event::Transformed { at, run, seq, result } => self.transformed(&at, run, seq, result, now),
+            Event::Judging { at, run, seq, judging } => self.judging(&at, run, seq, judging, now),
+            Event::GivenUp { at, run, seq } => self.given_up(&at, run, seq, now),
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan { plan, on_trial } => self.plan(plan, on_trial, now),
-            Event::Kept { plan, error } => self.kept(plan, &error),
+            Event::Kept { plan, error } => self.kept(plan, &error, now),
             Event::NotReady { plan, stop } => self.not_ready(plan, stop),
             Event::Paused { up_to, all, partitions } => self.paused_elsewhere(up_to, all, partitions),
             Event::Order { ticket, order } => self.order(ticket, order),
@@ -701,6 +748,29 @@ impl Core {
         self.advance(at, now);
     }
 
+    /// A plan on trial that fails at everything is not waited for until its batch is through.
+    fn judging(&mut self, at: &TopicPartition, run: RunId, seq: u64, judging: Judging, now: Duration) {
+        let Some(track) = self.tracks.get_mut(at).filter(|track| track.run == run) else { return };
+        track.judging(seq, judging);
+        if let Some(back) = self.trials.judging(self.judged_so_far(), now) {
+            self.take_back(back);
+        }
+    }
+
+    /// Of the plan on trial.
+    fn judged_so_far(&self) -> Judging {
+        let Some(plan) = self.trials.plan() else { return Judging::default() };
+        self.tracks.values().map(|track| track.judged_so_far_of(plan)).sum()
+    }
+
+    fn given_up(&mut self, at: &TopicPartition, run: RunId, seq: u64, now: Duration) {
+        let Some(track) = self.tracks.get_mut(at).filter(|track| track.run == run) else { return };
+        track.given_up = true;
+        let text = "the transform fails at many records of a batch: those that it has not made are left to the next plan";
+        track.transformed(seq, Err(Stop::new(text)));
+        self.advance(at, now);
+    }
+
     /// Hands on what is in order, and ends what has come to its end.
     fn advance(&mut self, at: &TopicPartition, now: Duration) {
         let mut back = None;
@@ -717,7 +787,7 @@ impl Core {
             match result.and_then(|routed| self.check_failures(at, routed)) {
                 Ok(routed) => self.hand_on(at, routed),
                 Err(stop) => {
-                    back = back.or(self.blame(at, by, &stop, now));
+                    back = back.or_else(|| self.blame(at, by, &stop, now));
                     self.track(at).halted = true;
                     self.drain(at, Some(stop));
                 }
@@ -732,8 +802,12 @@ impl Core {
     /// A partition cannot go on with the plan that was to make its next records. Where another plan may, it goes on with
     /// that one. What a sink has already is made again by the same plan in any case.
     fn blame(&mut self, at: &TopicPartition, by: Maker, stop: &Stop, now: Duration) -> Option<TakenBack> {
-        let ends_already = matches!(self.tracks[at].phase, Phase::Draining(Some(_)));
-        if by.again || stop.outside || ends_already {
+        let track = self.track(at);
+        let ends_already = matches!(track.phase, Phase::Draining(Some(_)));
+        if track.given_up && !ends_already {
+            track.blamed = Some(by.plan);
+        }
+        if by.again || stop.outside || ends_already || track.given_up {
             return None;
         }
         let back = self.trials.stopped(by.plan, stop, now);
@@ -746,6 +820,7 @@ impl Core {
     fn take_back(&mut self, TakenBack { plan, to, why }: TakenBack) {
         tracing::warn!(plan, to, %why, "the plan is taken back");
         self.actions.push_back(Action::TakeBack { plan, to, why });
+        self.actions.push_back(Action::GiveUp(GiveUp::Below(plan + 1)));
         self.keep_all();
     }
 
@@ -834,21 +909,22 @@ impl Core {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let Phase::Draining(stop) = &mut track.phase else { return };
         let stop = stop.take();
-        // It may have been given up meanwhile.
-        let newest = self.newest.plan;
-        let mended = |plan: &u64| !self.stopping && self.trials.may_be_mended(*plan, newest);
+        // That it is taken back may have been given up meanwhile.
+        let (newest, given_up) = (self.newest.plan, track.given_up);
+        let mended = |plan: &u64| !self.stopping && (given_up || self.trials.may_be_mended(*plan, newest));
         match (stop, track.blamed.filter(mended)) {
             (Some(stop), Some(plan)) => return self.wait_for_a_plan(at, plan, stop),
-            (Some(stop), None) => self.stopped(at, stop),
-            (None, _) => {}
+            (Some(stop), None) if !given_up => self.stopped(at, stop),
+            _ => {}
         }
         self.leave(at, false);
     }
 
-    /// The partition begins again as soon as there is a plan after `plan`.
+    /// The partition begins again as soon as there is a plan after `plan`, or that stays.
     fn wait_for_a_plan(&mut self, at: &TopicPartition, plan: u64, stop: Stop) {
         let track = &self.tracks[at];
         let (assignment, revoked) = (track.assignment.clone(), track.leaves_by.is_some());
+        let given_up = track.given_up;
         self.leave(at, false);
         // Somebody else is to have it: they go on.
         if revoked {
@@ -856,8 +932,9 @@ impl Core {
         }
         tracing::warn!(partition = %at, plan, hint = stop.hint, error = %stop, "goes on with the next plan");
         self.tally.replanned += 1;
-        let until = if self.newest.plan > plan { Duration::ZERO } else { Duration::MAX };
-        self.waiting.insert(at.clone(), Waiting { until, past: Some(plan), assignment, stop });
+        let stays = given_up && !self.trials.is_taking_back();
+        let until = if stays || self.newest.plan > plan { Duration::ZERO } else { Duration::MAX };
+        self.waiting.insert(at.clone(), Waiting { until, past: Some(plan), given_up, assignment, stop });
     }
 
     fn stopped(&mut self, at: &TopicPartition, stop: Stop) {
@@ -993,7 +1070,10 @@ impl Core {
         }
         tracing::warn!(partition = %at, attempt = n, hint = stop.hint, error = %stop, "trying again");
         self.tally.restarted += 1;
-        self.waiting.insert(at.clone(), Waiting { until: now + backoff(n), past: None, assignment, stop });
+        self.waiting.insert(
+            at.clone(),
+            Waiting { until: now + backoff(n), past: None, given_up: false, assignment, stop },
+        );
     }
 
     fn tick(&mut self, now: Duration) {
@@ -1016,6 +1096,7 @@ impl Core {
         );
         self.newest = plan;
         self.trials.put(self.newest.plan, on_trial, now);
+        self.give_up_what_is_older();
         self.not_ready.take_if(|not_ready| not_ready.plan <= self.newest.plan);
         self.keep_all();
         for waiting in self.waiting.values_mut().filter(|waiting| waiting.past.is_some()) {
@@ -1046,22 +1127,34 @@ impl Core {
         }
     }
 
-    fn kept(&mut self, plan: u64, error: &str) {
+    fn kept(&mut self, plan: u64, error: &str, now: Duration) {
         if plan != self.newest.plan {
             return;
         }
         tracing::error!(plan, error, "the plan cannot be taken back, and stays");
         self.trials.kept(plan);
-        let given_up = self.waiting.extract_if(.., |_, waiting| waiting.past == Some(plan));
-        for (at, Waiting { stop, .. }) in given_up.collect::<Vec<_>>() {
+        self.give_up_what_is_older();
+        let of_it = |waiting: &Waiting| waiting.past == Some(plan);
+        let stopped = self.waiting.extract_if(.., |_, waiting| of_it(waiting) && !waiting.given_up);
+        for (at, Waiting { stop, .. }) in stopped.collect::<Vec<_>>() {
             self.stopped(&at, stop);
         }
+        self.waiting.values_mut().filter(|waiting| of_it(waiting)).for_each(|waiting| waiting.until = now);
         self.keep_all();
+        self.tick(now);
+    }
+
+    fn give_up_what_is_older(&mut self) {
+        if !self.stopping {
+            self.actions.push_back(Action::GiveUp(GiveUp::Below(self.newest.plan)));
+        }
     }
 
     fn stop(&mut self) {
         self.stopping = true;
-        for (at, Waiting { stop, .. }) in std::mem::take(&mut self.waiting) {
+        self.actions.push_back(Action::GiveUp(GiveUp::All));
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        for (at, Waiting { stop, .. }) in waiting.filter(|(_, waiting)| !waiting.given_up) {
             self.stopped(&at, stop);
         }
         let all: Vec<_> = self.tracks.keys().cloned().collect();

@@ -48,6 +48,7 @@ fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
         seen.paused,
         seen.resumed,
         seen.taken_back,
+        seen.given_up,
         seen.begun_anew,
     ];
     assert!(!many || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
@@ -68,6 +69,7 @@ struct Seen {
     paused: u64,
     resumed: u64,
     taken_back: u64,
+    given_up: u64,
     /// Partitions that went on with another plan than the one that could not.
     begun_anew: u64,
 }
@@ -86,6 +88,7 @@ impl Seen {
         self.paused += other.paused;
         self.resumed += other.resumed;
         self.taken_back += other.taken_back;
+        self.given_up += other.given_up;
         self.begun_anew += other.begun_anew;
     }
 }
@@ -196,6 +199,8 @@ struct Process {
     commands: Vec<VecDeque<Action>>,
     reports: Vec<VecDeque<Report>>,
     jobs: Vec<Job>,
+    /// Which of them may be given up.
+    give_up: GiveUp,
     results: Vec<Event>,
     reading: BTreeMap<TopicPartition, (RunId, Offset)>,
     /// What it was asked to hand over and has not let go of yet.
@@ -304,6 +309,7 @@ impl World {
             commands: (0..self.stores.len()).map(|_| VecDeque::new()).collect(),
             reports: (0..self.stores.len()).map(|_| VecDeque::new()).collect(),
             jobs: Vec::new(),
+            give_up: GiveUp::Below(0),
             results: Vec::new(),
             reading: BTreeMap::new(),
             asked: BTreeSet::new(),
@@ -498,6 +504,11 @@ impl World {
         }
         let job = process.jobs.swap_remove(self.random.below(process.jobs.len()));
         let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
+        if !self.calm && process.give_up.is_about(&job) && self.random.chance(30) {
+            self.seen.given_up += 1;
+            process.results.push(Event::GivenUp { at, run, seq });
+            return true;
+        }
         let trial = process.core.status(self.now).trial;
         let stops = if trial.is_some_and(|trial| trial.plan == job.plan.plan) { 15 } else { 1 };
         let result = match !self.calm && self.random.chance(stops) {
@@ -598,6 +609,7 @@ impl World {
             Action::Overtaken { .. } => {}
             Action::Forget { at, .. } => self.let_go(i, &at),
             Action::Transform(job) => process.jobs.push(job),
+            Action::GiveUp(what) => process.give_up = what,
             Action::Log(entry) | Action::Tell(entry) => {
                 self.seen.paused += u64::from(matches!(entry, Entry::Paused { .. }));
                 self.seen.resumed += u64::from(matches!(entry, Entry::Resumed { .. }));

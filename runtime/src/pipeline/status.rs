@@ -13,6 +13,7 @@ use super::{Core, Stop, Tally, Trouble};
 use crate::commit::WriterStats;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{By, InputPartition};
+use crate::rule::Judging;
 use crate::sink::state::PlanRef;
 
 /// See the module.
@@ -68,6 +69,9 @@ pub struct Partition {
     pub committed: BTreeMap<Arc<str>, Offset>,
     /// The newest plan that made an offset of it.
     pub plan: Option<u64>,
+    /// Where a batch failed and it is being found out which of its records are to blame, how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judging: Option<Judging>,
 }
 
 /// A plan that was put while records flow, and may be taken back. All counts are of this process.
@@ -290,6 +294,7 @@ impl Partition {
             end: None,
             committed: BTreeMap::new(),
             plan: None,
+            judging: None,
         }
     }
 
@@ -314,7 +319,14 @@ impl Partition {
                 format!("waiting for {whom} for {} s: {text}", for_ms / 1000)
             }
             (_, Some(trouble)) => format!("{word}: {}", trouble.text),
-            (_, None) => word.to_owned(),
+            (_, None) => match self.judging {
+                Some(Judging { records, failed }) => {
+                    format!(
+                        "{word}: the transform failed at {failed} of the first {records} records of a batch"
+                    )
+                }
+                None => word.to_owned(),
+            },
         }
     }
 
@@ -342,7 +354,7 @@ impl Core {
         Status {
             pipeline: self.settings.pipeline.clone(),
             plan: self.newest.clone(),
-            trial: self.trials.status(now),
+            trial: self.trials.status(self.judged_so_far(), now),
             not_ready: self.not_ready.as_ref().map(|not_ready| not_ready.plan),
             running_ms: milliseconds(now),
             ending: self.stopping,
@@ -388,6 +400,7 @@ impl Core {
                 .or(track.seen.map(|seen| track.heard().unwrap_or(seen).max(seen))),
             committed: committed.collect(),
             plan: track.newest_plan(),
+            judging: Some(track.judged_so_far()).filter(|judging| judging.failed > 0),
             ..Partition::new(at, state)
         }
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError, bounded};
 
 use super::status::{BudgetStatus, SinkCounts, SinkStatus, Status};
-use super::{Action, Core, Event, Job, Settings, Stop, Tally};
+use super::{Action, Core, Event, GiveUp, Job, Settings, Stop, Tally};
 use crate::budget::{Budget, Permit};
 use crate::commit::{Policy, Report, Writer, WriterStats};
 use crate::description::Description;
@@ -26,7 +26,7 @@ use crate::plan::{self, History, Plan, PlanLog};
 use crate::purity;
 use crate::route::{Bindings, Pieces, Routed, route};
 use crate::rule::Rule;
-use crate::sandbox::verdict::{Keeper, Stopped};
+use crate::sandbox::verdict::{GoOn, Keeper, Stopped};
 use crate::sink::state::{Claim, Epoch, Fingerprint, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
@@ -265,6 +265,7 @@ impl Threads {
             Action::Overtaken { at, by } => self.source.outbox.send(ToSource::Overtaken(at, by)),
             Action::Forget { at, finished } => self.source.outbox.send(ToSource::Forget(at, finished)),
             Action::Transform(job) => self.workers.outbox.send(job),
+            Action::GiveUp(what) => self.workers.give_up(what),
             Action::Log(entry) => {
                 fail::fail_point!("plan.before_log");
                 let at = append(&entry)?;
@@ -453,18 +454,27 @@ fn pump(source: &mut dyn Source, commands: &Receiver<ToSource>, events: &Sender<
 
 struct Workers {
     outbox: Outbox<Job>,
+    /// What they need not come to the end of.
+    give_up: Arc<Mutex<GiveUp>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
     fn start(n: usize, verify_fraction: f64, rules: &Arc<dyn Rules>, events: &Sender<Event>) -> Self {
         let (to, from) = bounded(n * 2);
+        let give_up = Arc::new(Mutex::new(GiveUp::Below(0)));
         let worker = |i| {
-            let (jobs, events) = (Receiver::clone(&from), events.clone());
-            let mut worker = Worker { rules: rules.clone(), verify_fraction, plans: BTreeMap::new() };
-            spawn(&format!("worker-{i}"), move || worker.work(&jobs, &events))
+            let jobs = Receiver::clone(&from);
+            let plans = Plans { rules: rules.clone(), ready: BTreeMap::new() };
+            let (events, give_up) = (events.clone(), give_up.clone());
+            let mut worker = Worker { plans, verify_fraction, events, give_up };
+            spawn(&format!("worker-{i}"), move || worker.work(&jobs))
         };
-        Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect() }
+        Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect(), give_up }
+    }
+
+    fn give_up(&self, what: GiveUp) {
+        *self.give_up.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
     /// What still waits to be transformed is not: nobody would take it.
@@ -477,9 +487,16 @@ impl Workers {
 }
 
 struct Worker {
-    rules: Arc<dyn Rules>,
+    plans: Plans,
     verify_fraction: f64,
-    plans: BTreeMap<u64, Ready>,
+    events: Sender<Event>,
+    give_up: Arc<Mutex<GiveUp>>,
+}
+
+/// The plans that a worker has an instance of.
+struct Plans {
+    rules: Arc<dyn Rules>,
+    ready: BTreeMap<u64, Ready>,
 }
 
 /// A plan's transform in a worker, with the instance that it keeps.
@@ -490,46 +507,70 @@ struct Ready {
     verified: u32,
 }
 
+/// No rows of a batch.
+enum Unmade {
+    Stopped(Stop),
+    GivenUp,
+}
+
+impl From<Stop> for Unmade {
+    fn from(stop: Stop) -> Self {
+        Self::Stopped(stop)
+    }
+}
+
 impl Worker {
-    fn work(&mut self, jobs: &Receiver<Job>, events: &Sender<Event>) {
+    fn work(&mut self, jobs: &Receiver<Job>) {
         for job in jobs {
             let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
             let result = self.transform(&job);
             // The job's share of the budget lives on in the result alone.
             drop(job);
-            if events.send(Event::Transformed { at, run, seq, result }).is_err() {
+            let event = match result {
+                Ok(routed) => Event::Transformed { at, run, seq, result: Ok(routed) },
+                Err(Unmade::Stopped(stop)) => Event::Transformed { at, run, seq, result: Err(stop) },
+                Err(Unmade::GivenUp) => Event::GivenUp { at, run, seq },
+            };
+            if self.events.send(event).is_err() {
                 return;
             }
         }
     }
 
-    fn transform(&mut self, job: &Job) -> Result<Routed, Stop> {
-        let fraction = self.verify_fraction;
-        let ready = self.ready(&job.plan)?;
+    fn transform(&mut self, job: &Job) -> Result<Routed, Unmade> {
+        let Self { plans, verify_fraction, events, give_up } = self;
+        let ready = plans.ready(&job.plan)?;
         if job.batch.is_empty() {
-            return ready.route(job, Pieces { outputs: Vec::new(), failed: Vec::new() });
+            return Ok(ready.route(job, Pieces { outputs: Vec::new(), failed: Vec::new() })?);
         }
-        let pieces = ready.process(job)?;
+        let goes_on = || !give_up.lock().unwrap_or_else(PoisonError::into_inner).is_about(job);
+        let pieces = ready.process(job, &mut |judging| {
+            let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
+            events.send(Event::Judging { at, run, seq, judging }).is_ok() && goes_on()
+        })?;
         let routed = ready.route(job, pieces)?;
+        let fraction = *verify_fraction;
         if fraction > 0.0
             && (ready.verified < ALWAYS_VERIFIED || purity::is_sampled(job.batch.range(), fraction))
         {
-            ready.verify(job, &routed)?;
+            ready.verify(job, &routed, &mut || goes_on())?;
         }
         Ok(routed)
     }
+}
 
+impl Plans {
     fn ready(&mut self, plan: &PlanRef) -> Result<&mut Ready, Stop> {
-        if !self.plans.contains_key(&plan.plan) {
+        if !self.ready.contains_key(&plan.plan) {
             // The newest, and one that is replayed: an instance of every plan there ever was would fill the pool.
-            while self.plans.len() >= KEPT_PLANS {
-                self.plans.pop_first();
+            while self.ready.len() >= KEPT_PLANS {
+                self.ready.pop_first();
             }
             let loaded = self.rules.load(plan)?;
             let keeper = keeper(&loaded);
-            self.plans.insert(plan.plan, Ready { loaded, keeper, verified: 0 });
+            self.ready.insert(plan.plan, Ready { loaded, keeper, verified: 0 });
         }
-        Ok(self.plans.get_mut(&plan.plan).expect("just put there"))
+        Ok(self.ready.get_mut(&plan.plan).expect("just put there"))
     }
 }
 
@@ -539,15 +580,17 @@ fn keeper(of: &Arc<dyn Loaded>) -> Keeper<'static, Stop> {
 }
 
 impl Ready {
-    fn process(&mut self, job: &Job) -> Result<Pieces, Stop> {
+    fn process(&mut self, job: &Job, go_on: GoOn<'_>) -> Result<Pieces, Unmade> {
         self.keeper.retire_past(RETIRE_PAST.min(self.loaded.memory_bytes() / 2));
-        let judged = self.keeper.transform(&job.batch).map_err(|stopped| match stopped {
-            Stopped::Start(stop) => stop,
-            Stopped::TooMuch { .. } => {
-                Stop::new(stopped.to_string()).hint("lower limits.batch_records and limits.batch_bytes")
-            }
+        let judged = self.keeper.transform_while(&job.batch, go_on).map_err(|stopped| match stopped {
+            Stopped::Start(stop) => Unmade::Stopped(stop),
+            Stopped::GivenUp => Unmade::GivenUp,
+            Stopped::TooMuch { .. } => Stop::new(stopped.to_string())
+                .hint("lower limits.batch_records and limits.batch_bytes")
+                .into(),
             Stopped::Stall { .. } => Stop::new(stopped.to_string())
-                .hint("raise limits.deadline, or find the record with `weir validate`"),
+                .hint("raise limits.deadline, or find the record with `weir validate`")
+                .into(),
         })?;
         if let Some(failure) = &judged.first_failure {
             let failed = judged.pieces.failed.len();
@@ -568,19 +611,21 @@ impl Ready {
     }
 
     /// The same records once more, cut otherwise, through a fresh instance: the same has to come of them.
-    fn verify(&mut self, job: &Job, first: &Routed) -> Result<(), Stop> {
+    fn verify(&mut self, job: &Job, first: &Routed, go_on: &mut dyn FnMut() -> bool) -> Result<(), Unmade> {
         self.verified += 1;
-        let second = match purity::in_other_cuts(&mut keeper(&self.loaded), &job.batch) {
+        let second = match purity::in_other_cuts(&mut keeper(&self.loaded), &job.batch, go_on) {
             Ok(pieces) => self.route(job, pieces)?,
+            Err(Stopped::GivenUp) => return Err(Unmade::GivenUp),
             Err(stopped) => {
                 tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), %stopped,
                     "a second look at a batch did not come to its end");
                 return Ok(());
             }
         };
-        let found = purity::difference(first, &second);
-        found
-            .map_or(Ok(()), |found| Err(Stop::new(format!("E_NONDETERMINISTIC: {found}")).hint(purity::HINT)))
+        match purity::difference(first, &second) {
+            Some(found) => Err(Stop::new(format!("E_NONDETERMINISTIC: {found}")).hint(purity::HINT).into()),
+            None => Ok(()),
+        }
     }
 }
 

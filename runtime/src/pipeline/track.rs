@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::batch::Batch;
 use crate::offset::Offset;
 use crate::route::Routed;
+use crate::rule::Judging;
 use crate::sink::state::{Cut, Fingerprint, PlanRef, SinkState};
 use crate::source::{Assignment, RunId};
 
@@ -39,12 +40,17 @@ pub(super) struct Track {
     /// What those that did not come out yet are made by, in their order.
     under_way: VecDeque<Maker>,
     reorder: BTreeMap<u64, Result<Routed, Stop>>,
+    /// How far the look for the guilty records of batches that failed has come.
+    judging: BTreeMap<u64, Judging>,
     /// Records in a row at which the transform failed.
     failed_in_row: u64,
     /// A batch could not be transformed: nothing behind it may go on.
     pub(super) halted: bool,
     /// The plan that is to blame for that, where another one may do better.
     pub(super) blamed: Option<u64>,
+    /// What is under way is not waited for: it would take long to find the records that are to blame, and something
+    /// else is to be done. It begins again where the sinks stand.
+    pub(super) given_up: bool,
     /// Somebody wants nothing more to be read of it for now.
     pub(super) held: bool,
     /// The end of the partition, once the source said so.
@@ -105,6 +111,8 @@ pub struct Job {
     pub seq: u64,
     /// What transforms it.
     pub plan: PlanRef,
+    /// Whether some sink has it already, by the same plan.
+    pub again: bool,
     /// The records.
     pub batch: Batch,
 }
@@ -127,9 +135,11 @@ impl Track {
             next_out: 0,
             under_way: VecDeque::new(),
             reorder: BTreeMap::new(),
+            judging: BTreeMap::new(),
             failed_in_row: 0,
             halted: false,
             blamed: None,
+            given_up: false,
             held: false,
             end: None,
             seen: None,
@@ -202,8 +212,9 @@ impl Track {
             rest = back;
             let seq = self.next_job;
             self.next_job += 1;
-            self.under_way.push_back(Maker { plan: plan.plan, again: self.is_replay(from) });
-            jobs.extend(front.map(|batch| Job { run: self.run, seq, plan, batch }));
+            let again = self.is_replay(from);
+            self.under_way.push_back(Maker { plan: plan.plan, again });
+            jobs.extend(front.map(|batch| Job { run: self.run, seq, plan, again, batch }));
         }
         jobs
     }
@@ -226,7 +237,25 @@ impl Track {
 
     /// Takes a transformed batch in whatever order it comes.
     pub(super) fn transformed(&mut self, seq: u64, result: Result<Routed, Stop>) {
+        self.judging.remove(&seq);
         self.reorder.insert(seq, result);
+    }
+
+    /// Hears how far a batch is that failed.
+    pub(super) fn judging(&mut self, seq: u64, judging: Judging) {
+        self.judging.insert(seq, judging);
+    }
+
+    /// Records looked at, and those at which the transform failed, in batches of which more is to be found out.
+    pub(super) fn judged_so_far(&self) -> Judging {
+        self.judging.values().copied().sum()
+    }
+
+    /// The same, of what `plan` makes for the first time.
+    pub(super) fn judged_so_far_of(&self, plan: u64) -> Judging {
+        let made_by = |seq: u64| self.under_way.get((seq - self.next_out) as usize);
+        let by = |seq: u64| made_by(seq).is_some_and(|by| by.plan == plan && !by.again);
+        self.judging.iter().filter(|(seq, _)| by(**seq)).map(|(_, judging)| *judging).sum()
     }
 
     /// The next transformed batch in offset order, once it is there.

@@ -11,6 +11,7 @@ use super::Stop;
 use super::status::TrialStatus;
 use crate::offset::{Offset, TopicPartition};
 use crate::route::{Fate, Routed};
+use crate::rule::Judging;
 
 /// When a plan is taken back by itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,6 +112,21 @@ impl Trials {
         Some(self.take_back(why))
     }
 
+    /// The plan that is on trial and not being taken back, if there is one.
+    pub(super) fn plan(&self) -> Option<u64> {
+        self.trial.as_ref().filter(|trial| trial.taken_back.is_none()).map(|trial| trial.plan)
+    }
+
+    /// Besides the records that it made, the plan on trial made or failed at so many of batches that are not through:
+    /// whether that is reason to take it back.
+    pub(super) fn judging(&mut self, so_far: Judging, now: Duration) -> Option<TakenBack> {
+        let limits = self.limits?;
+        let trial = self.trial.as_mut().filter(|trial| trial.taken_back.is_none())?;
+        trial.since.get_or_insert(now);
+        let why = worse(&limits, trial.plan, &trial.counts.and(so_far), &self.before)?;
+        Some(self.take_back(why))
+    }
+
     /// A batch of `plan` could not be transformed: whether that is reason to take it back.
     pub(super) fn stopped(&mut self, plan: u64, stop: &Stop, now: Duration) -> Option<TakenBack> {
         self.settle(now);
@@ -141,10 +157,10 @@ impl Trials {
         self.trial.take_if(|trial| trial.plan == plan && trial.taken_back.is_some());
     }
 
-    /// How the plan on trial stands.
-    pub(super) fn status(&self, now: Duration) -> Option<TrialStatus> {
+    /// How the plan on trial stands, with what is known of batches that are not through.
+    pub(super) fn status(&self, so_far: Judging, now: Duration) -> Option<TrialStatus> {
         let trial = self.trial.as_ref().filter(|trial| !self.has_passed(trial, now))?;
-        let (counts, before) = (&trial.counts, &self.before);
+        let (counts, before) = (trial.counts.and(so_far), &self.before);
         Some(TrialStatus {
             plan: trial.plan,
             records: counts.records,
@@ -188,6 +204,11 @@ impl Counts {
             self.rejected += u64::from(matches!(fate, Fate::Rejected));
             self.failed += u64::from(matches!(fate, Fate::Failed));
         }
+    }
+
+    /// These, and what is known of batches that are not through.
+    fn and(self, so_far: Judging) -> Self {
+        Self { records: self.records + so_far.records, failed: self.failed + so_far.failed, ..self }
     }
 
     /// What was long ago weighs less: what comes in may have changed since.
@@ -262,7 +283,7 @@ mod tests {
     use crate::offset::OffsetRange;
     use crate::pipeline::rig::{Rig, at, routed};
     use crate::pipeline::status::State;
-    use crate::pipeline::{Action, Event};
+    use crate::pipeline::{Action, Event, GiveUp};
     use crate::sink::state::{Commit, Counters, Nonce, PlanRef};
     use crate::source::{RunId, SourceEvent};
 
@@ -289,7 +310,7 @@ mod tests {
     }
 
     fn is_on_trial(trials: &Trials, now: Duration) -> bool {
-        trials.status(now).is_some()
+        trials.status(Judging::default(), now).is_some()
     }
 
     #[test]
@@ -363,7 +384,7 @@ mod tests {
         for _ in 0..200 {
             assert_eq!(trials.made(&fates(7, 0, 1, 1, 0), BEGUN), None);
         }
-        assert_eq!(trials.status(BEGUN).map(|trial| trial.records), Some(1));
+        assert_eq!(trials.status(Judging::default(), BEGUN).map(|trial| trial.records), Some(1));
     }
 
     #[test]
@@ -512,6 +533,108 @@ mod tests {
         rig.batch(again, 0, 1);
         made(&mut rig, again, 0, Err(stall()));
         assert_eq!((taken_back(&rig.done()), state(&rig).0), (None, State::Stopped));
+    }
+
+    /// A partition that runs plan 7 on trial; of its batch, so many records were looked at.
+    fn judged(records: u64, failed: u64) -> (Rig, RunId) {
+        let mut rig = Rig::new();
+        let claims = rig.assign();
+        let run = rig.claim(claims);
+        rig.decide(Event::Plan { plan: plan(7), on_trial: true });
+        rig.batch(run, 0, 4_000);
+        rig.done();
+        rig.decide(Event::Judging { at: at(), run, seq: 0, judging: Judging { records, failed } });
+        (rig, run)
+    }
+
+    fn given_up(done: &[Action]) -> Option<GiveUp> {
+        done.iter().find_map(|action| match action {
+            Action::GiveUp(what) => Some(*what),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_plan_that_fails_at_everything_is_taken_back_while_its_batch_is_judged() {
+        let (mut rig, _) = judged(99, 99);
+        let told = rig.core.status(rig.now).trial.expect("it is on trial").told();
+        assert!(
+            told.contains(": 99 of 1,000 records, 0.0 % rejected") && told.contains("100.0 % failed"),
+            "{told}"
+        );
+        assert_eq!(state(&rig).1, "running: the transform failed at 99 of the first 99 records of a batch");
+        assert_eq!(taken_back(&rig.done()), None);
+        let (mut rig, run) = judged(100, 100);
+        let done = rig.done();
+        assert_eq!((taken_back(&done), given_up(&done)), (Some((7, 3)), Some(GiveUp::Below(8))));
+        // The same is not said twice.
+        let judging = Judging { records: 101, failed: 101 };
+        rig.decide(Event::Judging { at: at(), run, seq: 0, judging });
+        assert_eq!(taken_back(&rig.done()), None);
+    }
+
+    #[test]
+    fn what_was_given_up_is_made_by_the_next_plan() {
+        let (mut rig, run) = judged(100, 100);
+        rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
+        release(&mut rig, run);
+        assert_eq!(state(&rig).0, State::NeedsPlan);
+        let claims = rig.decide(Event::Plan { plan: plan(8), on_trial: false });
+        assert_eq!(claims.len(), 1);
+        assert_ne!(rig.claim(claims), run);
+        assert_eq!(state(&rig).0, State::Running);
+        assert!(rig.done().iter().all(|action| !matches!(action, Action::Stopped { .. })));
+    }
+
+    #[test]
+    fn what_was_given_up_begins_again_where_the_plan_stays_after_all() {
+        for late in [false, true] {
+            let (mut rig, run) = judged(100, 100);
+            let mut claims = Vec::new();
+            rig.done();
+            if late {
+                rig.decide(Event::Kept { plan: 7, error: "no log".into() });
+                assert_eq!(given_up(&rig.done()), Some(GiveUp::Below(7)));
+            }
+            rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
+            release(&mut rig, run);
+            if !late {
+                claims = rig.decide(Event::Kept { plan: 7, error: "no log".into() });
+            }
+            if claims.is_empty() {
+                claims = rig.decide(Event::Tick);
+            }
+            rig.claim(claims);
+            assert_eq!(state(&rig).0, State::Running, "late: {late}");
+            assert!(rig.done().iter().all(|action| !matches!(action, Action::Stopped { .. })));
+        }
+    }
+
+    #[test]
+    fn a_new_plan_does_not_wait_for_the_verdict_on_what_the_plan_before_fails_at() {
+        let (mut rig, run) = judged(50, 50);
+        rig.done();
+        rig.decide(Event::Plan { plan: plan(9), on_trial: true });
+        assert_eq!(given_up(&rig.done()), Some(GiveUp::Below(9)));
+        rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
+        release(&mut rig, run);
+        let claims = rig.decide(Event::Tick);
+        rig.claim(claims);
+        assert_eq!(state(&rig).0, State::Running);
+    }
+
+    #[test]
+    fn what_was_given_up_at_the_end_is_nobodys_fault() {
+        let (mut rig, run) = judged(50, 50);
+        rig.done();
+        rig.decide(Event::Stop);
+        assert_eq!(given_up(&rig.done()), Some(GiveUp::All));
+        rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
+        release(&mut rig, run);
+        let done = rig.done();
+        assert_eq!(taken_back(&done), None);
+        assert!(done.iter().all(|action| !matches!(action, Action::Stopped { .. })), "{done:?}");
+        assert!(rig.core.is_done());
     }
 
     #[test]

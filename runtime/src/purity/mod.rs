@@ -19,18 +19,19 @@ pub const HINT: &str = "what becomes of a record may depend on that record, the 
 /// The sizes into which batches are cut, over and over.
 const CUTS: [usize; 4] = [1, 7, 64, 1_000];
 
-/// Hands `batch` over in other cuts, the last first.
+/// Hands `batch` over in other cuts, the last first, as long as `go_on` says.
 ///
 /// # Errors
-/// As [`Keeper::transform`].
+/// As [`Keeper::transform_while`].
 pub fn in_other_cuts<E: std::error::Error + 'static>(
     keeper: &mut Keeper<'_, E>,
     batch: &Batch,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Pieces, Stopped<E>> {
     let mut all = Pieces { outputs: Vec::new(), failed: Vec::new() };
     for rows in cuts(batch.len()).into_iter().rev() {
         let first = rows.start as u32;
-        let pieces = keeper.transform(&batch.rows(rows))?.pieces;
+        let pieces = keeper.transform_while(&batch.rows(rows), &mut |_| go_on())?.pieces;
         all.outputs.extend(pieces.outputs.into_iter().map(|(row, output)| (first + row, output)));
         all.failed.extend(pieces.failed.into_iter().map(|mut failed| {
             failed.row += first;

@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::batch::Batch;
 use crate::offset::{OffsetRange, TopicPartition};
 use crate::route::{Failed, Output, Pieces};
-use crate::rule::{CallError, Rule};
+use crate::rule::{CallError, Judging, Rule};
 
 /// A rule that is kept from batch to batch, a judge for when it fails, and how to make others of both.
 pub struct Keeper<'a, E> {
@@ -48,6 +48,9 @@ pub struct Judged {
     pub lowered: Option<usize>,
 }
 
+/// Hears of each record that is found guilty, and says whether the look goes on.
+pub type GoOn<'a> = &'a mut dyn FnMut(Judging) -> bool;
+
 /// No verdict: this is not about a record.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped<E: Error + 'static> {
@@ -71,6 +74,9 @@ pub enum Stopped<E: Error + 'static> {
         /// Where it stands.
         range: OffsetRange,
     },
+    /// Nobody wants to know any more which records are to blame.
+    #[error("given up")]
+    GivenUp,
     /// A fresh instance did not start; the next would not either.
     #[error("the transform does not start")]
     Start(#[source] E),
@@ -110,16 +116,30 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
     /// # Errors
     /// [`Stopped`]: the batch has to be tried again later, or the pipeline stops.
     pub fn transform(&mut self, batch: &Batch) -> Result<Judged, Stopped<E>> {
+        self.transform_while(batch, &mut |_| true)
+    }
+
+    /// The same, until nobody wants to know any more: where most records are guilty, a fresh judge for each takes long.
+    ///
+    /// # Errors
+    /// As [`Keeper::transform`], and [`Stopped::GivenUp`].
+    pub fn transform_while(&mut self, batch: &Batch, go_on: GoOn<'_>) -> Result<Judged, Stopped<E>> {
         let pieces = Pieces { outputs: Vec::new(), failed: Vec::new() };
         let mut judged = Judged { pieces, calls: 0, first_failure: None, lowered: None };
         self.taken = 0;
         for rows in batch.cuts(self.most_bytes) {
-            self.part(batch, &rows, &mut judged)?;
+            self.part(batch, &rows, &mut judged, go_on)?;
         }
         Ok(judged)
     }
 
-    fn part(&mut self, batch: &Batch, rows: &Range<usize>, judged: &mut Judged) -> Result<(), Stopped<E>> {
+    fn part(
+        &mut self,
+        batch: &Batch,
+        rows: &Range<usize>,
+        judged: &mut Judged,
+        go_on: GoOn<'_>,
+    ) -> Result<(), Stopped<E>> {
         judged.calls += 1;
         let output = match self.worker.call(batch, rows)? {
             Ok(output) if !self.worker.is_suspect() => {
@@ -134,7 +154,9 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
                 None
             }
         };
-        let found = self.judge_all(batch, rows, &mut judged.calls)?;
+        let failed = judged.pieces.failed.len() as u64;
+        let go_on: GoOn<'_> = &mut |judging| go_on(Judging { failed: judging.failed + failed, ..judging });
+        let found = self.judge_all(batch, rows, &mut judged.calls, go_on)?;
         if found.failed.is_empty() {
             let bytes = batch.bytes(rows);
             self.most_bytes = self.most_bytes.min((bytes / 2).max(LEAST_BYTES));
@@ -168,6 +190,7 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
         batch: &Batch,
         rows: &Range<usize>,
         calls: &mut u32,
+        go_on: GoOn<'_>,
     ) -> Result<Pieces, Stopped<E>> {
         let mut found = Pieces { outputs: Vec::new(), failed: Vec::new() };
         let mut taken = self.taken;
@@ -185,7 +208,13 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
                         take(&mut taken, &output, batch)?;
                         found.outputs.push((row as u32, output));
                     }
-                    Err(error) => found.failed.push(guilty(row, &error)),
+                    Err(error) => {
+                        found.failed.push(guilty(row, &error));
+                        let (records, failed) = (row as u64 + 1, found.failed.len() as u64);
+                        if !go_on(Judging { records, failed }) {
+                            return Err(Stopped::GivenUp);
+                        }
+                    }
                 }
             }
         }
@@ -351,6 +380,18 @@ mod tests {
         let mut values = vec![b'a'; 4 * PIECE + 7];
         places.iter().for_each(|&place| values[place] = guilty);
         values
+    }
+
+    #[test]
+    fn the_look_for_guilty_records_ends_when_nobody_wants_to_know_any_more() {
+        let mut heard = Vec::new();
+        let values = *b"ttattt";
+        let judged = keeper(0).transform_while(&batch(&values), &mut |judging| {
+            heard.push((judging.records, judging.failed));
+            heard.len() < 3
+        });
+        assert!(matches!(judged, Err(Stopped::GivenUp)), "{judged:?}");
+        assert_eq!(heard, [(1, 1), (2, 2), (4, 3)]);
     }
 
     #[test]

@@ -164,7 +164,8 @@ impl<'a> Trial<'a> {
             return;
         }
         let (other, plan) = (&mut self.other, self.plan.clone());
-        let made = with_default(&self.deaf, || in_other_cuts(other, batch).map_err(|e| stopped(&e)));
+        let made =
+            with_default(&self.deaf, || in_other_cuts(other, batch, &mut || true).map_err(|e| stopped(&e)));
         let made = made.and_then(|pieces| {
             route::route(batch, plan, &self.init.description, Arc::default(), pieces)
                 .map_err(|e| e.to_string())

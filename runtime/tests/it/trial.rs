@@ -19,6 +19,12 @@ fn pipeline(limits: &str) -> Pipeline {
     Pipeline::of(guests::hostile(), &file)
 }
 
+/// The same, where a batch has as many records as there are.
+fn in_large_batches() -> String {
+    FILE.replace("[limits]\n", "[transform.settings]\nwhen = \"never\"\n\n[limits]\n")
+        .replace("batch_records = 4\n", "")
+}
+
 /// A file is moved in complete.
 fn move_in(pipeline: &Pipeline, name: &str, records: &[&str]) {
     let aside = pipeline.path(name);
@@ -118,6 +124,50 @@ fn a_plan_that_fails_at_one_record_in_a_hundred_is_taken_back_and_nothing_is_los
     assert!(dead.iter().all(|(_, _, plan)| *plan == put), "{dead:?}");
     let last = rows(&pipeline, "ok").pop().expect("there are rows");
     assert_eq!(last, (1, 3_999, *back));
+}
+
+#[test]
+fn a_plan_that_fails_at_everything_is_taken_back_before_its_first_batch_is_through() {
+    let pipeline = Pipeline::of(guests::hostile(), &in_large_batches());
+    move_in(&pipeline, "a.jsonl", &["a"; 400]);
+    let mut running = Running::start(&pipeline);
+    wait_for(&pipeline, &mut running, 1);
+    let put = deploy(&pipeline);
+    move_in(&pipeline, "b.jsonl", &["panic"; 4_000]);
+    wait_for(&pipeline, &mut running, 2);
+    let (back, _, _, why) = plans(&pipeline).pop().expect("it was taken back");
+    let records = why.strip_prefix("100.0 % failed in the first ").and_then(|rest| rest.split_once(' '));
+    let records: u64 = records.expect("records").0.parse().expect("less than 1,000");
+    assert!(
+        (100..1_000).contains(&records) && why.contains(&format!("of plan {put}, 0.0 % before")),
+        "{why}"
+    );
+    assert_eq!(running.end(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[400, 4_000]);
+    assert!(rows(&pipeline, "dead").is_empty());
+    assert_eq!(rows(&pipeline, "ok").pop(), Some((1, 3_999, back)));
+}
+
+#[test]
+fn a_process_that_is_told_to_stop_does_not_look_for_all_records_that_are_to_blame() {
+    let file = in_large_batches().replace("when = \"never\"", "when = \"process\"");
+    let file = file.replace("[dead_letter]\n", "[dead_letter]\nstop_after_consecutive = 1_000_000\n");
+    let pipeline = Pipeline::of(guests::hostile(), &file);
+    move_in(&pipeline, "a.jsonl", &["panic"; 2_000]);
+    let mut running = Running::start(&pipeline);
+    let judging = loop {
+        let (_, said) = status(&pipeline);
+        match &said["processes"][0]["status"]["partitions"][0]["judging"] {
+            Value::Null => running.assert_alive(),
+            judging => break judging.clone(),
+        }
+    };
+    assert_eq!(judging["records"], judging["failed"], "{judging}");
+    assert_eq!(running.end(), Some(0));
+    assert!(rows(&pipeline, "dead").is_empty(), "nothing of a batch counts that is not through");
+    assert_eq!(Running::with(&pipeline, &["--once"]).ends(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[2_000]);
+    assert_eq!(rows(&pipeline, "dead").len(), 2_000);
 }
 
 #[test]
