@@ -230,7 +230,7 @@ fn serve(config: &PipelineConfig, handle: Handle) -> Result<Server, admin::Error
     };
     let server = Server::start(&settings, handle, process)?;
     let address = server.address().map(|address| address.to_string());
-    tracing::info!(address, socket = %server.socket().display(), "others may look now");
+    tracing::debug!(address, socket = %server.socket().display(), "others may look now");
     Ok(server)
 }
 

@@ -141,11 +141,12 @@ fn end_quietly_when_nobody_reads() {
     }));
 }
 
-/// The log goes to standard error; `WEIR_LOG` says how much of it, such as `debug` or `weir::pipeline=trace`.
+/// The log goes to standard error; `WEIR_LOG` says how much of it, such as `debug` or `weir::pipeline=trace`. By itself it has
+/// what an operator asks for afterwards: who paused it, which plan took over, which partitions came and went.
 fn start_log() {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn,weir=info"));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -95,10 +95,12 @@ impl Core {
             What::Pause if before => return false,
             What::Resume if !before && (of.is_some() || nothing_left) => return false,
             What::Pause => {
+                tell(of.as_ref(), Some(&by));
                 self.history.pause(of.clone(), by.clone());
                 self.actions.push_back(Action::Log(Entry::Paused { of, by }));
             }
             What::Resume => {
+                tell(of.as_ref(), None);
                 self.history.resume(of.as_ref());
                 self.actions.push_back(Action::Log(Entry::Resumed { of, by }));
             }
@@ -116,6 +118,17 @@ impl Core {
     ) {
         if up_to < self.logged {
             return;
+        }
+        if all.is_some() != self.history.paused.is_some() {
+            tell(None, all.as_ref());
+        }
+        let before = &self.history.paused_partitions;
+        for of in before
+            .keys()
+            .chain(partitions.keys())
+            .filter(|of| before.contains_key(of) != partitions.contains_key(of))
+        {
+            tell(Some(of), partitions.get(of));
         }
         (self.history.paused, self.history.paused_partitions) = (all, partitions);
         self.keep_all();
@@ -166,6 +179,15 @@ impl Core {
             let last = track.last_before(from);
             self.actions.push_back(Action::Read { run, at: at.clone(), from, last });
         }
+    }
+}
+
+/// Whoever reads the log wants to know why nothing is read, also where somebody else decided it.
+fn tell(of: Option<&InputPartition>, paused_by: Option<&By>) {
+    let of = of.map(ToString::to_string);
+    match paused_by {
+        Some(by) => tracing::info!(of, by = by.who, "paused: nothing more is read"),
+        None => tracing::info!(of, "resumed"),
     }
 }
 
