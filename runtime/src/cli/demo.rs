@@ -1,5 +1,7 @@
 //! `weir demo`.
 
+mod live;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,40 +18,61 @@ use crate::config::PipelineConfig;
 /// Writes a pipeline file, its component, its table and the input into a directory, runs it there to the end of the
 /// input and shows what became of every record. Run again, it goes on where it stood and finds nothing new. What you
 /// change in that directory stays changed, and is taken over by the next run.
+///
+/// With --live, records go on coming until the rule was replaced twice and taken back once while they flow; then the rows are
+/// read back, and it shows whether a record is missing or there twice.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// The directory; made if it is not there
-    #[arg(long, default_value = "weir-demo")]
-    dir: PathBuf,
+    /// The directory; made if it is not there [default: weir-demo, or weir-demo-live]
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// Begin anew: remove what an earlier demo left in the directory
     #[arg(long)]
     fresh: bool,
+    /// Replace the rule while records flow, and prove that none is lost; always begins anew, and writes some 300 MB
+    #[arg(long)]
+    live: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
+type Files = [(&'static str, &'static [u8])];
+
+const COMPONENT: (&str, &[u8]) = ("customers.wasm", include_bytes!(env!("WEIR_CUSTOMERS_WASM")));
+const CITIES: (&str, &[u8]) = ("us_cities.csv", include_bytes!("../../../data/us_cities.csv"));
+
 /// What the demo consists of, by where it goes.
 const FILES: [(&str, &[u8]); 5] = [
     ("pipeline.toml", include_bytes!("../../../transforms/customers/pipeline.toml")),
-    ("customers.wasm", include_bytes!(env!("WEIR_CUSTOMERS_WASM"))),
-    ("us_cities.csv", include_bytes!("../../../data/us_cities.csv")),
+    COMPONENT,
+    CITIES,
     ("input/customers.csv", include_bytes!("../../../data/customers.csv")),
     ("input/hostile.jsonl", include_bytes!("../../../data/hostile.jsonl")),
 ];
 
+/// The same of the one with a stream.
+const LIVE_FILES: [(&str, &[u8]); 3] = [("pipeline.toml", live::PIPELINE.as_bytes()), COMPONENT, CITIES];
+
 /// Says that a demo made the directory.
 const MARK: &str = ".weir-demo";
 
-/// What a run makes in the directory.
-const MADE: [&str; 3] = ["state", "out", "db"];
+/// What a run makes in the directory, the stream that it reads among it.
+const MADE: [&str; 4] = ["state", "out", "db", "stream"];
 
 pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
-    let dir = &args.dir;
-    if args.fresh {
+    let default = if args.live { "weir-demo-live" } else { "weir-demo" };
+    let dir = args.dir.as_deref().unwrap_or(Path::new(default));
+    if args.fresh || args.live {
         remove(dir)?;
     }
-    write(dir)?;
+    if args.live {
+        write(dir, &LIVE_FILES)?;
+        let stream = dir.join("stream");
+        fs::create_dir_all(&stream).with_context(|| format!("making {}", stream.display()))?;
+        return live::live(dir, args.json);
+    }
+    write(dir, &FILES)?;
     let config = PipelineConfig::load(&dir.join("pipeline.toml"))?;
     let options = Options {
         adopt: true,
@@ -92,13 +115,13 @@ fn remove(dir: &Path) -> Result<()> {
 }
 
 /// Writes what is not there yet: what somebody changed stays.
-fn write(dir: &Path) -> Result<()> {
+fn write(dir: &Path, files: &Files) -> Result<()> {
     if !dir.exists() {
         fs::create_dir_all(dir)
             .and_then(|()| fs::write(dir.join(MARK), ""))
             .with_context(|| format!("making {}", dir.display()))?;
     }
-    for (name, bytes) in FILES {
+    for (name, bytes) in files {
         let path = dir.join(name);
         if path.exists() {
             continue;
