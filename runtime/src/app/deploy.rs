@@ -1,6 +1,8 @@
 //! Another plan for a pipeline that runs: made from what runs now or from the file, checked like the plan of a start, and put
 //! into the plan log, where all processes find it. It stops and starts nothing.
 
+mod migration;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ use crate::plan::{By, History, InputPartition, Made, Plan, PlanLog};
 use crate::route::DEAD_LETTERS;
 use crate::sandbox::Sandbox;
 use crate::sink::state::Cut;
+
+pub use migration::Statements;
 
 /// What is to be different from what runs. Nothing at all: whatever the pipeline file says.
 #[derive(Clone, Debug, Default)]

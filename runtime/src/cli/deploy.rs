@@ -14,7 +14,7 @@ use super::screen;
 use super::{Ended, pair};
 use crate::admin::ask;
 use crate::app::Options;
-use crate::app::deploy::{Changes, Deployment};
+use crate::app::deploy::{Changes, Deployment, Statements};
 use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::status::State;
 
@@ -39,6 +39,10 @@ const ASK_EVERY: u32 = 10;
 /// A plan that then rejects more records than the one before, fails at more or cannot go on is
 /// taken back by itself, as `[deploy]` in the pipeline file says: `weir status` shows how it
 /// stands, and `weir history` why it was.
+///
+/// Files begin anew where the plan changes, and rows in topics say which plan made them. A table
+/// has to have the columns: those that may be null can be added by `--migrate`, and `--ddl` prints
+/// how; for anything else it is refused, and the column named.
 ///
 /// Examples:
 ///     weir deploy pipeline.toml
@@ -69,6 +73,12 @@ pub(super) struct DeployArgs {
     /// Keep it whatever it does: it is not taken back by itself
     #[arg(long)]
     no_trial: bool,
+    /// Add the columns that its tables lack and that may be null, before it takes over
+    #[arg(long)]
+    migrate: bool,
+    /// Print the statements that add those columns, and do nothing
+    #[arg(long, conflicts_with = "migrate")]
+    ddl: bool,
     #[command(flatten)]
     how: How,
 }
@@ -118,15 +128,34 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
         limits: args.limits.clone(),
     };
     let deployment = Deployment::prepare(&config, &options(), &changes)?;
+    if args.ddl {
+        print_statements(&deployment.lacking_columns()?, args.how.json);
+        return Ok(Ended::Done);
+    }
     let on_trial = !args.no_trial && config.deploy.limits().is_some();
-    Deploying { config: &config, deployment, how: &args.how, on_trial }.run()
+    Deploying { config: &config, deployment, how: &args.how, on_trial, migrate: args.migrate }.run()
+}
+
+/// The statements of all sinks.
+fn flat(statements: &Statements) -> Vec<&str> {
+    statements.iter().flat_map(|(_, statements)| statements).map(String::as_str).collect()
+}
+
+fn print_statements(statements: &Statements, in_json: bool) {
+    if in_json {
+        return println!("{}", json!({ "statements": flat(statements) }));
+    }
+    for (sink, statements) in statements {
+        println!("-- {sink}");
+        statements.iter().for_each(|statement| println!("{statement};"));
+    }
 }
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {
     let config = PipelineConfig::load(&args.pipeline)?;
     let deployment = Deployment::back(&config, &options(), args.to)?;
     // Whoever goes back knows why, and may want just what it makes more rejects of.
-    Deploying { config: &config, deployment, how: &args.how, on_trial: false }.run()
+    Deploying { config: &config, deployment, how: &args.how, on_trial: false, migrate: false }.run()
 }
 
 fn options() -> Options {
@@ -139,6 +168,8 @@ struct Deploying<'a> {
     how: &'a How,
     /// Whether it is taken back by itself where it does worse.
     on_trial: bool,
+    /// Whether columns are added that its tables lack.
+    migrate: bool,
 }
 
 impl Deploying<'_> {
@@ -152,7 +183,14 @@ impl Deploying<'_> {
         }
         self.say(&format!("{}: what changes after plan {replaces}", self.config.name));
         differences.iter().for_each(|difference| self.say(&format!("  {difference}")));
-        if let Some((refused, ended)) = self.refused_by_a_sink() {
+        let added = if self.migrate { self.deployment.lacking_columns()? } else { Statements::new() };
+        for (sink, statements) in &added {
+            statements.iter().for_each(|statement| self.say(&format!("  {sink}: {statement}")));
+        }
+        // Else they are looked at once they have what they lack.
+        if added.is_empty()
+            && let Some((refused, ended)) = self.refused_by_a_sink()
+        {
             self.say("refused: nothing was changed");
             self.end(json!({ "deployed": false, "differences": differences, "refused": refused }));
             return Ok(ended);
@@ -161,6 +199,17 @@ impl Deploying<'_> {
             self.say("nothing was changed");
             self.end(json!({ "deployed": false, "differences": differences }));
             return Ok(Ended::No);
+        }
+        if !added.is_empty() {
+            self.deployment.add_columns()?;
+            self.say("the columns are there");
+            if let Some((refused, ended)) = self.refused_by_a_sink() {
+                self.say("refused: nothing else was changed");
+                self.end(json!({
+                    "deployed": false, "differences": differences, "statements": flat(&added), "refused": refused,
+                }));
+                return Ok(ended);
+            }
         }
         let stop = stop_on_signals("the plan is in the log, and is taken over without this command")?;
         let number = self.deployment.put(&self.how.why, self.on_trial)?;
@@ -178,7 +227,7 @@ impl Deploying<'_> {
         };
         let cuts: Vec<_> = followed.cuts.iter().map(Cut::to_json).collect();
         self.end(json!({
-            "deployed": true, "plan": number, "differences": differences, "cuts": cuts,
+            "deployed": true, "plan": number, "differences": differences, "statements": flat(&added), "cuts": cuts,
             "without_records": followed.left, "refused": followed.refused, "taken_back": followed.taken_back,
         }));
         Ok(if followed.refused.or(followed.taken_back).is_some() { Ended::No } else { Ended::Done })
@@ -198,6 +247,9 @@ impl Deploying<'_> {
                 worst = ended;
             }
             refused.push(json!({ "what": what, "found": found, "fix": fix }));
+        }
+        if !refused.is_empty() && self.deployment.lacking_columns().is_ok_and(|lacking| !lacking.is_empty()) {
+            self.say("  columns that may be null: `--migrate` adds them, `--ddl` prints how");
         }
         (!refused.is_empty()).then_some((refused, worst))
     }

@@ -498,6 +498,42 @@ fn a_plan_whose_rows_a_table_does_not_take_is_refused_by_column_and_the_old_one_
     assert_eq!((&judged["plans"], &judged["plans_with_rows"]), (&2.into(), &2.into()), "{judged}");
 }
 
+#[test]
+fn a_column_that_a_table_lacks_and_that_may_be_null_is_added_where_somebody_asks_for_it() {
+    let mut pipeline = pipeline();
+    pipeline.edit(|text| text.replace("[limits]", "settings.non_usa = \"drop\"\n\n[limits]"));
+    pipeline.send(1_000, &[]);
+    let process = pipeline.start();
+    pipeline.wait_until_all_is_there();
+    // No row comes here by the plan that runs.
+    pipeline.ask("ALTER TABLE other DROP COLUMN value_bytes");
+    let change = ["--set", "non_usa=other"];
+    let told = pipeline.deploy(&change);
+    assert_eq!((told.code, &told.said["deployed"]), (Some(1), &Value::Bool(false)), "{}", told.all);
+    assert!(told.said["refused"].to_string().contains("no column `value_bytes`"), "{}", told.all);
+    let told = pipeline.deploy(&[&change[..], &["--ddl"]].concat());
+    let statements = told.said["statements"].clone();
+    let statement = statements[0].as_str().expect("a statement");
+    assert!(
+        told.code == Some(0) && statement.ends_with(".\"other\" ADD COLUMN \"value_bytes\" bytea"),
+        "{statements}"
+    );
+    // One that may not be null is for a person, and nothing is done by halves.
+    pipeline.ask("ALTER TABLE other DROP COLUMN weir_plan");
+    let told = pipeline.deploy(&[&change[..], &["--migrate"]].concat());
+    assert!(told.code != Some(0) && told.all.contains("no column `weir_plan`"), "{}", told.all);
+    pipeline.ask("ALTER TABLE other ADD COLUMN weir_plan bigint NOT NULL DEFAULT 0");
+    let told = pipeline.deploy(&[&change[..], &["--ddl"]].concat());
+    assert_eq!(told.said["statements"], statements, "{}", told.all);
+    let told = pipeline.deploy(&[&change[..], &["--migrate"]].concat());
+    assert_eq!((&told.said["deployed"], &told.said["statements"]), (&true.into(), &statements));
+    pipeline.send(1_000, &[]);
+    pipeline.wait_until_all_is_there();
+    stop([process]);
+    let judged = pipeline.judge();
+    assert_eq!((&judged["plans"], &judged["plans_with_rows"]), (&2.into(), &2.into()), "{judged}");
+}
+
 /// A copy of what was fetched, in which something is to be changed.
 struct Dumped<'a> {
     from: &'a Path,

@@ -76,14 +76,20 @@ fn name_of(config: &PostgresConfig, target: &Arc<str>) -> String {
     config.targets.get(target).map_or_else(|| target.to_string(), |table| table.table.clone())
 }
 
-fn table_of(config: &PostgresConfig, Wanted { target, route, schema }: &Wanted) -> Result<Table, Error> {
+pub(super) fn table_of(
+    config: &PostgresConfig,
+    Wanted { target, route, schema }: &Wanted,
+) -> Result<Table, Error> {
     let default = TableConfig::append(target.to_string());
     let table = config.targets.get(target).unwrap_or(&default);
     let schema: &SchemaRef = schema;
     Table::new(table, &config.schema, schema, config.provenance || **route == *DEAD_LETTERS)
 }
 
-fn tried<T>(db: &mut Database, work: impl FnOnce(&mut Database) -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn tried<T>(
+    db: &mut Database,
+    work: impl FnOnce(&mut Database) -> Result<T, Error>,
+) -> Result<T, Error> {
     undone(|done| db.transaction(|db| Err::<(), _>(done(work(db)?))).map(drop))
 }
 

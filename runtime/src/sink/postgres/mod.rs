@@ -27,6 +27,7 @@ mod database;
 mod encode;
 mod examine;
 mod meaning;
+mod migrate;
 mod order;
 mod parameters;
 mod pieces;
@@ -55,6 +56,7 @@ use table::quoted;
 use tables::Tables;
 
 pub use examine::{examine, statements};
+pub use migrate::{add_columns, lacking};
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
 pub const FAILPOINTS: [&str; 9] = [

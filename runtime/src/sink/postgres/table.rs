@@ -135,6 +135,14 @@ impl Table {
         format!("CREATE TABLE {} ({})", self.quoted, parts.join(", "))
     }
 
+    /// The statements that add the columns which the table lacks as it was found, where rows that are there can do without
+    /// them.
+    pub(super) fn lacking(&self, found: &Found) -> Vec<String> {
+        let is_there = |column: &Column| found.columns.iter().any(|there| there.name == column.name);
+        let lacking = self.columns.iter().filter(|column| column.nullable && !is_there(column));
+        lacking.map(|column| add_column(&self.quoted, column)).collect()
+    }
+
     /// Takes the table as it was found, if every column has a place there and nothing else has to be filled.
     pub(super) fn fit(&mut self, found: Found) -> Result<(), Error> {
         let table = &self.name;
@@ -150,8 +158,7 @@ impl Table {
         for column in &mut self.columns {
             let name = &column.name;
             let Some(there) = found.columns.iter().find(|there| there.name == *name) else {
-                let own = column.kind.own();
-                let add = format!("ALTER TABLE {} ADD COLUMN {} {own}", self.quoted, quoted(name));
+                let add = add_column(&self.quoted, column);
                 return Err(wrong(format!("table `{table}` has no column `{name}`"), Some(add)));
             };
             if there.generated {
@@ -289,6 +296,10 @@ fn columns(schema: &Schema, table: &str) -> Result<Vec<Column>, Error> {
         }
     };
     schema.fields().iter().map(column).collect()
+}
+
+fn add_column(table: &str, column: &Column) -> String {
+    format!("ALTER TABLE {table} ADD COLUMN {} {}", quoted(&column.name), column.kind.own())
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Tables {
         let mut oids: Vec<i64> = self.known.values().flatten().map(|table| table.found.oid).collect();
         oids.sort_unstable();
         oids.dedup();
-        let found = look(db, &names.join(", "), &oids)?;
+        let found = look_at(db, &names.join(", "), &oids)?;
         let same = |table: &Table| found.get(&table.found.oid) == Some(&table.found);
         if !self.known.values().flatten().all(same) {
             self.known.clear();
@@ -87,7 +87,7 @@ impl Tables {
         make_sure(db, config, &table.name, &table.create())?;
         db.run(AssertSqlSafe(locking(&table.quoted)), no_values())?;
         let oid = find(db, &config.schema, &table.name)?.unwrap_or_default();
-        table.fit(look(db, &table.quoted, &[oid])?.remove(&oid).unwrap_or_default())?;
+        table.fit(look_at(db, &table.quoted, &[oid])?.remove(&oid).unwrap_or_default())?;
         try_out(db, &table)?;
         for other in self.known.values().flatten().chain([&table]) {
             table.check_reference(other)?;
@@ -151,7 +151,7 @@ fn locking(tables: &str) -> String {
 
 /// What the database says of the tables with these numbers, once nobody changes the columns of `tables` any more. One
 /// script, since every commit waits for the answer.
-fn look(db: &mut Database, tables: &str, oids: &[i64]) -> Result<BTreeMap<i64, Found>, Error> {
+pub(super) fn look_at(db: &mut Database, tables: &str, oids: &[i64]) -> Result<BTreeMap<i64, Found>, Error> {
     let list = oids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     // Entangled: a second unique or exclusive index, a trigger of somebody's, a partition with either.
     let script = format!(

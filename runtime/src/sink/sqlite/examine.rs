@@ -50,12 +50,16 @@ pub fn examine(config: &SqliteConfig, wanted: &[Wanted]) -> Result<Examined, Err
 /// # Errors
 /// If there can be no table for a route.
 pub fn statements(config: &SqliteConfig, wanted: &[Wanted]) -> Result<Vec<String>, Error> {
-    let statement = |Wanted { target, route, schema }: &Wanted| {
-        let default = TableConfig::append(target.to_string());
-        let table = config.targets.get(target).unwrap_or(&default);
-        Ok(Table::new(table, schema, config.provenance || **route == *DEAD_LETTERS)?.statement())
-    };
-    wanted.iter().map(statement).collect()
+    wanted.iter().map(|want| Ok(table_of(config, want)?.statement())).collect()
+}
+
+pub(super) fn table_of(
+    config: &SqliteConfig,
+    Wanted { target, route, schema }: &Wanted,
+) -> Result<Table, Error> {
+    let default = TableConfig::append(target.to_string());
+    let table = config.targets.get(target).unwrap_or(&default);
+    Table::new(table, schema, config.provenance || **route == *DEAD_LETTERS)
 }
 
 fn name_of(config: &SqliteConfig, target: &Arc<str>) -> String {
@@ -69,7 +73,10 @@ fn is_there(db: &mut Database, name: &str) -> Result<bool, Error> {
     Ok(!db.query("SELECT 1 FROM pragma_table_list(?) WHERE schema = 'main'", values)?.is_empty())
 }
 
-fn tried<T>(db: &mut Database, work: impl FnOnce(&mut Database) -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn tried<T>(
+    db: &mut Database,
+    work: impl FnOnce(&mut Database) -> Result<T, Error>,
+) -> Result<T, Error> {
     undone(|done| db.transaction(|db| Err::<(), _>(done(work(db)?))).map(drop))
 }
 

@@ -21,6 +21,7 @@
 
 mod database;
 mod examine;
+mod migrate;
 mod position;
 mod rows;
 mod table;
@@ -43,6 +44,7 @@ use database::{Database, Ended};
 use tables::Tables;
 
 pub use examine::{examine, statements};
+pub use migrate::{add_columns, lacking};
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
 pub const FAILPOINTS: [&str; 9] = [

@@ -107,6 +107,19 @@ impl Table {
         self.try_out(db)
     }
 
+    /// The statements that add the columns which the table lacks, where rows that are there can do without them; none if it is
+    /// not there.
+    pub(super) fn lacking(&self, db: &mut Database) -> Result<Vec<String>, Error> {
+        let found = self.found(db)?;
+        let is_there =
+            |column: &Column| found.iter().any(|there| there.name.eq_ignore_ascii_case(&column.name));
+        let lacking = self.columns.iter().filter(|column| column.nullable && !is_there(column));
+        Ok(match found.is_empty() {
+            true => Vec::new(),
+            false => lacking.map(|column| add_column(&self.name, column)).collect(),
+        })
+    }
+
     /// Refuses two tables of one sink of which one refers to the other, or one that refers to itself: whether a row
     /// were there before the one that refers to it would depend on where commits begin and end.
     pub(super) fn check_reference(&self, to: &Self) -> Result<(), Error> {
@@ -162,8 +175,7 @@ impl Table {
         for column in &self.columns {
             let (table, name) = (&self.name, &column.name);
             let Some(found) = found.iter().find(|found| found.name.eq_ignore_ascii_case(name)) else {
-                let add =
-                    format!("ALTER TABLE {} ADD COLUMN {} {}", quoted(table), quoted(name), column.kind);
+                let add = add_column(table, column);
                 return Err(wrong(format!("table `{table}` has no column `{name}`"), Some(add)));
             };
             if found.generated {
@@ -317,4 +329,8 @@ fn takes(declared: &str, strict: bool, kind: Kind) -> bool {
         Some(stores) => stores == kind,
         None => kind == Kind::Integer,
     }
+}
+
+fn add_column(table: &str, column: &Column) -> String {
+    format!("ALTER TABLE {} ADD COLUMN {} {}", quoted(table), quoted(&column.name), column.kind)
 }

@@ -23,7 +23,7 @@ use crate::sink::conformance::{
     part, permanent,
 };
 use crate::sink::state::Refused;
-use crate::sink::table::Mode;
+use crate::sink::table::{Mode, Wanted};
 
 /// A database that processes write to, and its readers.
 struct File {
@@ -358,6 +358,34 @@ fn a_table_that_is_changed_while_rows_flow_stops_the_partition_and_rejects_nothi
     file.run("ALTER TABLE a ADD COLUMN n INTEGER");
     assert_eq!(sink.commit(&at(), &commit(1, 2)).unwrap(), Committed::Done);
     assert_eq!(file.rows("SELECT k, n FROM a"), ["a|null", "a|2"]);
+}
+
+#[test]
+fn a_column_that_may_be_null_is_added_to_a_table_with_rows_and_no_other_is() {
+    let file = File::new();
+    let before = rows(vec![("k", texts(&["old"]))]);
+    let mut sink = file.claimed(1);
+    deliver(&mut sink, 1, vec![before.clone()]).unwrap();
+    let after = rows(vec![("k", texts(&["new"])), ("n", numbers(&[7]))]);
+    let wanted = |schema| [Wanted { target: "a".into(), route: "to-a".into(), schema }];
+    let statements = ["ALTER TABLE \"a\" ADD COLUMN \"n\" INTEGER"];
+    let want = wanted(after.rows.schema());
+    assert_eq!(lacking(&file.config(), &want).unwrap(), statements);
+    assert_eq!(file.rows("SELECT * FROM a").len(), 1, "it was only asked");
+    assert_eq!(add_columns(&file.config(), &want).unwrap(), statements);
+    assert_eq!(add_columns(&file.config(), &want).unwrap(), [""; 0], "it is there");
+    // A process that goes on with what the table had, and one that knows the column.
+    sink.write(RoutedBatch { parts: vec![before, after], ..batch(1, 2) }).unwrap();
+    assert_eq!(sink.commit(&at(), &commit(1, 2)).unwrap(), Committed::Done);
+    assert_eq!(file.rows("SELECT k, n FROM a"), ["old|null", "old|null", "new|7"]);
+    let must = Schema::new(vec![
+        Field::new("k", DataType::Utf8, true),
+        Field::new("m", DataType::Int64, true),
+        Field::new("o", DataType::Int64, false),
+    ]);
+    let refused = permanent(add_columns(&file.config(), &wanted(Arc::new(must))).unwrap_err());
+    assert!(refused.starts_with("E_SINK_SCHEMA: table `a` has no column `o`"), "{refused}");
+    assert_eq!(file.rows("SELECT count(*) FROM pragma_table_info('a') WHERE name = 'm'"), ["0"]);
 }
 
 #[test]

@@ -1,0 +1,64 @@
+//! Columns that the rows of a plan have and a table does not have yet. Only such are added as rows that are there can do
+//! without; every other difference is for a person.
+
+use sqlx::AssertSqlSafe;
+
+use super::PostgresConfig;
+use super::database::{Database, Ended};
+use super::examine::{table_of, tried};
+use super::parameters::no_values;
+use super::tables::{Tables, find, look_at};
+use crate::sink::table::Wanted;
+use crate::sink::{Error, Problem};
+
+/// The statements that would add them. Nothing is changed.
+///
+/// # Errors
+/// If the server cannot be reached, or there can be no table for a route.
+pub fn lacking(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Vec<String>, Error> {
+    let mut db = Database::open(config.server.clone(), config.patience)?;
+    let mut all = Vec::new();
+    for want in wanted {
+        for statement in tried(&mut db, |db| lacks(db, config, want))? {
+            if !all.contains(&statement) {
+                all.push(statement);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Adds them, in one transaction, and looks whether the tables fit then; the statements that did it. Processes that write
+/// to a table wait for the moment that it takes, and look at it again.
+///
+/// # Errors
+/// As for [`lacking`], or where a table does not fit for another reason: then nothing is changed.
+pub fn add_columns(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Vec<String>, Error> {
+    let mut db = Database::open(config.server.clone(), config.patience)?;
+    let ended = db.transaction(|db| {
+        let (mut done, mut tables) = (Vec::new(), Tables::default());
+        for want in wanted {
+            for statement in lacks(db, config, want)? {
+                db.run(AssertSqlSafe(statement.clone()), no_values())?;
+                done.push(statement);
+            }
+        }
+        for want in wanted {
+            tables.find(db, config, &want.target, &want.schema, &want.route)?;
+        }
+        Ok(done)
+    })?;
+    match ended {
+        Ended::Committed(done) => Ok(done),
+        Ended::Unknown(_, lost) => Err(Error::Transient(
+            Problem::new(lost).hint("run it again: a column that is there is not added twice"),
+        )),
+    }
+}
+
+fn lacks(db: &mut Database, config: &PostgresConfig, want: &Wanted) -> Result<Vec<String>, Error> {
+    let table = table_of(config, want)?;
+    let Some(oid) = find(db, &config.schema, &table.name)? else { return Ok(Vec::new()) };
+    let found = look_at(db, &table.quoted, &[oid])?.remove(&oid).unwrap_or_default();
+    Ok(table.lacking(&found))
+}
