@@ -1,6 +1,7 @@
 //! A rule that is replaced while three processes run it under load: each record arrives once, made by one plan, whoever dies,
 //! lags or cannot follow meanwhile. What has arrived is judged by a program that shows nothing of how it came there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use weir_services::{Interrupt, until};
 
 use crate::group::{FILE_NAME, Pipeline, Process};
+use crate::hdfs::Cluster;
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(180);
@@ -532,6 +534,63 @@ fn a_column_that_a_table_lacks_and_that_may_be_null_is_added_where_somebody_asks
     stop([process]);
     let judged = pipeline.judge();
     assert_eq!((&judged["plans"], &judged["plans_with_rows"]), (&2.into(), &2.into()), "{judged}");
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "names the files that were made")]
+fn no_file_in_hdfs_has_rows_of_two_plans_however_often_the_rule_is_replaced() {
+    const SWAPS: usize = 10;
+    let cluster = Cluster::take();
+    let mut pipeline = Pipeline::new(PARTITIONS);
+    let directory = format!("/weir-tests/{}", pipeline.topic);
+    pipeline.leave_only_files();
+    let url = format!("url = \"{}{directory}\"", cluster.hdfs.url());
+    pipeline.edit(|text| text.replace("path = \"out\"", &url) + ADMIN);
+    pipeline.send(2_000, &[]);
+    let processes = [pipeline.start(), pipeline.start()];
+    pipeline.wait_until_all_is_there();
+    let load = Load::start(&pipeline, 1_000);
+    for n in 0..SWAPS {
+        let change = format!("non_usa={}", ["alerts", "other"][n % 2]);
+        let told = pipeline.deploying(FILE_NAME, &["--set", &change], "60 s").output();
+        let told = Told::of(&told.expect("the program starts"));
+        let cuts = told.said["cuts"].as_array().map_or(0, Vec::len);
+        assert_eq!(
+            (told.code, cuts),
+            (Some(0), usize::from(PARTITIONS)),
+            "{}\n{}",
+            told.all,
+            pipeline.logs()
+        );
+    }
+    load.end();
+    pipeline.wait_until_all_is_there();
+    stop(processes);
+
+    let lake = pipeline.path("lake");
+    cluster.hdfs.fs(&["-get", &directory, lake.to_str().expect("text")]).expect("it is fetched");
+    let (mut made_by, mut plans) = (BTreeMap::new(), BTreeSet::new());
+    for route in ROUTES {
+        for file in fs::read_dir(lake.join(route)).expect("a directory") {
+            let path = file.expect("listed").path();
+            let mut of_file = BTreeSet::new();
+            for line in fs::read_to_string(&path).expect("text").lines() {
+                let row: Value = serde_json::from_str(line).expect("JSON");
+                let of = |name: &str| row[name].as_u64().expect("a number");
+                let record = (of("weir_partition"), of("weir_offset"));
+                assert_eq!(made_by.insert(record, of("weir_plan")), None, "twice: {record:?}");
+                of_file.insert(of("weir_plan"));
+            }
+            println!("plan {of_file:?}: {route}/{}", path.file_name().expect("a name").display());
+            assert_eq!(of_file.len(), 1, "{}", path.display());
+            plans.extend(of_file);
+        }
+    }
+    let sent: u64 = pipeline.ends().expect("the brokers answer").iter().sum();
+    assert_eq!((made_by.len() as u64, plans.len()), (sent, SWAPS + 1));
+    let made_by: Vec<_> = made_by.into_iter().collect();
+    let goes_back = |pair: &[((u64, u64), u64)]| pair[0].0.0 == pair[1].0.0 && pair[0].1 > pair[1].1;
+    assert!(!made_by.windows(2).any(goes_back), "a plan came after a newer one");
 }
 
 /// A copy of what was fetched, in which something is to be changed.
