@@ -489,6 +489,17 @@ impl Process {
         (status.unwrap_or_else(|| panic!("it does not end\n{log}")), log, most)
     }
 
+    /// Whether it died of a failpoint; one that ended otherwise did wrong.
+    #[cfg(feature = "failpoints")]
+    pub(super) fn is_dead(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("it is ours");
+        let log = || fs::read_to_string(&self.log).expect("readable");
+        ended.is_some_and(|status| {
+            assert_eq!(status.signal(), Some(9), "{}", log());
+            true
+        })
+    }
+
     pub(super) fn kill(mut self) {
         self.child.kill().expect("it runs");
         let status = self.child.wait().expect("it ends");

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
+#[cfg(feature = "failpoints")]
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
@@ -275,6 +277,75 @@ fn whoever_dies_while_plans_are_replaced_leaves_each_record_made_once_and_alike_
     load.end();
     pipeline.wait_until_all_is_there();
     stop(processes.into_iter().flatten());
+    pipeline.judge();
+}
+
+/// Where a process that runs may die of a swap or of a commit at it, three at a time.
+#[cfg(feature = "failpoints")]
+const DEATHS: [&[&str]; 5] = [
+    &["plan.before_put", "kafka.before_begin", "postgres.after_begin"],
+    &["plan.after_put", "kafka.after_rows", "postgres.mid_rows"],
+    &["kafka.after_progress", "postgres.after_position"],
+    &["kafka.before_commit", "kafka.after_offsets", "postgres.before_commit"],
+    &["kafka.after_begin", "kafka.after_commit", "postgres.after_commit"],
+];
+
+/// Where `weir deploy` may die.
+#[cfg(feature = "failpoints")]
+const DEATHS_OF_DEPLOY: [&str; 6] = [
+    "store.before_temp",
+    "store.after_temp",
+    "plan.before_adopt",
+    "plan.before_put",
+    "plan.after_put",
+    "plan.after_adopt",
+];
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_at_any_failpoint_of_a_swap_they_leave_each_record_made_once_and_alike_in_all_sinks() {
+    let armed = |mut weir: Command, point: &str, n: u32| {
+        weir.env("WEIR_KILL_AT", format!("{point}:{n}"));
+        weir
+    };
+    let mut pipeline = pipeline();
+    pipeline.send(2_000, &[]);
+    let first = pipeline.start();
+    pipeline.wait_until_all_is_there();
+    stop([first]);
+    let load = Load::start(&pipeline, 500);
+    let mut swaps = 0;
+    for points in DEATHS {
+        let weir = || Command::new(env!("CARGO_BIN_EXE_weir"));
+        // Not at the first time: that is how it begins.
+        let start = |point: &&str| Some(pipeline.start_by(armed(weir(), point, 4), FILE_NAME));
+        let mut processes: Vec<_> = points.iter().map(start).collect();
+        let deaths = DEATHS_OF_DEPLOY.iter().cycle();
+        let mut deaths = deaths.skip(swaps);
+        while processes.iter().any(Option::is_some) {
+            swaps += 1;
+            pipeline.swap(swaps);
+            let change = format!("non_usa={}", ["alerts", "other"][swaps % 2]);
+            let deploy = pipeline.deploying(FILE_NAME, &["--set", &change], "1 ms");
+            let deploy = armed(deploy, deaths.next().expect("there is no end of them"), 1)
+                .output()
+                .expect("the program starts");
+            assert!(
+                deploy.status.signal() == Some(9) || deploy.status.success(),
+                "{}",
+                Told::of(&deploy).all
+            );
+            for process in &mut processes {
+                if process.as_mut().is_some_and(Process::is_dead) {
+                    *process = None;
+                }
+            }
+        }
+    }
+    let last = pipeline.start();
+    load.end();
+    pipeline.wait_until_all_is_there();
+    stop([last]);
     pipeline.judge();
 }
 
