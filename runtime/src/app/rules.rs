@@ -198,7 +198,13 @@ impl Rules for PlanRules {
 
 fn no_plan(number: u64, error: &anyhow::Error) -> Stop {
     let outside = error.downcast_ref().is_some_and(|e| matches!(e, plan::Error::Io { .. }));
-    Stop { outside, ..Stop::new(format!("loading plan {number}: {error:#}")) }
+    let stop = Stop { outside, ..Stop::new(format!("loading plan {number}: {error:#}")) };
+    match error.downcast_ref() {
+        Some(plan::Error::Store { .. }) => stop.hint(
+            "a sink or a process still needs it: restore the store in the state directory, or the topic weir.PIPELINE.store",
+        ),
+        _ => stop,
+    }
 }
 
 impl Loaded for LoadedPlan {

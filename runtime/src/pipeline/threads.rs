@@ -539,7 +539,10 @@ impl Worker {
 
     fn transform(&mut self, job: &Job) -> Result<Routed, Unmade> {
         let Self { plans, verify_fraction, events, give_up } = self;
-        let ready = plans.ready(&job.plan)?;
+        let ready = plans.ready(&job.plan).map_err(|stop| {
+            let (at, range) = (job.batch.at(), job.batch.range());
+            Stop { text: format!("{at} offsets {range}: {}", stop.text), ..stop }
+        })?;
         if job.batch.is_empty() {
             return Ok(ready.route(job, Pieces { outputs: Vec::new(), failed: Vec::new() })?);
         }

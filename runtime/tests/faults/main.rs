@@ -320,6 +320,27 @@ fn a_sink_that_lags_gets_the_rows_of_the_plan_that_the_other_sink_recorded() {
     check_versions(&slow, &history);
 }
 
+/// Somebody cleaned up what a sink still needs: what one sink has by the old rule, the other cannot get by another.
+#[test]
+fn a_table_that_is_gone_while_a_sink_still_needs_it_stops_the_partition_until_it_is_back() {
+    let pipeline = Pipeline::new();
+    assert!(pipeline.die("file.after_renames", 3));
+    fs::write(pipeline.path("us_cities.csv"), format!("{CITIES}Lyon\n")).expect("writable");
+    let digest = weir::digest::of(CITIES.as_bytes());
+    let kept = pipeline.path("state/store").join(digest.replace(':', "-"));
+    let gone = pipeline.path("gone");
+    fs::rename(&kept, &gone).expect("it is there");
+    let stopped = pipeline.run(None);
+    let told = stderr(&stopped);
+    assert_eq!(stopped.status.code(), Some(1), "{told}");
+    let named = ["customers-raw/0 offsets [", "hint=", "loading plan 0: E_STORE", &digest];
+    assert!(named.iter().all(|what| told.contains(what)), "{told}");
+    fs::rename(&gone, &kept).expect("it is there");
+    assert!(pipeline.finish()["counters"]["replayed_older"].as_u64() > Some(0));
+    let [quick, slow] = ["quick", "slow"].map(|sink| pipeline.rows(sink));
+    assert!(["usa", "alerts", "other"].iter().all(|target| quick[*target] == slow[*target]));
+}
+
 /// Every row was made by the plan that the cuts name for its offset, and by its rule.
 fn check_versions(rows: &BTreeMap<String, Vec<String>>, history: &Value) {
     let cuts = history["cuts"].as_array().expect("a list");
