@@ -22,7 +22,21 @@ pub(crate) fn cell(column: &dyn Array, row: usize) -> String {
         DataType::Binary => column.as_binary::<i32>().value(row).escape_ascii().to_string(),
         _ => return in_json(column, row),
     };
-    cut(&escape(&text))
+    line(&text)
+}
+
+/// The bytes of a key or a header, as text where they are.
+pub(crate) fn bytes(bytes: Option<&[u8]>) -> String {
+    let Some(bytes) = bytes else { return "null".to_owned() };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => line(text),
+        Err(_) => cut(&bytes.escape_ascii().to_string()),
+    }
+}
+
+/// Any text, as a value is shown.
+pub(crate) fn line(text: &str) -> String {
+    cut(&escape(text))
 }
 
 fn in_json(column: &dyn Array, row: usize) -> String {

@@ -13,6 +13,7 @@ pub mod batch;
 pub mod budget;
 mod cell;
 pub mod commit;
+pub mod comparison;
 pub mod csv;
 pub mod description;
 pub mod digest;

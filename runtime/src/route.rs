@@ -115,7 +115,7 @@ pub struct Bindings {
 }
 
 /// A batch on its way to the sinks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Routed {
     /// Where it came from.
     pub at: TopicPartition,

@@ -98,6 +98,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
         &[MODEL, &["cell", "sandbox::verdict"]],
         "two answers are compared without knowing who gave them",
     ),
+    (&["comparison"], &[MODEL, &["cell"]], "two answers are compared without knowing who gave them"),
     (&["errors"], &[], "what a code means is data for people"),
     (&["config"], &[], "the pipeline file is read without knowing what will act on it"),
     (
@@ -150,7 +151,18 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("wasmparser", &["sandbox::precheck"], "what a component may be made of is counted in one place"),
     (
         "arrow",
-        &["cell", "description", "purity", "route", "sandbox", "sink", "tables::parquet", "validate", "cli"],
+        &[
+            "cell",
+            "comparison",
+            "description",
+            "purity",
+            "route",
+            "sandbox",
+            "sink",
+            "tables::parquet",
+            "validate",
+            "cli",
+        ],
         "columns begin behind the transform, but for tables that come in columns",
     ),
     ("parquet", &["sink::files::parquet", "tables::parquet"], "one file writes the format, and one reads it"),
