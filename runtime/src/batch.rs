@@ -270,6 +270,11 @@ impl Batch {
         self.permit.clone()
     }
 
+    /// The same records, held by another share: of another budget, or of none.
+    pub fn held_by(self, permit: Permit) -> Self {
+        Self { permit, ..self }
+    }
+
     /// The records `rows` alone, as a batch to try a transform on. What is unreadable stays behind.
     pub fn rows(&self, rows: Range<usize>) -> Self {
         let offset = |i: usize, end| self.offsets.get(i).map_or(end, |&o| Offset::new(o));

@@ -14,6 +14,7 @@ pub mod budget;
 mod cell;
 pub mod commit;
 pub mod comparison;
+mod cpu;
 pub mod csv;
 pub mod description;
 pub mod digest;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{Answer, Followed, socket};
+use super::{Answer, Followed, Tried, socket};
 use crate::offset::TopicPartition;
 use crate::pipeline::What;
 
@@ -126,6 +126,14 @@ pub fn processes(directory: &Path, pipeline: &str) -> Result<Vec<(Place, Answer)
 /// See [`Error`].
 pub fn status(place: &Place) -> Result<Answer, Error> {
     ask(place, "GET", "/status", "")
+}
+
+/// What a process found by the plan that is tried on live records. It tells that at its socket alone.
+///
+/// # Errors
+/// See [`Error`].
+pub fn shadow(place: &Place) -> Result<Tried, Error> {
+    ask(place, "GET", "/shadow", "")
 }
 
 /// Gives an order for all partitions of a process, or for one.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Answer;
+use crate::pipeline::shadow::Standing;
 use crate::pipeline::status::{Partition, SinkStatus, State, Status};
 
 /// What a number is.
@@ -86,6 +87,30 @@ const METRICS: &[Metric] = &[
         &[],
         "1 while that plan may be taken back by itself, or is being taken back, else 0.",
         |view, to| to.count(&[], u64::from(view.status.trial.is_some())),
+    ),
+    metric(
+        "weir_shadow",
+        Gauge,
+        &[],
+        "1 while another plan gets the same records, to be compared, else 0. What differs, `weir shadow status` tells.",
+        |view, to| {
+            let shadow = &view.status.shadow;
+            to.count(&[], u64::from(shadow.as_ref().is_some_and(Standing::is_running)));
+        },
+    ),
+    metric(
+        "weir_shadow_records",
+        Gauge,
+        &["found"],
+        "Records of the plan that is tried so, or was last: `same`, `different`, `skipped` since it was busy with \
+         others, or `unjudged` since it did not come to an end with them.",
+        |view, to| {
+            let Some(shadow) = &view.status.shadow else { return };
+            to.count(&["same"], shadow.records - shadow.different);
+            to.count(&["different"], shadow.different);
+            to.count(&["skipped"], shadow.skipped);
+            to.count(&["unjudged"], shadow.unjudged);
+        },
     ),
     metric(
         "weir_records_total",

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::pipeline::shadow::Report;
 use crate::pipeline::status::Status;
 use crate::pipeline::threads::Handle;
 use guard::Guarded;
@@ -69,6 +70,15 @@ pub struct Answer {
     pub process: Process,
     /// How its pipeline stands.
     pub status: Status,
+}
+
+/// What `/shadow` answers at the socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Who answers.
+    pub process: Process,
+    /// What was found by the plan that is tried on live records, or was last; none was since the process began, if absent.
+    pub report: Option<Report>,
 }
 
 /// What is answered to an order that is followed.

@@ -10,7 +10,7 @@ use axum::routing::{any, get, post};
 use axum::{Router, middleware};
 use serde_json::json;
 
-use super::{Answer, Shown, metrics, orders};
+use super::{Answer, Shown, Tried, metrics, orders};
 use crate::pipeline::status::Status;
 
 /// The deciding thread turns many times a second, but for when it writes to the plan log: a cluster that is gone is waited
@@ -30,17 +30,24 @@ At the socket, for whoever runs it, also:
 
 POST /pause    read nothing more for now; with {\"topic\": \"T\", \"partition\": N}, of that partition
 POST /resume   go on
+GET  /shadow   what differs under the plan that is tried on live records, with some of these
 ";
 
 /// Where everybody may look.
 pub(super) fn for_all(shown: &Arc<Shown>) -> Router {
-    let router = reading().route("/pause", any(only_at_the_socket)).route("/resume", any(only_at_the_socket));
+    let router = reading()
+        .route("/pause", any(only_at_the_socket))
+        .route("/resume", any(only_at_the_socket))
+        .route("/shadow", any(not_for_all));
     finish(router, shown)
 }
 
 /// Where whoever runs it may change something, too.
 pub(super) fn for_owner(shown: &Arc<Shown>) -> Router {
-    let router = reading().route("/pause", post(orders::pause)).route("/resume", post(orders::resume));
+    let router = reading()
+        .route("/pause", post(orders::pause))
+        .route("/resume", post(orders::resume))
+        .route("/shadow", get(shadow));
     finish(router.layer(DefaultBodyLimit::max(MOST)), shown)
 }
 
@@ -102,6 +109,10 @@ async fn status(State(shown): State<Arc<Shown>>) -> Response {
     shown.answer().map_or_else(not_begun, |answer| Json(answer).into_response())
 }
 
+async fn shadow(State(shown): State<Arc<Shown>>) -> Response {
+    Json(Tried { process: shown.process.clone(), report: shown.handle.shadow() }).into_response()
+}
+
 impl Shown {
     fn answer(&self) -> Option<Answer> {
         let status = Status::clone(&*self.handle.status()?);
@@ -120,6 +131,13 @@ async fn only_at_the_socket() -> Response {
         "this address is only for looking; changes come through the socket",
         Some(hint),
     )
+}
+
+/// What records hold is not for everybody on the machine.
+async fn not_for_all() -> Response {
+    let hint =
+        "on the machine where it runs: weir shadow status PIPELINE.toml; how many differ is in /status";
+    refuse(StatusCode::FORBIDDEN, "what differs is told at the socket: it shows some records", Some(hint))
 }
 
 async fn only_to_read() -> Response {

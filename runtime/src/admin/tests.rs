@@ -10,6 +10,7 @@ use super::ask::Place;
 use super::*;
 use crate::commit::WriterStats;
 use crate::offset::Offset;
+use crate::pipeline::shadow::{ShadowState, Standing};
 use crate::pipeline::status::{BudgetStatus, Partition, Records, SinkCounts, SinkStatus, State};
 use crate::pipeline::threads;
 use crate::sink::state::PlanRef;
@@ -41,6 +42,20 @@ pub(super) fn answer() -> Answer {
         pipeline: "p".into(),
         plan: PlanRef { plan: 1, digest: "sha256:ab".into() },
         trial: None,
+        shadow: Some(Standing {
+            shadow: 5,
+            beside: 1,
+            digest: "sha256:cd".into(),
+            state: ShadowState::Running,
+            records: 10,
+            different: 3,
+            of: None,
+            skipped: 2,
+            unjudged: 0,
+            trouble: None,
+            cpu_ns: 0,
+            cpu_ns_beside: 0,
+        }),
         not_ready: None,
         running_ms: 1000,
         ending: false,

@@ -2,6 +2,7 @@
 //! into the plan log, where all processes find it. It stops and starts nothing.
 
 mod migration;
+mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+
+pub use shadow::{AlreadyTried, Until, drop_shadow};
 
 use super::differences::{Difference, differences};
 use super::doctor::{self, Finding, Verdict};
@@ -278,12 +281,15 @@ impl<'a> Base<'a> {
         }
     }
 
-    /// The pipeline file as it would say what plan `number` says. With another component, settings and tables that this one
-    /// does not have are left out, and so are settings that only said what the old one takes by itself.
     fn config_of(&self, number: u64, changes: &Changes) -> Result<PipelineConfig> {
-        let plan = &self.history.plans[&number];
+        self.config_that_says(&format!("plan {number}"), &self.history.plans[&number], changes)
+    }
+
+    /// The pipeline file as it would say what a plan says. With another component, settings and tables that this one
+    /// does not have are left out, and so are settings that only said what the old one takes by itself.
+    fn config_that_says(&self, called: &str, plan: &Plan, changes: &Changes) -> Result<PipelineConfig> {
         let mut config = self.config.clone();
-        let kept = |digest: &str| self.store.file(digest).with_context(|| format!("getting plan {number}"));
+        let kept = |digest: &str| self.store.file(digest).with_context(|| format!("getting {called}"));
         let component = kept(&plan.digest)?;
         config.transform.settings = plan.settings.clone();
         let table = |(name, of): (&String, &crate::plan::TableRef)| {
@@ -310,7 +316,7 @@ impl<'a> Base<'a> {
         limits.fuel_per_record =
             NonZeroU64::new(plan.limits.fuel_per_record).unwrap_or(limits.fuel_per_record);
         let targets =
-            |to: &Vec<String>| to.iter().map(|to| self.target(number, to)).collect::<Result<Vec<_>>>();
+            |to: &Vec<String>| to.iter().map(|to| self.target(called, to)).collect::<Result<Vec<_>>>();
         config.routes.clear();
         for (route, to) in &plan.routes {
             let mut to = targets(to)?;
@@ -330,11 +336,9 @@ impl<'a> Base<'a> {
     }
 
     /// A place that a plan sends rows to; the file has its sink.
-    fn target(&self, plan: u64, to: &str) -> Result<TargetRef> {
+    fn target(&self, called: &str, to: &str) -> Result<TargetRef> {
         let target = TargetRef::parse(to).ok().filter(|target| self.config.sinks.contains_key(&target.sink));
-        target.with_context(|| {
-            format!("plan {plan} sends rows to {to}, and the pipeline file has no such sink")
-        })
+        target.with_context(|| format!("{called} sends rows to {to}, and the pipeline file has no such sink"))
     }
 }
 

@@ -333,8 +333,8 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
         cache_dir: options.cache_dir.clone().or_else(|| Some(config.state.join("cache"))),
         compiler: options.compiler.clone(),
         imports,
-        // One for each worker, one more for a second look, and both again while a plan changes.
-        max_instances: workers * 4 + 4,
+        // One for each worker, one more for a second look, and both again while a plan changes; and a shadow's.
+        max_instances: workers * 4 + 4 + 2,
         // Plans of the past had limits of their own, and may be needed for a sink that lags.
         max_memory_bytes: memory.max().unwrap_or_default() as usize,
         interruptible: true,

@@ -149,15 +149,20 @@ impl Candidate {
         log: &mut dyn PlanLog,
         store: &dyn Store,
     ) -> Result<Option<PlanRef>> {
-        // What a plan names is durable before the plan is.
-        for bytes in &self.bytes {
-            store.put(bytes)?;
-        }
+        self.keep_in(store)?;
         let next = Plan { replaces, declared, made, ..self.plan.clone() };
         fail::fail_point!("plan.before_adopt");
         let plan = history.put_plan(log, &next)?;
         fail::fail_point!("plan.after_adopt");
         Ok(plan.map(|plan| PlanRef { plan, digest: self.plan.digest.clone() }))
+    }
+
+    /// What a plan names is durable before the plan is.
+    pub(super) fn keep_in(&self, store: &dyn Store) -> Result<()> {
+        for bytes in &self.bytes {
+            store.put(bytes)?;
+        }
+        Ok(())
     }
 
     /// Whether the file said the same when a plan was taken from it, or says what that does by now.

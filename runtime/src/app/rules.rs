@@ -124,6 +124,10 @@ impl PlanRules {
             wanted.digest,
             plan.digest
         );
+        self.load_as_it_is(plan)
+    }
+
+    fn load_as_it_is(&self, plan: Plan) -> Result<LoadedPlan> {
         let alike = self.all_loaded().into_iter().find(|loaded| loaded.plan.digest == plan.digest);
         let transform = match &alike {
             Some(alike) => alike.transform.clone(),
@@ -193,6 +197,11 @@ impl Rules for PlanRules {
             loaded.spare().push(instance);
         }
         Ok(())
+    }
+
+    fn shadow(&self, plan: &Plan) -> Result<Arc<dyn Loaded>, Stop> {
+        let loaded = self.load_as_it_is(plan.clone());
+        Ok(Arc::new(loaded.map_err(|error| Stop::new(format!("loading it: {error:#}")))?))
     }
 }
 

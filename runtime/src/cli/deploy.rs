@@ -1,7 +1,7 @@
 //! `weir deploy` and `weir rollback`.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::run::{clock, stop_on_signals};
 use super::screen;
+use super::shadow;
 use super::{Ended, pair};
 use crate::admin::ask;
 use crate::app::Options;
@@ -36,6 +37,11 @@ const ASK_EVERY: u32 = 10;
 /// is written down. The old one goes on making what it has begun. A plan that is refused changes
 /// nothing.
 ///
+/// With --shadow nothing is replaced: in every process the new plan gets the same live records as
+/// the one that runs, and what it makes of them is compared and thrown away. The command waits for
+/// the end of that and says what differs; Ctrl-C leaves it running. `weir shadow` looks at it,
+/// promotes it and drops it.
+///
 /// A plan that then rejects more records than the one before, fails at more or cannot go on is
 /// taken back by itself, as `[deploy]` in the pipeline file says: `weir status` shows how it
 /// stands, and `weir history` why it was.
@@ -48,9 +54,10 @@ const ASK_EVERY: u32 = 10;
 ///     weir deploy pipeline.toml
 ///     weir deploy pipeline.toml rule-2.wasm --set strict=true
 ///     weir deploy pipeline.toml --table us_cities=new.csv --why "three cities more" --yes
+///     weir deploy pipeline.toml rule-2.wasm --shadow --records 100000
 ///
-/// Exit codes: 0 it is in the plan log; 1 it is refused, not wanted, or there and a process cannot
-/// run it; 2 the command or the file is wrong, or does not fit the transform; 3 something could not
+/// Exit codes: 0 it is in the plan log, and with --shadow nothing differs; 1 something does, it is refused, not
+/// wanted, or there and a process cannot run it; 2 the command or the file is wrong, or does not fit the transform; 3 something could not
 /// be reached.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -79,6 +86,11 @@ pub(super) struct DeployArgs {
     /// Print the statements that add those columns, and do nothing
     #[arg(long, conflicts_with = "migrate")]
     ddl: bool,
+    /// Try it on live records beside the plan that runs: nothing of it is written, what differs is shown
+    #[arg(long)]
+    shadow: bool,
+    #[command(flatten)]
+    until: shadow::UntilArgs,
     #[command(flatten)]
     how: How,
 }
@@ -100,22 +112,26 @@ pub(super) struct RollbackArgs {
 }
 
 #[derive(Debug, Args)]
-struct How {
+pub(super) struct How {
     /// Why, for `weir history`
     #[arg(long, value_name = "TEXT", default_value = "")]
-    why: String,
+    pub(super) why: String,
     /// Do not ask
     #[arg(long, short)]
-    yes: bool,
-    /// How long to wait until all partitions are taken over; those without new records are not
-    #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = period)]
-    wait: Period,
+    pub(super) yes: bool,
+    /// How long to wait until all partitions are taken over, which those without new records are not: 10 s if it is not
+    /// said; with --shadow, until it ends
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(super) wait: Option<Period>,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
-fn period(text: &str) -> Result<Period, String> {
+/// So long it is waited until a plan is taken over, if nothing else is said.
+const WAIT: Period = Period::seconds(10);
+
+pub(super) fn period(text: &str) -> Result<Period, String> {
     Period::parse(text).map_err(|complaint| complaint.message)
 }
 
@@ -133,7 +149,9 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
         return Ok(Ended::Done);
     }
     let on_trial = !args.no_trial && config.deploy.limits().is_some();
-    Deploying { config: &config, deployment, how: &args.how, on_trial, migrate: args.migrate }.run()
+    let (how, migrate) = (&args.how, args.migrate);
+    let deploying = Deploying { config: &config, deployment, how, on_trial, migrate };
+    if args.shadow { deploying.try_out(&args.until) } else { deploying.run() }
 }
 
 /// The statements of all sinks.
@@ -156,6 +174,14 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {
     let deployment = Deployment::back(&config, &options(), args.to)?;
     // Whoever goes back knows why, and may want just what it makes more rejects of.
     Deploying { config: &config, deployment, how: &args.how, on_trial: false, migrate: false }.run()
+}
+
+/// What is tried on live records, or was to its end, becomes the next plan.
+pub(super) fn promote(pipeline: &Path, how: &How, no_trial: bool) -> Result<Ended> {
+    let config = PipelineConfig::load(pipeline)?;
+    let (_, deployment) = Deployment::promotion(&config, &options())?;
+    let on_trial = !no_trial && config.deploy.limits().is_some();
+    Deploying { config: &config, deployment, how, on_trial, migrate: false }.run()
 }
 
 fn options() -> Options {
@@ -231,6 +257,44 @@ impl Deploying<'_> {
             "without_records": followed.left, "refused": followed.refused, "taken_back": followed.taken_back,
         }));
         Ok(if followed.refused.or(followed.taken_back).is_some() { Ended::No } else { Ended::Done })
+    }
+
+    /// The same, beside the plan that runs.
+    fn try_out(mut self, until: &shadow::UntilArgs) -> Result<Ended> {
+        let differences = self.deployment.differences();
+        let (beside, _) = self.deployment.replaces();
+        if differences.is_empty() {
+            self.say(&format!("nothing to try: plan {beside} is that already"));
+            self.end(json!({ "shadow": null, "beside": beside, "differences": [] }));
+            return Ok(Ended::Done);
+        }
+        self.say(&format!("{}: what would be different after plan {beside}", self.config.name));
+        differences.iter().for_each(|difference| self.say(&format!("  {difference}")));
+        let refused = self.refused_by_a_sink();
+        if refused.is_some() {
+            self.say("it can be tried all the same, and is refused when it is deployed");
+        }
+        if until.promotes() && refused.is_some() {
+            self.end(
+                json!({ "shadow": null, "beside": beside, "refused": refused.map(|(refused, _)| refused) }),
+            );
+            return Ok(Ended::No);
+        }
+        let stop = stop_on_signals("it is tried on without this command: `weir shadow status` shows it")?;
+        let place = self.deployment.put_shadow(&self.how.why, until.meant(), self.on_trial)?;
+        self.say(&format!("shadow {place} gets the records of plan {beside}, {}", until.told()));
+        let mut tried = shadow::Tried { place, beside, ended: None, report: None, processes: 0 };
+        if !self.nobody_runs_it() {
+            tried.follow(self.config, &mut self.deployment, self.how.wait, &stop, self.how.json)?;
+        }
+        match self.how.json {
+            true => {
+                let refused = refused.map(|(refused, _)| refused);
+                self.end(json!({ "differences": differences, "refused": refused, "tried": tried.to_json() }));
+            }
+            false => tried.print(self.config),
+        }
+        Ok(tried.verdict())
     }
 
     /// What a sink does not take, and how the command ends for it.
@@ -314,7 +378,7 @@ impl Deploying<'_> {
                     return Ok(followed);
                 }
             }
-            if took >= self.how.wait.duration() || stopped(stop) {
+            if took >= self.how.wait.unwrap_or(WAIT).duration() || stopped(stop) {
                 self.say(&format!(
                     "  {} of {} partitions take it over with their next records: {}",
                     followed.left.len(),
@@ -387,7 +451,7 @@ impl Cut {
 }
 
 /// Waits a little; whether it was told to stop meanwhile.
-fn stopped(stop: &Receiver<()>) -> bool {
+pub(super) fn stopped(stop: &Receiver<()>) -> bool {
     select! {
         recv(stop) -> _ => true,
         recv(after(EVERY)) -> _ => false,

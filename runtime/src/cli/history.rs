@@ -45,9 +45,13 @@ pub(super) fn to_json(history: &History) -> serde_json::Value {
         json!({ "partition": of.partition, "input": input, "from": cut.from, "plan": cut.plan.plan, "digest": cut.plan.digest })
     });
     let done = history.done.iter().map(|(of, end)| json!({ "partition": of.partition, "records": end }));
+    let shadows = history.shadows.iter().map(|(place, shadow)| {
+        json!({ "shadow": place, "what": shadow, "ended": history.shadows_ended.get(place) })
+    });
     json!({
         "plans": plans.collect::<Vec<_>>(),
         "cuts": cuts.collect::<Vec<_>>(),
+        "shadows": shadows.collect::<Vec<_>>(),
         "done": done.collect::<Vec<_>>(),
     })
 }
@@ -74,10 +78,34 @@ fn print(history: &History) {
         ]);
     }
     println!("{plans}\n");
+    print_shadows(history);
     let mut cuts = screen::table(&["partition", "input", "from offset", "plan"], &[0, 2, 3]);
     for (of, cut) in &history.adopted {
         let input = input_of(history, of).unwrap_or_default().to_owned();
         cuts.add_row(vec![of.partition.to_string(), input, cut.from.to_string(), cut.plan.plan.to_string()]);
     }
     println!("{cuts}");
+}
+
+/// Plans that were tried on live records, and how that ended.
+fn print_shadows(history: &History) {
+    if history.shadows.is_empty() {
+        return;
+    }
+    let head = ["shadow", "beside plan", "transform", "digest", "when", "who", "how it ended"];
+    let mut table = screen::table(&head, &[0, 1]);
+    for (place, shadow) in &history.shadows {
+        let (plan, made) = (&shadow.plan, shadow.plan.made.as_ref());
+        let ended = history.shadows_ended.get(place);
+        table.add_row(vec![
+            place.to_string(),
+            plan.replaces.map_or_else(String::new, |beside| beside.to_string()),
+            format!("{} {}", escape(&plan.name), escape(&plan.version)),
+            digest::short(&plan.digest).to_owned(),
+            made.map_or_else(String::new, |made| screen::time(made.by.at_ms)),
+            made.map_or_else(String::new, |made| escape(&made.by.who)),
+            ended.map_or_else(|| "it runs".to_owned(), |ended| escape(&ended.to_string())),
+        ]);
+    }
+    println!("{table}\n");
 }

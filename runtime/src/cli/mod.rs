@@ -19,6 +19,7 @@ mod progress;
 mod run;
 mod schema;
 mod screen;
+mod shadow;
 mod start;
 mod status;
 mod validate;
@@ -53,6 +54,7 @@ enum Command {
     Run(run::RunArgs),
     Deploy(deploy::DeployArgs),
     Rollback(deploy::RollbackArgs),
+    Shadow(shadow::ShadowArgs),
     Status(status::StatusArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
@@ -113,6 +115,7 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Run(args) => run::run(&args),
         Command::Deploy(args) => deploy::deploy(&args),
         Command::Rollback(args) => deploy::rollback(&args),
+        Command::Shadow(args) => shadow::shadow(&args),
         Command::Status(args) => status::status(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),

@@ -196,6 +196,7 @@ mod tests {
             pipeline: "p".into(),
             plan: PlanRef { plan: 0, digest: "d".into() },
             trial: None,
+            shadow: None,
             not_ready: None,
             running_ms,
             ending: false,

@@ -7,7 +7,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use indicatif::HumanCount;
 
 use super::Ended;
-use crate::app::deploy::{NeverRan, NoRoom, Overtaken, UnreadTarget, WrongLimit};
+use crate::app::deploy::{AlreadyTried, NeverRan, NoRoom, Overtaken, UnreadTarget, WrongLimit};
 use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup, Unfit};
 use crate::pipeline::Stop;
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
@@ -114,6 +114,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if find::<Overtaken>(error).is_some() {
         return Some("see `weir history`, and deploy again if it still is what you want".to_owned());
     }
+    if find::<AlreadyTried>(error).is_some() {
+        return Some("`weir shadow status` shows what it found, and `weir shadow drop` ends it".to_owned());
+    }
     if find::<NoRoom>(error).is_some() {
         return Some("write the limit into the file, and start the processes anew with --adopt".to_owned());
     }
@@ -166,6 +169,7 @@ fn ended(error: &anyhow::Error) -> Ended {
     }
     if find::<sandbox::LoadError>(error).is_some()
         || find::<Overtaken>(error).is_some()
+        || find::<AlreadyTried>(error).is_some()
         || find::<UnreadTarget>(error).is_some()
     {
         return Ended::No;

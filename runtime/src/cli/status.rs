@@ -92,10 +92,13 @@ fn headline(answer: &Answer) -> String {
     format!("{name}: process {pid} for {since}{ends}, plan {} ({digest}){at}", plan.plan)
 }
 
-/// Whether the plan may be taken back yet.
+/// Whether the plan may be taken back yet, and which one is tried beside it.
 fn print_trial(status: &Status) {
     if let Some(trial) = &status.trial {
         println!("  {}", escape(&trial.told()));
+    }
+    if let Some(shadow) = &status.shadow {
+        println!("  {}", escape(&shadow.told()));
     }
 }
 

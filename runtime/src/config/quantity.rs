@@ -66,7 +66,7 @@ impl Period {
         Self(n)
     }
 
-    pub(super) const fn seconds(n: u64) -> Self {
+    pub(crate) const fn seconds(n: u64) -> Self {
         Self(n * 1_000)
     }
 

@@ -8,6 +8,7 @@
 //! ```
 
 mod orders;
+pub mod shadow;
 pub mod status;
 pub mod threads;
 mod track;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::shadow::Standing;
 use super::track::{Phase, Track};
 use super::trial::{grouped, percent};
 use super::{Core, Stop, Tally, Trouble};
@@ -26,6 +27,9 @@ pub struct Status {
     /// How that plan stands, while it is on trial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<TrialStatus>,
+    /// How the plan stands that is tried on live records, or was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Standing>,
     /// A newer plan that cannot run in this process, which reads nothing until it can.
     pub not_ready: Option<u64>,
     /// Since the process began to run it, in milliseconds.
@@ -355,6 +359,7 @@ impl Core {
             pipeline: self.settings.pipeline.clone(),
             plan: self.newest.clone(),
             trial: self.trials.status(self.judged_so_far(), now),
+            shadow: None,
             not_ready: self.not_ready.as_ref().map(|not_ready| not_ready.plan),
             running_ms: milliseconds(now),
             ending: self.stopping,

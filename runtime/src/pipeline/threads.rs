@@ -7,6 +7,7 @@
 
 mod follower;
 mod handle;
+mod shadow;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -31,8 +32,10 @@ use crate::sink::state::{Claim, Epoch, Fingerprint, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
 
+use crate::cpu;
 use follower::{Begin, Follower};
 pub use handle::{Desk, Handle, Reply, handle};
+use shadow::{Lane, Shadows};
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
 const QUEUE: usize = 16;
@@ -62,6 +65,9 @@ pub trait Rules: Send + Sync {
     /// nothing. The others may be asked for afterwards: another process may have made rows with one that came and went
     /// between two looks of this one.
     fn make_ready(&self, plans: &BTreeMap<u64, Plan>) -> Result<(), Stop>;
+
+    /// Loads a plan that is tried beside the one that runs. It is kept by nobody else.
+    fn shadow(&self, plan: &Plan) -> Result<Arc<dyn Loaded>, Stop>;
 }
 
 /// The transform of a plan with its settings and tables.
@@ -145,18 +151,22 @@ pub fn run(parts: Parts, stop: &Receiver<()>) -> Result<Outcome, plan::Error> {
     let (events, inbox) = bounded(QUEUE * 4);
     let mut log = parts.log;
     let mut history = parts.history.clone();
+    // What waits for a shadow is held besides: what is live must not wait for it to be given back.
+    let lane = parts.desk.lane().clone();
+    let shadows = Shadows::new(lane.clone(), parts.rules.clone(), parts.budget.limit() / 2);
     let begin = Begin {
         log: parts.followed,
         history: parts.history.clone(),
         newest: parts.newest.plan,
         rules: parts.rules.clone(),
+        shadows,
         now_ms: parts.now_ms,
         max_attempts: parts.settings.max_attempts,
     };
     let follower = Follower::start(begin, events.clone());
     let core = Core::new(parts.settings, parts.history, parts.newest);
     let source = SourceThread::start(parts.source, parts.budget.clone(), events.clone());
-    let workers = Workers::start(parts.workers, parts.verify_fraction, &parts.rules, &events);
+    let workers = Workers::start(parts.workers, parts.verify_fraction, &parts.rules, &lane, &events);
     let sinks = parts.sinks.into_iter().enumerate();
     let sinks = sinks.map(|(n, (sink, policy))| SinkThread::start(n, sink, policy, events.clone())).collect();
     let (budget, counts, desk) = (parts.budget.clone(), parts.counts, parts.desk);
@@ -238,11 +248,12 @@ impl Threads {
 
     fn show(&mut self) {
         let Self { core, sinks, budget, counts, desk, clock, .. } = self;
-        desk.turn(|| status(core, sinks, budget, counts, clock.now()));
+        let lane = desk.lane().clone();
+        desk.turn(|| status(core, sinks, budget, counts, &lane, clock.now()));
     }
 
     fn status(&self) -> Status {
-        status(&self.core, &self.sinks, &self.budget, &self.counts, self.clock.now())
+        status(&self.core, &self.sinks, &self.budget, &self.counts, self.desk.lane(), self.clock.now())
     }
 
     fn decide(&mut self, event: Event, append: Append<'_>) -> Result<(), plan::Error> {
@@ -331,8 +342,16 @@ impl Threads {
 }
 
 /// What the core says of itself, and what the threads and sinks know besides.
-fn status(core: &Core, sinks: &[SinkThread], budget: &Budget, counts: &[Counting], now: Duration) -> Status {
+fn status(
+    core: &Core,
+    sinks: &[SinkThread],
+    budget: &Budget,
+    counts: &[Counting],
+    lane: &Lane,
+    now: Duration,
+) -> Status {
     let mut status = core.status(now);
+    status.shadow = lane.standing();
     status.budget = BudgetStatus { used_bytes: budget.used() as u64, limit_bytes: budget.limit() as u64 };
     status.sinks.iter_mut().zip(sinks).for_each(|(status, sink)| sink.meter.lock().tell(status));
     status.sinks.iter_mut().zip(counts).for_each(|(status, count)| status.own = count());
@@ -460,14 +479,20 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(n: usize, verify_fraction: f64, rules: &Arc<dyn Rules>, events: &Sender<Event>) -> Self {
+    fn start(
+        n: usize,
+        verify_fraction: f64,
+        rules: &Arc<dyn Rules>,
+        lane: &Arc<Lane>,
+        events: &Sender<Event>,
+    ) -> Self {
         let (to, from) = bounded(n * 2);
         let give_up = Arc::new(Mutex::new(GiveUp::Below(0)));
         let worker = |i| {
             let jobs = Receiver::clone(&from);
             let plans = Plans { rules: rules.clone(), ready: BTreeMap::new() };
-            let (events, give_up) = (events.clone(), give_up.clone());
-            let mut worker = Worker { plans, verify_fraction, events, give_up };
+            let (lane, events, give_up) = (lane.clone(), events.clone(), give_up.clone());
+            let mut worker = Worker { plans, lane, verify_fraction, events, give_up };
             spawn(&format!("worker-{i}"), move || worker.work(&jobs))
         };
         Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect(), give_up }
@@ -488,6 +513,7 @@ impl Workers {
 
 struct Worker {
     plans: Plans,
+    lane: Arc<Lane>,
     verify_fraction: f64,
     events: Sender<Event>,
     give_up: Arc<Mutex<GiveUp>>,
@@ -523,9 +549,16 @@ impl Worker {
     fn work(&mut self, jobs: &Receiver<Job>) {
         for job in jobs {
             let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
-            let result = self.transform(&job);
+            let shadow = self.lane.wants(job.plan.plan);
+            let begun = shadow.as_ref().map_or(0, |_| cpu::thread_ns());
+            let made = self.make(&job);
+            let took = shadow.as_ref().map_or(0, |_| cpu::thread_ns() - begun);
+            let result = made.and_then(|routed| self.verified(&job, routed));
             // The job's share of the budget lives on in the result alone.
-            drop(job);
+            match (shadow, &result) {
+                (Some(shadow), Ok(routed)) => shadow.offer(job.batch, routed, took),
+                _ => drop(job),
+            }
             let event = match result {
                 Ok(routed) => Event::Transformed { at, run, seq, result: Ok(routed) },
                 Err(Unmade::Stopped(stop)) => Event::Transformed { at, run, seq, result: Err(stop) },
@@ -537,29 +570,39 @@ impl Worker {
         }
     }
 
-    fn transform(&mut self, job: &Job) -> Result<Routed, Unmade> {
-        let Self { plans, verify_fraction, events, give_up } = self;
+    fn make(&mut self, job: &Job) -> Result<Routed, Unmade> {
+        let Self { plans, events, give_up, .. } = self;
         let ready = plans.ready(&job.plan).map_err(|stop| {
             let (at, range) = (job.batch.at(), job.batch.range());
             Stop { text: format!("{at} offsets {range}: {}", stop.text), ..stop }
         })?;
-        if job.batch.is_empty() {
-            return Ok(ready.route(job, Pieces { outputs: Vec::new(), failed: Vec::new() })?);
-        }
-        let goes_on = || !give_up.lock().unwrap_or_else(PoisonError::into_inner).is_about(job);
-        let pieces = ready.process(job, &mut |judging| {
-            let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
-            events.send(Event::Judging { at, run, seq, judging }).is_ok() && goes_on()
-        })?;
-        let routed = ready.route(job, pieces)?;
-        let fraction = *verify_fraction;
+        let pieces = match job.batch.is_empty() {
+            true => Pieces { outputs: Vec::new(), failed: Vec::new() },
+            false => ready.process(job, &mut |judging| {
+                let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
+                events.send(Event::Judging { at, run, seq, judging }).is_ok() && goes_on(give_up, job)
+            })?,
+        };
+        Ok(ready.route(job, pieces)?)
+    }
+
+    /// Looks again at some of the batches.
+    fn verified(&mut self, job: &Job, routed: Routed) -> Result<Routed, Unmade> {
+        let (fraction, give_up) = (self.verify_fraction, &self.give_up);
+        let ready = self.plans.ready(&job.plan)?;
         if fraction > 0.0
+            && !job.batch.is_empty()
             && (ready.verified < ALWAYS_VERIFIED || purity::is_sampled(job.batch.range(), fraction))
         {
-            ready.verify(job, &routed, &mut || goes_on())?;
+            ready.verify(job, &routed, &mut || goes_on(give_up, job))?;
         }
         Ok(routed)
     }
+}
+
+/// Whether the guilty records of a batch are still wanted.
+fn goes_on(give_up: &Mutex<GiveUp>, job: &Job) -> bool {
+    !give_up.lock().unwrap_or_else(PoisonError::into_inner).is_about(job)
 }
 
 impl Plans {

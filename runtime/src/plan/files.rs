@@ -157,7 +157,9 @@ mod tests {
                 runtime: "0.1.0".into(),
             },
             Entry::Paused { of: None, by: by.clone() },
-            Entry::Resumed { of: Some(InputPartition::file(2)), by },
+            Entry::Resumed { of: Some(InputPartition::file(2)), by: by.clone() },
+            Entry::Shadow(crate::plan::tests::shadow(2, "sha256:cd").into()),
+            Entry::ShadowEnded { of: 8, how: crate::plan::ShadowEnd::Done, by, why: "enough".into() },
             Entry::Done { of: InputPartition::file(2), end: Offset::new(9) },
         ];
         for (at, entry) in (0..).zip(&entries) {
@@ -171,8 +173,8 @@ mod tests {
     fn an_entry_of_a_newer_version_is_refused_and_a_broken_one_named() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = FileLog::open(dir.path()).unwrap();
-        fs::write(log.path(0), br#"{"version": 3, "entry": "unheard-of"}"#).unwrap();
-        assert!(matches!(log.read(0), Err(Error::Newer { found: 3, .. })));
+        fs::write(log.path(0), br#"{"version": 4, "entry": "unheard-of"}"#).unwrap();
+        assert!(matches!(log.read(0), Err(Error::Newer { found: 4, .. })));
         fs::write(log.path(0), b"").unwrap();
         let error = log.read(0).unwrap_err().to_string();
         assert!(error.starts_with("E_LOG_CORRUPT") && error.contains("00000000000000000000.json"), "{error}");

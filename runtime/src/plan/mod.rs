@@ -101,6 +101,79 @@ pub struct PlanLimits {
     pub fuel_per_record: u64,
 }
 
+/// A plan that gets the records of the plan that runs, and of which nothing is written anywhere: what it makes of them is
+/// compared.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Shadow {
+    /// What would run. It names the plan that it would replace, with which it is compared, and who wants it.
+    pub plan: Plan,
+    /// It ends everywhere once one process has compared so many records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    /// It ends at this time, in milliseconds since 1970-01-01T00:00:00Z.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// It becomes the next plan by itself when `records` are compared, if no more than so many of them differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promote_up_to: Option<u64>,
+}
+
+/// What somebody wrote of the end of a shadow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShadowEnd {
+    /// It has had its records, or its time.
+    Done,
+    /// Nobody wants it any more.
+    Dropped,
+}
+
+/// How a shadow ended, as the log has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub enum ShadowEnded {
+    /// It has had its records, or its time.
+    Done {
+        /// Who says so, and when.
+        #[serde(flatten)]
+        by: By,
+        /// What it had, for people.
+        why: String,
+    },
+    /// Nobody wants it any more.
+    Dropped {
+        /// Who does not, and since when.
+        #[serde(flatten)]
+        by: By,
+        /// Why, as they say.
+        why: String,
+    },
+    /// What it tried is the plan that runs.
+    Promoted {
+        /// Under this number.
+        plan: u64,
+    },
+    /// Another plan took the place of the one that it was compared with.
+    Replaced {
+        /// Its number.
+        plan: u64,
+    },
+}
+
+impl fmt::Display for ShadowEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done { why, .. } => write!(f, "done: {why}"),
+            Self::Dropped { by, why } if why.is_empty() => write!(f, "dropped by {}", by.who),
+            Self::Dropped { by, why } => write!(f, "dropped by {}: {why}", by.who),
+            Self::Promoted { plan } => write!(f, "promoted: it runs as plan {plan}"),
+            Self::Replaced { plan } => {
+                write!(f, "plan {plan} took the place of the one it was compared with")
+            }
+        }
+    }
+}
+
 /// A partition of the input as the log knows it.
 ///
 /// A file source has one topic, and its partitions go by their numbers alone: that a pipeline's file calls the topic
@@ -226,6 +299,20 @@ pub enum Entry {
         #[serde(flatten)]
         by: By,
     },
+    /// A plan is tried on live records, beside the one that runs.
+    Shadow(Box<Shadow>),
+    /// Somebody, or a process, ends that. Another plan that is put ends it without a word.
+    ShadowEnded {
+        /// Its place in the log.
+        of: u64,
+        /// What came of it.
+        how: ShadowEnd,
+        /// Who, and when.
+        #[serde(flatten)]
+        by: By,
+        /// Why, for people.
+        why: String,
+    },
     /// Every sink has the end of this partition; it is not claimed again.
     Done {
         /// The partition.
@@ -241,13 +328,14 @@ impl Entry {
     pub(super) fn version(&self) -> u64 {
         match self {
             Self::Started { partitions, .. } if partitions.len() > 1 => 2,
+            Self::Shadow(_) | Self::ShadowEnded { .. } => 3,
             _ => 1,
         }
     }
 }
 
 /// The newest version of the format that this program reads.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// One is written as a number by itself, as before several were written together.
 fn number_if_one<S: serde::Serializer>(partitions: &[i32], to: S) -> Result<S::Ok, S::Error> {
@@ -334,6 +422,10 @@ pub struct History {
     pub plans: BTreeMap<u64, Plan>,
     /// Plans that came too late and by which plan they were overtaken.
     pub overtaken: BTreeMap<u64, u64>,
+    /// Plans that were tried on live records, by their places.
+    pub shadows: BTreeMap<u64, Shadow>,
+    /// How those ended that did: all but the last at most.
+    pub shadows_ended: BTreeMap<u64, ShadowEnded>,
     /// The topic id of a file source.
     pub topic_id: Option<Arc<str>>,
     /// The highest generation that began.
@@ -399,6 +491,35 @@ impl History {
         })
     }
 
+    /// Has a plan tried on live records; its place, or `None` if the plan that it is compared with is not the newest any
+    /// more, or another one is being tried.
+    pub fn put_shadow(&mut self, log: &mut dyn PlanLog, shadow: &Shadow) -> Result<Option<u64>, Error> {
+        self.append(log, |history| {
+            history.takes_shadow(shadow).then(|| Entry::Shadow(Box::new(shadow.clone())))
+        })
+    }
+
+    fn takes_shadow(&self, shadow: &Shadow) -> bool {
+        let newest = self.newest().map(|(newest, _)| newest);
+        newest.is_some() && shadow.plan.replaces == newest && self.shadow().is_none()
+    }
+
+    /// Ends a shadow, unless it has ended.
+    pub fn end_shadow(
+        &mut self,
+        log: &mut dyn PlanLog,
+        of: u64,
+        how: ShadowEnd,
+        by: &By,
+        why: &str,
+    ) -> Result<(), Error> {
+        self.append(log, |history| {
+            let runs = history.shadow().is_some_and(|(running, _)| running == of);
+            runs.then(|| Entry::ShadowEnded { of, how, by: by.clone(), why: why.to_owned() })
+        })?;
+        Ok(())
+    }
+
     fn apply(&mut self, at: u64, entry: Entry) {
         self.next = at + 1;
         match entry {
@@ -406,6 +527,13 @@ impl History {
             Entry::Start { generation, .. } => self.generation = self.generation.max(generation),
             Entry::Plan(plan) => match self.newest() {
                 newest if plan.replaces == newest.map(|(n, _)| n) => {
+                    if let Some((of, shadow)) = self.shadow() {
+                        let ended = match shadow.plan.does_the_same(&plan) {
+                            true => ShadowEnded::Promoted { plan: at },
+                            false => ShadowEnded::Replaced { plan: at },
+                        };
+                        self.shadows_ended.insert(of, ended);
+                    }
                     self.plans.insert(at, plan);
                 }
                 newest => {
@@ -428,6 +556,20 @@ impl History {
             Entry::Adopted { of, cut, .. } => self.adopt(of, cut),
             Entry::Paused { of, by } => self.pause(of, by),
             Entry::Resumed { of, .. } => self.resume(of.as_ref()),
+            Entry::Shadow(shadow) => {
+                if self.takes_shadow(&shadow) {
+                    self.shadows.insert(at, *shadow);
+                }
+            }
+            Entry::ShadowEnded { of, how, by, why } => {
+                if self.shadow().is_some_and(|(running, _)| running == of) {
+                    let ended = match how {
+                        ShadowEnd::Done => ShadowEnded::Done { by, why },
+                        ShadowEnd::Dropped => ShadowEnded::Dropped { by, why },
+                    };
+                    self.shadows_ended.insert(of, ended);
+                }
+            }
             Entry::Done { of, end } => {
                 self.done.insert(of, end);
             }
@@ -476,6 +618,20 @@ impl History {
     /// The plan that runs, and its number.
     pub fn newest(&self) -> Option<(u64, &Plan)> {
         self.plans.last_key_value().map(|(n, plan)| (*n, plan))
+    }
+
+    /// The plan that is being tried on live records, and its place.
+    pub fn shadow(&self) -> Option<(u64, &Shadow)> {
+        let (of, shadow) = self.shadows.last_key_value()?;
+        (!self.shadows_ended.contains_key(of)).then_some((*of, shadow))
+    }
+
+    /// The plan that may be promoted: one that is being tried, or was to its end, beside the plan that still runs.
+    pub fn promotable(&self) -> Option<(u64, &Shadow)> {
+        let (of, shadow) = self.shadows.last_key_value()?;
+        let stands = matches!(self.shadows_ended.get(of), None | Some(ShadowEnded::Done { .. }));
+        let newest = self.newest().map(|(newest, _)| newest);
+        (stands && shadow.plan.replaces == newest).then_some((*of, shadow))
     }
 
     /// What takes plan `plan` back, if it still is the newest: what plan `to` does.
@@ -576,6 +732,62 @@ pub(crate) mod tests {
         assert!(!plan.is_on_trial() && plan.does_the_same(&ours.plans[&0]));
         late.append(&mut log, |h| Some(next_plan(h, "c"))).unwrap();
         assert_eq!(ours.append(&mut log, |h| h.taking_back(2, 0, made())).unwrap(), None);
+    }
+
+    pub(crate) fn shadow(beside: u64, digest: &str) -> Shadow {
+        Shadow { plan: plan(Some(beside), digest), records: None, until_ms: None, promote_up_to: None }
+    }
+
+    #[test]
+    fn one_plan_is_tried_at_a_time_and_only_beside_the_one_that_runs() {
+        let mut log = memory::MemoryLog::default();
+        let mut ours = History::default();
+        assert_eq!(ours.put_shadow(&mut log, &shadow(0, "b")).unwrap(), None, "nothing runs");
+        ours.put_plan(&mut log, &plan(None, "a")).unwrap();
+        let mut theirs = ours.clone();
+        assert_eq!(ours.put_shadow(&mut log, &shadow(0, "b")).unwrap(), Some(1));
+        assert_eq!(theirs.put_shadow(&mut log, &shadow(0, "c")).unwrap(), None);
+        assert_eq!(theirs.shadow(), Some((1, &shadow(0, "b"))));
+        // One that is in the log all the same counts for nobody.
+        log.put(2, &Entry::Shadow(shadow(0, "c").into())).unwrap();
+        theirs.catch_up(&mut log).unwrap();
+        assert_eq!(theirs.shadows.len(), 1);
+        let by = By { who: "a".into(), at_ms: 7 };
+        theirs.end_shadow(&mut log, 1, ShadowEnd::Dropped, &by, "").unwrap();
+        theirs.end_shadow(&mut log, 1, ShadowEnd::Done, &by, "").unwrap();
+        assert_eq!((theirs.next(), theirs.shadow(), theirs.promotable()), (4, None, None));
+        assert_eq!(theirs.shadows_ended[&1].to_string(), "dropped by a");
+        assert_eq!(theirs.put_shadow(&mut log, &shadow(0, "c")).unwrap(), Some(4));
+        theirs.end_shadow(&mut log, 4, ShadowEnd::Done, &by, "enough").unwrap();
+        assert_eq!(theirs.promotable(), Some((4, &shadow(0, "c"))));
+    }
+
+    #[test]
+    fn a_plan_that_is_put_ends_what_is_being_tried_beside_the_one_before() {
+        for (put, ended) in
+            [("b", ShadowEnded::Promoted { plan: 2 }), ("c", ShadowEnded::Replaced { plan: 2 })]
+        {
+            let mut log = memory::MemoryLog::default();
+            let mut history = History::default();
+            history.put_plan(&mut log, &plan(None, "a")).unwrap();
+            history.put_shadow(&mut log, &shadow(0, "b")).unwrap();
+            log.put(2, &Entry::Plan(plan(Some(0), put))).unwrap();
+            log.put(3, &Entry::Plan(plan(Some(0), "overtaken"))).unwrap();
+            history.catch_up(&mut log).unwrap();
+            assert_eq!((history.shadow(), history.promotable()), (None, None));
+            assert_eq!(history.shadows_ended, BTreeMap::from([(1, ended)]));
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_shadows_is_refused_by_a_program_that_does_not_know_them() {
+        let by = By { who: "a".into(), at_ms: 7 };
+        let ended = Entry::ShadowEnded { of: 1, how: ShadowEnd::Done, by, why: "enough".into() };
+        for entry in [Entry::Shadow(shadow(0, "b").into()), ended] {
+            assert_eq!(entry.version(), 3);
+            let written = serde_json::to_string(&entry).unwrap();
+            assert_eq!(serde_json::from_str::<Entry>(&written).unwrap(), entry);
+        }
     }
 
     #[test]

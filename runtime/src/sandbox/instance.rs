@@ -15,6 +15,7 @@ use super::transform::Transform;
 use super::wasi::Host;
 use super::{lower, output};
 use crate::batch::Batch;
+use crate::cpu;
 use crate::description::Description;
 use crate::route::Output;
 use crate::rule::{CallError, Rule};
@@ -173,9 +174,11 @@ impl Instance {
         if self.of == Use::Judge {
             self.store.set_fuel(self.limits.fuel_per_record).expect("the judge counts fuel");
         }
-        let begun = cpu_ns();
+        // Other work on the machine makes nobody a suspect.
+        let begun = cpu::thread_ns();
         let said = self.guest.weir_transform_transform().call_process(&mut self.store, input);
-        self.suspect = (cpu_ns() - begun).saturating_mul(MOST_FUEL_PER_NS) > self.limits.fuel_per_record;
+        self.suspect =
+            (cpu::thread_ns() - begun).saturating_mul(MOST_FUEL_PER_NS) > self.limits.fuel_per_record;
         let said = said.map_err(|e| failed(&mut self.store, deadline, &self.limits, &e))?;
         let said = said.map_err(|text| CallError::Returned {
             text: cut(&text),
@@ -214,12 +217,6 @@ const JUDGE_PATIENCE: u32 = 4;
 /// is copied or filled is a unit too, of which 80 were seen. A call that took less time than its fuel over this has used
 /// less, so there is no need to count.
 const MOST_FUEL_PER_NS: u64 = 256;
-
-/// Nanoseconds that this thread had of a processor. Other work on the machine makes nobody a suspect.
-fn cpu_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
 
 /// Names, tags and lengths that come with what is counted.
 const OVERHEAD: usize = 64 << 10;

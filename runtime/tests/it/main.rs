@@ -13,6 +13,7 @@ mod project;
 mod records;
 mod run;
 mod sandbox;
+mod shadow;
 mod tidy;
 mod trial;
 mod validate;

@@ -81,16 +81,20 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (&["commit"], &[MODEL, PORTS], "when to commit is decided for every sink alike"),
     (
         &["pipeline"],
-        &[MODEL, PORTS, &["commit"]],
+        &[MODEL, PORTS, &["commit", "comparison"]],
         "decisions know sources, sinks and transforms by what they say, never by what they are",
     ),
     (
         &["pipeline::threads"],
-        &[MODEL, PORTS, &["commit", "pipeline", "purity", "sandbox::verdict"]],
+        &[MODEL, PORTS, &["commit", "comparison", "cpu", "pipeline", "purity", "sandbox::verdict"]],
         "the pipeline knows sources, sinks and transforms by their traits alone",
     ),
     (&["kafka"], &[MODEL], "a cluster is asked and told without knowing for which pipeline"),
-    (&["sandbox"], &[MODEL], "the sandbox knows batches and outputs, not where they come from or go to"),
+    (
+        &["sandbox"],
+        &[MODEL, &["cpu"]],
+        "the sandbox knows batches and outputs, not where they come from or go to",
+    ),
     (&["sandbox::verdict"], &[MODEL], "a verdict knows rules, not how they are sandboxed"),
     (&["cell"], &[MODEL, &["sandbox", "sink::json"]], "a value is shown alike wherever it is shown"),
     (
@@ -99,6 +103,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
         "two answers are compared without knowing who gave them",
     ),
     (&["comparison"], &[MODEL, &["cell"]], "two answers are compared without knowing who gave them"),
+    (&["cpu"], &[], "what a thread took of a processor is a number"),
     (&["errors"], &[], "what a code means is data for people"),
     (&["config"], &[], "the pipeline file is read without knowing what will act on it"),
     (
@@ -117,6 +122,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
         &[
             MODEL,
             &[
+                "pipeline::shadow",
                 "pipeline::status",
                 "pipeline::threads::Handle",
                 "pipeline::Order",
@@ -138,7 +144,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
             PORTS,
             ADAPTERS,
             CENTRE,
-            &["kafka", "config", "report", "validate", "project", "admin", "app"],
+            &["comparison", "kafka", "config", "report", "validate", "project", "admin", "app"],
         ],
         "the program's start is above it",
     ),
@@ -271,7 +277,9 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
             "kafka::wake",
             "sandbox::cache",
             "sandbox::child",
-            "sandbox::instance",
+            "cpu",
+            // Who tries a plan gives way to those that work.
+            "pipeline::threads::shadow",
             "app",
             "main",
         ],

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
+use super::shadow::{Shadows, Through};
 use super::{Rules, spawn};
 use crate::pipeline::{Event, Stop};
-use crate::plan::{By, Entry, Error, History, InputPartition, Made, PlanLog};
+use crate::plan::{By, Entry, Error, History, InputPartition, Made, Plan, PlanLog, ShadowEnd};
 use crate::sink::state::PlanRef;
 
 /// How often it is looked whether somebody added something.
@@ -53,6 +54,8 @@ pub(super) struct Begin {
     /// The plan that runs already.
     pub(super) newest: u64,
     pub(super) rules: Arc<dyn Rules>,
+    /// Who tries plans on live records.
+    pub(super) shadows: Shadows,
     /// What time it is, for people.
     pub(super) now_ms: fn() -> u64,
     /// How often it is tried to take a plan back.
@@ -72,7 +75,7 @@ impl Follower {
         reason = "as many entries as there are partitions and plans: few, and small"
     )]
     pub(super) fn start(begin: Begin, events: Sender<Event>) -> Self {
-        let Begin { log, history, newest: ready, rules, now_ms, max_attempts } = begin;
+        let Begin { log, history, newest: ready, rules, shadows, now_ms, max_attempts } = begin;
         let (told, to_do) = unbounded();
         let (refused, back, to_tell, failing) = (None, None, VecDeque::new(), false);
         let paused = paused(&history);
@@ -82,6 +85,7 @@ impl Follower {
             ready,
             refused,
             rules,
+            shadows,
             now_ms,
             max_attempts,
             paused,
@@ -117,6 +121,7 @@ struct Inner {
     ready: u64,
     refused: Option<Refused>,
     rules: Arc<dyn Rules>,
+    shadows: Shadows,
     /// As it was told last.
     paused: Paused,
     now_ms: fn() -> u64,
@@ -195,6 +200,8 @@ impl Inner {
             return Err(error);
         }
         self.tell_what_is_paused(events);
+        self.shadows.follow(&self.history);
+        self.end_what_is_through()?;
         let Some((number, plan)) = self.history.newest().filter(|(number, _)| *number > self.ready) else {
             return Ok(());
         };
@@ -221,6 +228,24 @@ impl Inner {
         };
         // Nobody listens any more once the pipeline ended.
         drop(events.send(event));
+        Ok(())
+    }
+
+    /// Writes down that a plan was tried enough; or has it run, if that was wanted of one that does so well.
+    fn end_what_is_through(&mut self) -> Result<(), Error> {
+        let Some(Through { place, why, promote }) = self.shadows.through((self.now_ms)()) else {
+            return Ok(());
+        };
+        let by = By { who: WHO.to_owned(), at_ms: (self.now_ms)() };
+        let log = self.log.as_mut();
+        if promote && let Some(shadow) = self.history.shadows.get(&place) {
+            let on_trial = shadow.plan.made.as_ref().is_some_and(|made| made.on_trial);
+            let made = Made { by: by.clone(), why: format!("shadow {place}: {why}"), on_trial };
+            let plan = Plan { made: Some(made), ..shadow.plan.clone() };
+            self.history.put_plan(log, &plan)?;
+        }
+        self.history.end_shadow(log, place, ShadowEnd::Done, &by, &why)?;
+        self.shadows.follow(&self.history);
         Ok(())
     }
 
@@ -273,7 +298,7 @@ mod tests {
 
     use super::*;
     use crate::pipeline::threads::Loaded;
-    use crate::plan::Plan;
+    use crate::pipeline::threads::shadow::Lane;
     use crate::plan::memory::MemoryLog;
     use crate::plan::tests::plan;
 
@@ -283,6 +308,10 @@ mod tests {
 
     impl Rules for Told {
         fn load(&self, _: &PlanRef) -> Result<Arc<dyn Loaded>, Stop> {
+            Err(Stop::new("nothing is loaded here"))
+        }
+
+        fn shadow(&self, _: &Plan) -> Result<Arc<dyn Loaded>, Stop> {
             Err(Stop::new("nothing is loaded here"))
         }
 
@@ -305,6 +334,7 @@ mod tests {
             ready: 0,
             refused: None,
             rules: told.clone(),
+            shadows: Shadows::new(Arc::new(Lane::new()), told.clone(), 0),
             now_ms: || 0,
             max_attempts: 1,
             paused: Paused::default(),

@@ -10,6 +10,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::Clock;
+use super::shadow::Lane;
+use crate::pipeline::shadow::Report;
 use crate::pipeline::status::Status;
 use crate::pipeline::{Order, Refusal};
 
@@ -67,12 +69,13 @@ struct Board {
     /// When the deciding thread turned last, in milliseconds; [`NEVER`] before it began.
     turned: AtomicU64,
     status: Mutex<Option<Arc<Status>>>,
+    lane: Arc<Lane>,
 }
 
 /// Both ends.
 pub fn handle() -> (Handle, Desk) {
-    let board =
-        Arc::new(Board { clock: Clock::start(), turned: AtomicU64::new(NEVER), status: Mutex::default() });
+    let (turned, lane) = (AtomicU64::new(NEVER), Arc::new(Lane::new()));
+    let board = Arc::new(Board { clock: Clock::start(), turned, status: Mutex::default(), lane });
     let (give, orders) = bounded(ORDERS);
     let desk = Desk {
         board: board.clone(),
@@ -89,6 +92,11 @@ impl Handle {
     /// How the pipeline stood a moment ago; `None` before it began to run.
     pub fn status(&self) -> Option<Arc<Status>> {
         self.board.lock().clone()
+    }
+
+    /// What was found by the plan that is tried on live records, or was last.
+    pub fn shadow(&self) -> Option<Report> {
+        self.board.lane.report()
     }
 
     /// How long ago the deciding thread turned last; nothing before it began. It turns many times a second, whatever its
@@ -112,6 +120,11 @@ impl Handle {
 }
 
 impl Desk {
+    /// Where workers meet a plan that is tried on live records.
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.board.lane
+    }
+
     /// Where to wait for orders.
     pub(super) fn orders(&self) -> &Receiver<impl Sized> {
         &self.orders

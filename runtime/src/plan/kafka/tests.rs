@@ -77,7 +77,7 @@ fn whoever_writes_at_once_comes_to_one_order_in_which_each_entry_is_once() {
 fn what_a_newer_program_wrote_is_refused_where_it_counts() {
     let (cluster, pipeline) = (cluster(), own("newer"));
     let mut log = KafkaLog::open(&cluster, &pipeline).unwrap();
-    log.log.append(b"", Some(br#"{"version":3,"at":0,"more":1}"#)).unwrap();
+    log.log.append(b"", Some(br#"{"version":4,"at":0,"more":1}"#)).unwrap();
     let error = log.read(0).unwrap_err().to_string();
     assert!(error.starts_with("E_LOG_NEWER: a record of topic weir.newer-"), "{error}");
     // And what comes behind it is not taken for what comes next.

@@ -1,0 +1,350 @@
+//! `weir shadow`, and what `weir deploy --shadow` shows: a plan that is tried on live records before it takes over.
+
+use std::io::{self, IsTerminal as _};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use crossbeam_channel::Receiver;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::Ended;
+use super::deploy::{self, How, period, stopped};
+use super::run::clock;
+use super::screen::count;
+use crate::admin;
+use crate::admin::ask::{self, Error};
+use crate::app;
+use crate::app::deploy::{Deployment, Until, drop_shadow};
+use crate::comparison::Comparison;
+use crate::config::{Period, PipelineConfig, SourceConfig};
+use crate::pipeline::shadow::{Report, ShadowState, Standing};
+use crate::plan::ShadowEnded;
+use crate::sandbox::escape;
+
+/// If nothing is said.
+const TIME: Period = Period::seconds(600);
+
+/// So often it is looked again, once the end is in the plan log, whether every process has heard of it.
+const LOOKS_AT_THE_END: u32 = 100;
+
+/// When a plan that is tried ends by itself; for `weir deploy --shadow`.
+#[derive(Debug, Args)]
+pub(super) struct UntilArgs {
+    /// With --shadow: it ends once one process has compared so many records
+    #[arg(long, value_name = "N", requires = "shadow")]
+    records: Option<NonZeroU64>,
+    /// With --shadow: it ends after this time, such as "30 min"; after 10 min where neither is said
+    #[arg(long = "for", value_name = "TIME", requires = "shadow", value_parser = period)]
+    time: Option<Period>,
+    /// With --shadow and --records: it becomes the next plan by itself, if no more than so many of them differ in the
+    /// process that has enough first, and no field
+    #[arg(long, value_name = "N", requires = "records")]
+    promote_up_to: Option<u64>,
+}
+
+impl UntilArgs {
+    fn time(&self) -> Option<Period> {
+        self.time.or(self.records.is_none().then_some(TIME))
+    }
+
+    pub(super) fn promotes(&self) -> bool {
+        self.promote_up_to.is_some()
+    }
+
+    pub(super) fn meant(&self) -> Until {
+        let ends = |time: Period| admin::now_ms().saturating_add(time.duration().as_millis() as u64);
+        Until {
+            records: self.records.map(NonZeroU64::get),
+            at_ms: self.time().map(ends),
+            promote_up_to: self.promote_up_to,
+        }
+    }
+
+    pub(super) fn told(&self) -> String {
+        let records = self.records.map(|n| format!("until {} are compared", count(n.get())));
+        let time = self.time().map(|time| format!("for {time}"));
+        records.into_iter().chain(time).collect::<Vec<_>>().join(", at most ")
+    }
+}
+
+/// Look at a plan that is tried on live records, promote it or drop it
+///
+/// `weir deploy --shadow` begins it. It ends by itself once it has had its records or its time, or when another plan takes the
+/// place of the one that it is compared with.
+#[derive(Debug, Args)]
+pub(super) struct ShadowArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Status(StatusArgs),
+    Promote(PromoteArgs),
+    Drop(DropArgs),
+}
+
+/// Show what differs, with some of the records, and what either plan costs
+///
+/// Asks every process on this machine that runs the pipeline, through its socket, also after the end; only the user who runs it
+/// may. Those on other machines are not asked. Exit codes: 0 nothing differs; 1 something does, or a process cannot try it; 3
+/// nobody knows anything of it.
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Make exactly what is tried the next plan
+///
+/// As `weir deploy` does: it is checked, asked for, and taken over between two batches. It is refused where another plan was put
+/// meanwhile, or a sink does not take its columns.
+#[derive(Debug, Args)]
+struct PromoteArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// Keep it whatever it does: it is not taken back by itself
+    #[arg(long)]
+    no_trial: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// End it; nothing of it is left but what `weir history` tells
+#[derive(Debug, Args)]
+struct DropArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// Why, for `weir history`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn shadow(args: &ShadowArgs) -> Result<Ended> {
+    match &args.command {
+        Command::Status(args) => status(args),
+        Command::Promote(args) => deploy::promote(&args.pipeline, &args.how, args.no_trial),
+        Command::Drop(args) => {
+            let config = PipelineConfig::load(&args.pipeline)?;
+            let place = drop_shadow(&config, &args.why)?;
+            match args.json {
+                true => println!("{}", json!({ "shadow": place, "dropped": true })),
+                false => println!("shadow {place} is dropped"),
+            }
+            Ok(Ended::Done)
+        }
+    }
+}
+
+fn status(args: &StatusArgs) -> Result<Ended> {
+    let config = PipelineConfig::load(&args.pipeline)?;
+    let history = app::history(&config)?.unwrap_or_default();
+    let Some((&place, shadow)) = history.shadows.last_key_value() else {
+        match args.json {
+            true => println!("{}", json!({ "shadow": null })),
+            false => println!("{}: no plan was ever tried on live records", config.name),
+        }
+        return Ok(Ended::Outside);
+    };
+    let beside = shadow.plan.replaces.unwrap_or_default();
+    let ended = history.shadows_ended.get(&place).cloned();
+    let mut tried = Tried { place, beside, ended, report: None, processes: 0 };
+    tried.ask(&config)?;
+    match args.json {
+        true => println!("{}", tried.to_json()),
+        false => tried.print(&config),
+    }
+    Ok(tried.verdict())
+}
+
+/// A plan that is tried, and what the processes of this machine say of it.
+pub(super) struct Tried {
+    pub(super) place: u64,
+    pub(super) beside: u64,
+    /// As the plan log has it.
+    pub(super) ended: Option<ShadowEnded>,
+    /// What all of them found together.
+    pub(super) report: Option<Report>,
+    /// How many know of it.
+    pub(super) processes: usize,
+}
+
+impl Tried {
+    /// Asks all processes anew.
+    fn ask(&mut self, config: &PipelineConfig) -> Result<()> {
+        let (mut all, mut processes) = (None::<Report>, 0);
+        for (place, _) in ask::processes(&config.admin.socket, config.name.as_str())? {
+            let report = match ask::shadow(&place) {
+                Ok(answer) => answer.report,
+                Err(Error::Nobody { .. }) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let Some(report) = report.filter(|report| report.standing.shadow == self.place) else { continue };
+            processes += 1;
+            match &mut all {
+                None => all = Some(report),
+                Some(all) => all.add(&report),
+            }
+        }
+        // A process that is gone has told what it had to tell.
+        if all.is_some() {
+            (self.report, self.processes) = (all, processes);
+        }
+        Ok(())
+    }
+
+    fn standing(&self) -> Option<&Standing> {
+        self.report.as_ref().map(|report| &report.standing)
+    }
+
+    /// Waits until it has ended and all have said so, or for as long as somebody wants.
+    pub(super) fn follow(
+        &mut self,
+        config: &PipelineConfig,
+        deployment: &mut Deployment,
+        wait: Option<Period>,
+        stop: &Receiver<()>,
+        quiet: bool,
+    ) -> Result<()> {
+        let (begun, mut looks) = (clock(), 0);
+        let line = Line::new(quiet);
+        loop {
+            let over = wait.is_some_and(|wait| begun.elapsed() >= wait.duration());
+            self.ended = deployment.shadow_ended(self.place)?.cloned();
+            self.ask(config)?;
+            line.say(self.standing());
+            looks += u32::from(self.ended.is_some());
+            let running = self.standing().is_some_and(Standing::is_running);
+            let through = self.ended.is_some() && (!running || looks == LOOKS_AT_THE_END);
+            let failed =
+                self.standing().is_some_and(|standing| matches!(standing.state, ShadowState::Failed(_)));
+            if through || failed || over || stopped(stop) {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn verdict(&self) -> Ended {
+        let Some(report) = &self.report else {
+            return if self.ended.is_some() { Ended::Outside } else { Ended::Done };
+        };
+        let cannot = matches!(report.standing.state, ShadowState::Failed(_));
+        if cannot || !report.comparison.is_same() { Ended::No } else { Ended::Done }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let Self { place, beside, ended, report, processes } = self;
+        json!({ "shadow": place, "beside": beside, "ended": ended, "processes": processes, "report": report })
+    }
+
+    pub(super) fn print(&self, config: &PipelineConfig) {
+        let (place, beside, file) = (self.place, self.beside, config.file.display());
+        match &self.ended {
+            Some(ended) => println!("shadow {place} beside plan {beside}: {}", escape(&ended.to_string())),
+            None => println!("shadow {place} beside plan {beside}: it goes on"),
+        }
+        match &self.report {
+            None => println!("no process on this machine knows what it found"),
+            Some(report) => print(report, beside),
+        }
+        if matches!(config.source, SourceConfig::Kafka(_)) {
+            println!("asked: {} on this machine; others may have found more", processes(self.processes));
+        }
+        match &self.ended {
+            None => println!("look again: weir shadow status {file}; end it: weir shadow drop {file}"),
+            Some(ShadowEnded::Done { .. }) => println!("have it take over: weir shadow promote {file}"),
+            Some(_) => {}
+        }
+    }
+}
+
+fn processes(n: usize) -> String {
+    if n == 1 { "1 process".to_owned() } else { format!("{n} processes") }
+}
+
+fn print(report: &Report, beside: u64) {
+    let (standing, comparison) = (&report.standing, &report.comparison);
+    if let ShadowState::Failed(why) = &standing.state {
+        println!("a process cannot try it: {}", escape(why));
+    }
+    let (records, different) = (standing.records, standing.different);
+    println!(
+        "{} records compared: {} the same, {} different; {} left out while it was busy with others",
+        count(records),
+        count(records - different),
+        count(different),
+        count(standing.skipped)
+    );
+    if let Some(trouble) = &standing.trouble {
+        println!("{} came to no comparison: {}", count(standing.unjudged), escape(trouble));
+    }
+    if records > 0 {
+        let each = |ns: u64| ns as f64 / records as f64 / 1e3;
+        let (before, then) = (each(standing.cpu_ns_beside), each(standing.cpu_ns));
+        println!(
+            "processor time per record: {before:.2} µs under plan {beside}, {then:.2} µs under this one"
+        );
+    }
+    print_differences(comparison);
+}
+
+fn print_differences(comparison: &Comparison) {
+    for field in &comparison.fields {
+        println!("\n  {}", escape(&field.to_string()));
+    }
+    for found in &comparison.found {
+        println!("\n  {} × {}", count(found.records), escape(&found.what.to_string()));
+        for sample in &found.samples {
+            println!("    {}/{} offset {}", escape(&sample.topic), sample.partition, sample.offset);
+            println!("      was {}", sample.was);
+            println!("      is  {}", sample.is);
+        }
+    }
+    if comparison.others > 0 {
+        println!("\n  {} × something else: there are too many kinds to tell apart", count(comparison.others));
+    }
+}
+
+/// On a terminal, a line that says how far it is.
+struct Line(Option<ProgressBar>);
+
+impl Line {
+    fn new(quiet: bool) -> Self {
+        if quiet || !io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let line = ProgressBar::new_spinner();
+        line.set_style(
+            ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is well formed"),
+        );
+        line.enable_steady_tick(Duration::from_millis(100));
+        Self(Some(line))
+    }
+
+    fn say(&self, standing: Option<&Standing>) {
+        if let (Some(line), Some(standing)) = (&self.0, standing) {
+            line.set_message(escape(&standing.told()));
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(line) = &self.0 {
+            line.finish_and_clear();
+        }
+    }
+}
