@@ -139,6 +139,11 @@ fn nobody_can_change_anything_where_everybody_may_look() {
         assert!(code == 403 && body.contains("weir pause"), "{body}");
     }
     assert_eq!(http(&server, "POST", "/status").0, 405);
+    // Nor see what records hold.
+    let (code, _, body) = http(&server, "GET", "/shadow");
+    assert!(code == 403 && body.contains("weir shadow status"), "{body}");
+    let told = ask::shadow(&Place::Socket(server.socket().to_owned())).unwrap();
+    assert_eq!((told.process.pid, told.report), (process().pid, None), "nothing was tried");
     let (code, _, body) = http(&server, "GET", "/nothing");
     assert!(code == 404 && body.contains("/healthz"), "{body}");
 }

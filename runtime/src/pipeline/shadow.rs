@@ -1,12 +1,14 @@
 //! How a plan stands that is tried on live records, in one process: what it was compared in, and what that cost. Plain data;
 //! it tries nothing itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::trial::grouped;
 use crate::comparison::Comparison;
+use crate::offset::{Offset, OffsetRange, TopicPartition};
 use crate::plan::Shadow;
 
 /// How it stands, without what records hold.
@@ -139,5 +141,105 @@ impl Standing {
     /// Whether it still gets records, or is about to.
     pub fn is_running(&self) -> bool {
         matches!(self.state, ShadowState::Starting | ShadowState::Running)
+    }
+}
+
+/// So many runs of offsets are kept apart of a partition.
+const RUNS: usize = 1_000;
+
+/// Which records were compared: they come again where a sink failed.
+#[derive(Debug, Default)]
+pub struct Seen(BTreeMap<TopicPartition, BTreeMap<Offset, Offset>>);
+
+impl Seen {
+    /// Notes a batch, unless some of it was noted before.
+    pub fn is_new(&mut self, at: &TopicPartition, range: OffsetRange) -> bool {
+        let runs = self.0.entry(at.clone()).or_default();
+        let before = runs.range(..range.end).next_back().map(|(start, end)| (*start, *end));
+        if before.is_some_and(|(_, end)| end > range.start) {
+            return false;
+        }
+        let start = match before {
+            Some((start, end)) if end == range.start => start,
+            _ => range.start,
+        };
+        let end = runs.remove(&range.end).unwrap_or(range.end);
+        runs.insert(start, end);
+        // What lies between the first two is taken for noted: it is left out, should it come.
+        while runs.len() > RUNS {
+            let (first, _) = runs.pop_first().expect("there are many");
+            let (_, end) = runs.pop_first().expect("there are many");
+            runs.insert(first, end);
+        }
+        true
+    }
+
+    /// Whether the record at an offset was noted.
+    pub fn has(&self, at: &TopicPartition, offset: Offset) -> bool {
+        let run = self.0.get(at).and_then(|runs| runs.range(..=offset).next_back());
+        run.is_some_and(|(_, end)| *end > offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::shadow;
+
+    fn range(start: i64, end: i64) -> OffsetRange {
+        OffsetRange::new(Offset::new(start), Offset::new(end))
+    }
+
+    #[test]
+    fn a_record_is_compared_once_in_whatever_order_batches_come_and_however_they_are_cut_again() {
+        let (at, other) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
+        let mut seen = Seen::default();
+        for (start, end, new) in [
+            (10, 20, true),
+            (30, 40, true),
+            (20, 30, true),
+            (10, 40, false),
+            (15, 25, false),
+            (5, 11, false),
+            (39, 50, false),
+            (0, 100, false),
+            (40, 50, true),
+            (0, 10, true),
+        ] {
+            assert_eq!(seen.is_new(&at, range(start, end)), new, "{start}..{end}");
+        }
+        assert_eq!(seen.0[&at], BTreeMap::from([(Offset::ZERO, Offset::new(50))]));
+        assert!(seen.has(&at, Offset::new(49)) && !seen.has(&at, Offset::new(50)));
+        assert!(!seen.has(&other, Offset::ZERO) && seen.is_new(&other, range(0, 1)));
+    }
+
+    #[test]
+    fn what_is_kept_of_batches_that_were_left_out_is_bounded() {
+        let at = TopicPartition::new("t", 0);
+        let mut seen = Seen::default();
+        for i in 0..3 * RUNS as i64 {
+            assert!(seen.is_new(&at, range(2 * i, 2 * i + 1)));
+        }
+        assert_eq!(seen.0[&at].len(), RUNS);
+        assert!((0..3 * RUNS as i64).all(|i| seen.has(&at, Offset::new(2 * i))));
+    }
+
+    #[test]
+    fn what_processes_found_adds_up_and_one_that_goes_on_says_so() {
+        let found = Comparison { records: 10, different: 1, ..Comparison::default() };
+        let mut ours = Report::new(3, &shadow(0, "b"));
+        ours.compared(&found, 5, 7);
+        ours.standing.state = ShadowState::Ended("done".to_owned());
+        let mut theirs = Report::new(3, &shadow(0, "b"));
+        theirs.compared(&found, 5, 7);
+        theirs.unjudged(4, "it stalls".to_owned());
+        theirs.standing.state = ShadowState::Running;
+        ours.add(&theirs);
+        let standing = &ours.standing;
+        assert_eq!((standing.records, standing.different, standing.unjudged), (20, 2, 4));
+        assert_eq!((standing.cpu_ns, standing.cpu_ns_beside), (10, 14));
+        assert_eq!(standing.told(), "shadow 3 beside plan 0: 20 records compared, 2 different");
+        let text = serde_json::to_string(&ours).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), ours);
     }
 }

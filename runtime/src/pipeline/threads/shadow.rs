@@ -21,7 +21,7 @@ use crate::budget::Budget;
 use crate::comparison::Comparison;
 use crate::cpu;
 use crate::pipeline::Stop;
-use crate::pipeline::shadow::{Report, ShadowState, Standing};
+use crate::pipeline::shadow::{Report, Seen, ShadowState, Standing};
 use crate::plan::{History, Shadow};
 use crate::route::{Pieces, Routed, route};
 use crate::rule::{CallError, Rule};
@@ -307,9 +307,16 @@ impl Task {
         let mut keeper = self.keeper(&loaded)?;
         let beside = self.shadow.plan.replaces.unwrap_or(NONE);
         let Some(offers) = self.lane.open(self.place, beside, self.bytes) else { return Ok(()) };
+        let mut seen = Seen::default();
         for Offered { batch, made, cpu_ns } in offers {
             if self.is_ended() {
                 return Ok(());
+            }
+            // It is read again after a sink failed, and may be cut otherwise.
+            if !seen.is_new(batch.at(), batch.range()) {
+                let new = made.fates.iter().filter(|(offset, _)| !seen.has(batch.at(), *offset)).count();
+                self.lane.lock().skipped.fetch_add(new as u64, Ordering::Relaxed);
+                continue;
             }
             keeper.retire_past(RETIRE_PAST.min(loaded.memory_bytes() / 2));
             let begun = cpu::thread_ns();
