@@ -235,7 +235,7 @@ pub struct Sandbox {
     /// `none`: a transform that imports anything is refused.
     pub imports: Imports,
     /// The part of all batches, from 0 to 1, that is transformed a second time, cut otherwise and by a fresh instance,
-    /// and compared; so are the first two of every worker. A difference is `E_NONDETERMINISTIC` and stops the
+    /// and compared; so are the first two of every plan. A difference is `E_NONDETERMINISTIC` and stops the
     /// partition. 0: none is.
     pub verify_fraction: Fraction,
 }

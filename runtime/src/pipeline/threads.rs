@@ -8,6 +8,7 @@
 mod follower;
 mod handle;
 mod shadow;
+mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -18,24 +19,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError, bounded};
 
 use super::status::{BudgetStatus, SinkCounts, SinkStatus, Status};
-use super::{Action, Core, Event, GiveUp, Job, Settings, Stop, Tally};
+use super::{Action, Core, Event, Settings, Stop, Tally};
 use crate::budget::{Budget, Permit};
 use crate::commit::{Policy, Report, Writer, WriterStats};
 use crate::description::Description;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{self, History, Plan, PlanLog};
-use crate::purity;
-use crate::route::{Bindings, Pieces, Routed, route};
+use crate::route::Bindings;
 use crate::rule::Rule;
-use crate::sandbox::verdict::{GoOn, Keeper, Stopped};
 use crate::sink::state::{Claim, Epoch, Fingerprint, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
 
-use crate::cpu;
 use follower::{Begin, Follower};
 pub use handle::{Desk, Handle, Reply, handle};
 use shadow::{Lane, Shadows};
+use worker::Workers;
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
 const QUEUE: usize = 16;
@@ -45,16 +44,6 @@ const CLAIMS: usize = 64;
 
 /// How long a thread with nothing to do waits before it looks again whether time has passed.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// Of so many plans a worker keeps an instance.
-const KEPT_PLANS: usize = 2;
-
-/// So many batches of a worker are looked at twice in any case: one on a fresh instance, and one on a used one.
-const ALWAYS_VERIFIED: u32 = 2;
-
-/// An instance that has grown by more than this since it started, or by more than half of what it may have, is replaced
-/// before its next batch: linear memory never shrinks, and one large batch must not be paid for ever after.
-const RETIRE_PAST: usize = 64 << 20;
 
 /// Gives workers what plans run.
 pub trait Rules: Send + Sync {
@@ -115,7 +104,7 @@ pub struct Parts {
     pub rules: Arc<dyn Rules>,
     /// How many batches are transformed at the same time.
     pub workers: usize,
-    /// Which part of the batches is transformed twice and compared, besides each worker's first two of a plan. 0: none.
+    /// Which part of the batches is transformed twice and compared, besides the first two of a plan. 0: none.
     pub verify_fraction: f64,
     /// What time it is, for people: in milliseconds since 1970-01-01T00:00:00Z.
     pub now_ms: fn() -> u64,
@@ -467,210 +456,6 @@ fn pump(source: &mut dyn Source, commands: &Receiver<ToSource>, events: &Sender<
             },
             Poll::Again => {}
             Poll::Closed => return,
-        }
-    }
-}
-
-struct Workers {
-    outbox: Outbox<Job>,
-    /// What they need not come to the end of.
-    give_up: Arc<Mutex<GiveUp>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Workers {
-    fn start(
-        n: usize,
-        verify_fraction: f64,
-        rules: &Arc<dyn Rules>,
-        lane: &Arc<Lane>,
-        events: &Sender<Event>,
-    ) -> Self {
-        let (to, from) = bounded(n * 2);
-        let give_up = Arc::new(Mutex::new(GiveUp::Below(0)));
-        let worker = |i| {
-            let jobs = Receiver::clone(&from);
-            let plans = Plans { rules: rules.clone(), ready: BTreeMap::new() };
-            let (lane, events, give_up) = (lane.clone(), events.clone(), give_up.clone());
-            let mut worker = Worker { plans, lane, verify_fraction, events, give_up };
-            spawn(&format!("worker-{i}"), move || worker.work(&jobs))
-        };
-        Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect(), give_up }
-    }
-
-    fn give_up(&self, what: GiveUp) {
-        *self.give_up.lock().unwrap_or_else(PoisonError::into_inner) = what;
-    }
-
-    /// What still waits to be transformed is not: nobody would take it.
-    fn join(self) {
-        drop(self.outbox);
-        for thread in self.threads {
-            thread.join().expect("a panic ends the process");
-        }
-    }
-}
-
-struct Worker {
-    plans: Plans,
-    lane: Arc<Lane>,
-    verify_fraction: f64,
-    events: Sender<Event>,
-    give_up: Arc<Mutex<GiveUp>>,
-}
-
-/// The plans that a worker has an instance of.
-struct Plans {
-    rules: Arc<dyn Rules>,
-    ready: BTreeMap<u64, Ready>,
-}
-
-/// A plan's transform in a worker, with the instance that it keeps.
-struct Ready {
-    loaded: Arc<dyn Loaded>,
-    keeper: Keeper<'static, Stop>,
-    /// How many batches have been looked at twice.
-    verified: u32,
-}
-
-/// No rows of a batch.
-enum Unmade {
-    Stopped(Stop),
-    GivenUp,
-}
-
-impl From<Stop> for Unmade {
-    fn from(stop: Stop) -> Self {
-        Self::Stopped(stop)
-    }
-}
-
-impl Worker {
-    fn work(&mut self, jobs: &Receiver<Job>) {
-        for job in jobs {
-            let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
-            let shadow = self.lane.wants(job.plan.plan);
-            let begun = shadow.as_ref().map_or(0, |_| cpu::thread_ns());
-            let made = self.make(&job);
-            let took = shadow.as_ref().map_or(0, |_| cpu::thread_ns() - begun);
-            let result = made.and_then(|routed| self.verified(&job, routed));
-            // The job's share of the budget lives on in the result alone.
-            match (shadow, &result) {
-                (Some(shadow), Ok(routed)) => shadow.offer(job.batch, routed, took),
-                _ => drop(job),
-            }
-            let event = match result {
-                Ok(routed) => Event::Transformed { at, run, seq, result: Ok(routed) },
-                Err(Unmade::Stopped(stop)) => Event::Transformed { at, run, seq, result: Err(stop) },
-                Err(Unmade::GivenUp) => Event::GivenUp { at, run, seq },
-            };
-            if self.events.send(event).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn make(&mut self, job: &Job) -> Result<Routed, Unmade> {
-        let Self { plans, events, give_up, .. } = self;
-        let ready = plans.ready(&job.plan).map_err(|stop| {
-            let (at, range) = (job.batch.at(), job.batch.range());
-            Stop { text: format!("{at} offsets {range}: {}", stop.text), ..stop }
-        })?;
-        let pieces = match job.batch.is_empty() {
-            true => Pieces { outputs: Vec::new(), failed: Vec::new() },
-            false => ready.process(job, &mut |judging| {
-                let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
-                events.send(Event::Judging { at, run, seq, judging }).is_ok() && goes_on(give_up, job)
-            })?,
-        };
-        Ok(ready.route(job, pieces)?)
-    }
-
-    /// Looks again at some of the batches.
-    fn verified(&mut self, job: &Job, routed: Routed) -> Result<Routed, Unmade> {
-        let (fraction, give_up) = (self.verify_fraction, &self.give_up);
-        let ready = self.plans.ready(&job.plan)?;
-        if fraction > 0.0
-            && !job.batch.is_empty()
-            && (ready.verified < ALWAYS_VERIFIED || purity::is_sampled(job.batch.range(), fraction))
-        {
-            ready.verify(job, &routed, &mut || goes_on(give_up, job))?;
-        }
-        Ok(routed)
-    }
-}
-
-/// Whether the guilty records of a batch are still wanted.
-fn goes_on(give_up: &Mutex<GiveUp>, job: &Job) -> bool {
-    !give_up.lock().unwrap_or_else(PoisonError::into_inner).is_about(job)
-}
-
-impl Plans {
-    fn ready(&mut self, plan: &PlanRef) -> Result<&mut Ready, Stop> {
-        if !self.ready.contains_key(&plan.plan) {
-            // The newest, and one that is replayed: an instance of every plan there ever was would fill the pool.
-            while self.ready.len() >= KEPT_PLANS {
-                self.ready.pop_first();
-            }
-            let loaded = self.rules.load(plan)?;
-            let keeper = keeper(&loaded);
-            self.ready.insert(plan.plan, Ready { loaded, keeper, verified: 0 });
-        }
-        Ok(self.ready.get_mut(&plan.plan).expect("just put there"))
-    }
-}
-
-fn keeper(of: &Arc<dyn Loaded>) -> Keeper<'static, Stop> {
-    let (fresh, judge) = (of.clone(), of.clone());
-    Keeper::new(Box::new(move || fresh.instance()), Box::new(move || judge.judge()))
-}
-
-impl Ready {
-    fn process(&mut self, job: &Job, go_on: GoOn<'_>) -> Result<Pieces, Unmade> {
-        self.keeper.retire_past(RETIRE_PAST.min(self.loaded.memory_bytes() / 2));
-        let judged = self.keeper.transform_while(&job.batch, go_on).map_err(|stopped| match stopped {
-            Stopped::Start(stop) => Unmade::Stopped(stop),
-            Stopped::GivenUp => Unmade::GivenUp,
-            Stopped::TooMuch { .. } => Stop::new(stopped.to_string())
-                .hint("lower limits.batch_records and limits.batch_bytes")
-                .into(),
-            Stopped::Stall { .. } => Stop::new(stopped.to_string())
-                .hint("raise limits.deadline, or find the record with `weir validate`")
-                .into(),
-        })?;
-        if let Some(failure) = &judged.first_failure {
-            let failed = judged.pieces.failed.len();
-            tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), failed,
-                calls = judged.calls, %failure, "a batch failed, and was judged in pieces");
-        }
-        if let Some(bytes) = judged.lowered {
-            tracing::info!(partition = %job.batch.at(), offsets = %job.batch.range(), bytes,
-                "a batch failed or took long, and no record is to blame: smaller ones for a while");
-        }
-        Ok(judged.pieces)
-    }
-
-    fn route(&self, job: &Job, pieces: Pieces) -> Result<Routed, Stop> {
-        let (description, bindings) = (self.loaded.description(), self.loaded.bindings());
-        let routed = route(&job.batch, job.plan.clone(), description, bindings, pieces);
-        routed.map_err(|breach| Stop::new(breach.to_string()))
-    }
-
-    /// The same records once more, cut otherwise, through a fresh instance: the same has to come of them.
-    fn verify(&mut self, job: &Job, first: &Routed, go_on: &mut dyn FnMut() -> bool) -> Result<(), Unmade> {
-        self.verified += 1;
-        let second = match purity::in_other_cuts(&mut keeper(&self.loaded), &job.batch, go_on) {
-            Ok(pieces) => self.route(job, pieces)?,
-            Err(Stopped::GivenUp) => return Err(Unmade::GivenUp),
-            Err(stopped) => {
-                tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), %stopped,
-                    "a second look at a batch did not come to its end");
-                return Ok(());
-            }
-        };
-        match purity::difference(first, &second) {
-            Some(found) => Err(Stop::new(format!("E_NONDETERMINISTIC: {found}")).hint(purity::HINT).into()),
-            None => Ok(()),
         }
     }
 }

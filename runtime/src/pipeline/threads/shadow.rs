@@ -15,7 +15,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{Loaded, RETIRE_PAST, Rules};
+use super::worker::{RETIRE_PAST, keeper};
+use super::{Loaded, Rules};
 use crate::batch::Batch;
 use crate::budget::Budget;
 use crate::comparison::Comparison;
@@ -24,7 +25,6 @@ use crate::pipeline::Stop;
 use crate::pipeline::shadow::{Report, Seen, ShadowState, Standing};
 use crate::plan::{History, Shadow};
 use crate::route::{Pieces, Routed, route};
-use crate::rule::{CallError, Rule};
 use crate::sandbox::verdict::{Keeper, Stopped};
 use crate::sink::state::PlanRef;
 
@@ -304,7 +304,9 @@ impl Task {
             return Ok(());
         }
         let loaded = self.rules.shadow(&self.shadow.plan)?;
-        let mut keeper = self.keeper(&loaded)?;
+        // One that does not start is known before any record.
+        drop(loaded.instance()?);
+        let mut keeper = keeper(&loaded);
         let beside = self.shadow.plan.replaces.unwrap_or(NONE);
         let Some(offers) = self.lane.open(self.place, beside, self.bytes) else { return Ok(()) };
         let mut seen = Seen::default();
@@ -348,7 +350,7 @@ impl Task {
     ) -> Result<Routed, Stopped<Stop>> {
         let pieces = match batch.is_empty() {
             true => Pieces { outputs: Vec::new(), failed: Vec::new() },
-            false => keeper.transform(batch)?.pieces,
+            false => keeper.transform_while(batch, &mut |_| !self.is_ended())?.pieces,
         };
         let plan = PlanRef { plan: self.place, digest: self.shadow.plan.digest.clone() };
         route(batch, plan, loaded.description(), loaded.bindings(), pieces)
@@ -363,47 +365,6 @@ impl Task {
             self.lane.close(self.place, ShadowState::Ended(format!("done: {records} records were compared")));
         }
         enough
-    }
-
-    /// As those of workers, with instances that end at their next call once the shadow has. The first one is started at once,
-    /// so that one that does not start is known before any record.
-    fn keeper(&self, loaded: &Arc<dyn Loaded>) -> Result<Keeper<'static, Stop>, Stop> {
-        let until = |ended: &Arc<AtomicBool>, make: &dyn Fn() -> Result<Box<dyn Rule>, Stop>| {
-            if ended.load(Ordering::Relaxed) {
-                return Err(Stop::new("the shadow has ended"));
-            }
-            Ok(Box::new(UntilItEnds { rule: make()?, ended: ended.clone() }) as Box<dyn Rule>)
-        };
-        let mut first = Some(until(&self.ended, &|| loaded.instance())?);
-        let (of, ended) = (loaded.clone(), self.ended.clone());
-        let fresh = move || first.take().map_or_else(|| until(&ended, &|| of.instance()), Ok);
-        let (of, ended) = (loaded.clone(), self.ended.clone());
-        let judge = move || until(&ended, &|| of.judge());
-        Ok(Keeper::new(Box::new(fresh), Box::new(judge)))
-    }
-}
-
-/// A rule that is not asked any more once its shadow has ended. To judge a batch takes a call per record where all of them
-/// fail.
-struct UntilItEnds {
-    rule: Box<dyn Rule>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Rule for UntilItEnds {
-    fn process(&mut self, batch: &Batch) -> Result<crate::route::Output, CallError> {
-        if self.ended.load(Ordering::Relaxed) {
-            return Err(CallError::Returned { text: "the shadow has ended".to_owned(), log: String::new() });
-        }
-        self.rule.process(batch)
-    }
-
-    fn grown_bytes(&self) -> usize {
-        self.rule.grown_bytes()
-    }
-
-    fn is_suspect(&self) -> bool {
-        self.rule.is_suspect()
     }
 }
 

@@ -12,6 +12,7 @@ use crate::plan::memory::MemoryLog;
 use crate::plan::tests::{plan, shadow};
 use crate::plan::{By, Plan, ShadowEnd};
 use crate::route::{Bindings, Output};
+use crate::rule::{CallError, Rule};
 
 type Does = dyn Fn(&Batch) -> Result<Output, CallError> + Send + Sync;
 
