@@ -54,11 +54,7 @@ fn in_json(column: &dyn Array, row: usize) -> String {
 
 /// A row in the one form that rows have in JSON.
 pub(crate) fn row_as_json(rows: &RecordBatch, row: usize) -> Value {
-    let mut json = Vec::new();
-    JsonRows::new(rows).expect("every declared type has a form in JSON").write(row, &mut json);
-    // A column of JSON may hold what reads as JSON and has no value here: a number too large, half a character.
-    serde_json::from_slice(&json)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&json).into_owned()))
+    JsonRows::new(rows).expect("every declared type has a form in JSON").value(row)
 }
 
 pub(crate) fn cut(text: &str) -> String {

@@ -367,6 +367,14 @@ pub fn dead_letters_schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
+/// The columns of the rows of a route, dead letters among them; `None` where no such route is declared.
+pub fn schema_of_route(description: &Description, route: &str) -> Option<SchemaRef> {
+    match route {
+        DEAD_LETTERS => Some(dead_letters_schema()),
+        _ => description.routes.iter().find(|of| *of.name == *route).map(|of| of.schema()),
+    }
+}
+
 fn schema_of(fields: &[Field]) -> SchemaRef {
     Arc::new(Schema::new(fields.iter().map(Field::to_arrow).collect::<Vec<_>>()))
 }

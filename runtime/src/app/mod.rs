@@ -5,6 +5,7 @@ pub mod deploy;
 mod differences;
 pub mod doctor;
 mod inputs;
+pub mod letters;
 mod logs;
 mod named;
 mod plans;

@@ -252,7 +252,7 @@ fn table_configs(
     tables.iter().map(|(target, of)| (target.as_str().into(), table(of))).collect()
 }
 
-fn kafka_config(
+pub(super) fn kafka_config(
     config: &PipelineConfig,
     name: &SinkName,
     written: &config::KafkaSink,

@@ -6,6 +6,7 @@ mod build;
 mod completions;
 mod demo;
 mod deploy;
+mod dlq;
 mod doctor;
 mod fates;
 mod history;
@@ -59,6 +60,7 @@ enum Command {
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     History(history::HistoryArgs),
+    Dlq(dlq::DlqArgs),
     Produce(produce::ProduceArgs),
     Peek(peek::PeekArgs),
     Schema(schema::SchemaArgs),
@@ -120,6 +122,7 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
         Command::History(args) => history::history(&args),
+        Command::Dlq(args) => dlq::dlq(&args),
         Command::Produce(args) => produce::produce(&args),
         Command::Peek(args) => peek::peek(&args),
         Command::Schema(args) => schema::schema(&args),

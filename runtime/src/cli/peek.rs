@@ -179,13 +179,16 @@ impl Serialize for Header<'_> {
     }
 }
 
-/// Text as it is, other bytes as base64.
 fn put<M: SerializeMap>(into: &mut M, name: &str, bytes: Option<&[u8]>) -> Result<(), M::Error> {
+    let (name, value) = entry(name, bytes);
+    into.serialize_entry(&name, &value)
+}
+
+/// Bytes under a name in JSON: text as it is, others as base64.
+pub(super) fn entry(name: &str, bytes: Option<&[u8]>) -> (String, Option<String>) {
     match bytes.map(|bytes| (std::str::from_utf8(bytes), bytes)) {
-        None => into.serialize_entry(name, &None::<&str>),
-        Some((Ok(text), _)) => into.serialize_entry(name, text),
-        Some((Err(_), bytes)) => {
-            into.serialize_entry(&format!("{name}_base64"), &BASE64_STANDARD.encode(bytes))
-        }
+        None => (name.to_owned(), None),
+        Some((Ok(text), _)) => (name.to_owned(), Some(text.to_owned())),
+        Some((Err(_), bytes)) => (format!("{name}_base64"), Some(BASE64_STANDARD.encode(bytes))),
     }
 }

@@ -28,6 +28,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, TimeUnit};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::{ToSpan, civil};
+use serde_json::Value;
 
 use crate::description::JSON_MARK;
 
@@ -74,6 +75,15 @@ impl<'a> JsonRows<'a> {
         let columns = schema.fields().iter().zip(rows.columns());
         let columns = columns.map(|(field, array)| Ok((array.as_ref(), column(field, array.as_ref())?)));
         Ok(Self { leads, columns: columns.collect::<Result<_, _>>()? })
+    }
+
+    /// Row `row` as a value. A column of JSON may hold what reads as JSON and has no value here: a number too large, half a
+    /// character; then it is the text.
+    pub fn value(&self, row: usize) -> Value {
+        let mut json = Vec::new();
+        self.write(row, &mut json);
+        serde_json::from_slice(&json)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&json).into_owned()))
     }
 
     /// Appends row `row` as one JSON object without a line break.
@@ -196,6 +206,45 @@ pub(super) fn timestamp(microseconds: i64) -> Option<impl std::fmt::Display> {
     Some(AtMicroseconds { date, of_day: microseconds.rem_euclid(PER_DAY) })
 }
 
+/// Bytes, as they stand in a row.
+pub(super) fn of_bytes(bytes: &[u8]) -> Value {
+    Value::String(BASE64_STANDARD.encode(bytes))
+}
+
+/// A text that is JSON; the text itself where it has no value here.
+pub(super) fn of_json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
+}
+
+/// A double.
+pub(super) fn of_double(value: f64) -> Value {
+    let mut text = Vec::new();
+    write_double(value, &mut text);
+    serde_json::from_slice(&text).expect("it was just written")
+}
+
+/// A count of days.
+pub(super) fn of_date(days: i32) -> Value {
+    date(days).map_or_else(|| Value::from(days), |date| Value::from(date.to_string()))
+}
+
+/// A count of microseconds.
+pub(super) fn of_timestamp(microseconds: i64) -> Value {
+    timestamp(microseconds).map_or_else(|| Value::from(microseconds), |time| Value::from(time.to_string()))
+}
+
+/// The other way round, of a time in that form, in milliseconds.
+pub(super) fn milliseconds(value: &Value) -> Option<i64> {
+    if let Some(microseconds) = value.as_i64() {
+        return Some(microseconds.div_euclid(1_000));
+    }
+    let at: civil::DateTime = value.as_str()?.strip_suffix('Z')?.parse().ok()?;
+    let days = civil::date(1970, 1, 1).until(at.date()).ok()?.get_days();
+    let time = at.time();
+    let of_day = i64::from(time.hour()) * 3_600 + i64::from(time.minute()) * 60 + i64::from(time.second());
+    Some((i64::from(days) * 86_400 + of_day) * 1_000 + i64::from(time.millisecond()))
+}
+
 struct AtMicroseconds {
     date: civil::Date,
     /// Microseconds since midnight.
@@ -272,6 +321,16 @@ mod tests {
             r#"{"x":2147483647}{"x":-2147483648}"#
         );
         check(description::DataType::Date, days, expected);
+    }
+
+    #[test]
+    fn a_time_is_read_back_as_it_was_to_the_millisecond() {
+        for micros in [0, 1_769_860_800_001_000, -1_000, -377_705_116_800_000_000, 253_402_300_799_999_000] {
+            let text = timestamp(micros).unwrap().to_string();
+            assert_eq!(milliseconds(&Value::String(text.clone())), Some(micros / 1_000), "{text}");
+        }
+        assert_eq!(milliseconds(&Value::from(253_402_300_800_000_000_i64)), Some(253_402_300_800_000));
+        assert_eq!(milliseconds(&Value::from("yesterday")), None);
     }
 
     #[test]

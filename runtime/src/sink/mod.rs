@@ -1,6 +1,7 @@
 //! Where rows go. A sink keeps its own position and stores it together with the rows; nothing else remembers
 //! what was delivered.
 
+pub mod back;
 pub mod files;
 pub mod json;
 pub mod kafka;

@@ -192,6 +192,15 @@ pub(super) fn not_claimed(at: &TopicPartition) -> Error {
 /// The version of a position's JSON. A newer one is refused.
 pub(super) const VERSION: i64 = 1;
 
+/// Why a row that is looked for in a table may be gone and nothing is wrong.
+pub(super) fn overwritten(table: Option<&TableConfig>) -> Option<String> {
+    let Mode::Upsert { key } = &table?.mode else { return None };
+    Some(format!(
+        "it keeps one row for each ({}): a later one may have taken the place of this record's, or removed it",
+        key.join(", ")
+    ))
+}
+
 /// The state of a partition that has none, if the plan log knows where to start. `other_topic` is the id of another
 /// topic of this name that was here.
 pub(super) fn begin(claim: &Claim, other_topic: Option<String>, database: &str) -> Result<SinkState, Error> {

@@ -3,6 +3,7 @@
 mod admin;
 mod demo;
 mod deploy;
+mod dlq;
 mod doctor;
 mod editors;
 mod enemies;

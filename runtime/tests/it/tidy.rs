@@ -20,6 +20,7 @@ const ADAPTERS: Names = &[
     "source::files",
     "source::format",
     "source::kafka",
+    "sink::back",
     "sink::files",
     "sink::json",
     "sink::kafka",
@@ -47,11 +48,16 @@ const RULE: &[(Names, &[Names], &str)] = &[
     (&["source::files"], &[MODEL, &["source", "source::format"]], "adapters do not know one another"),
     (&["sink"], &[MODEL], "a port is what adapters implement: it knows none of them, and no other port"),
     (&["sink::json"], &[MODEL], "a row's form knows nothing of where it is written to"),
-    (&["sink::files"], &[MODEL, &["sink", "sink::json"]], "adapters do not know one another"),
+    (
+        &["sink::back"],
+        &[MODEL, &["sink", "sink::json"]],
+        "what is read back has one form, whichever sink has it",
+    ),
+    (&["sink::files"], &[MODEL, &["sink", "sink::back", "sink::json"]], "adapters do not know one another"),
     (&["sink::memory"], &[MODEL, &["sink"]], "adapters do not know one another"),
     (
         &["sink::kafka"],
-        &[MODEL, &["sink", "sink::json", "kafka"]],
+        &[MODEL, &["sink", "sink::back", "sink::json", "kafka"]],
         "adapters do not know one another; what a cluster is asked and told, `kafka` knows",
     ),
     (
@@ -61,7 +67,7 @@ const RULE: &[(Names, &[Names], &str)] = &[
     ),
     (
         &["sink::postgres", "sink::sqlite"],
-        &[MODEL, &["sink", "sink::json", "sink::table"]],
+        &[MODEL, &["sink", "sink::back", "sink::json", "sink::table"]],
         "adapters do not know one another",
     ),
     // The log says which file is which partition, in the words of the source of files.
@@ -171,10 +177,14 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
         ],
         "columns begin behind the transform, but for tables that come in columns",
     ),
-    ("parquet", &["sink::files::parquet", "tables::parquet"], "one file writes the format, and one reads it"),
+    (
+        "parquet",
+        &["sink::files::parquet", "sink::files::back::parquet", "tables::parquet"],
+        "one file writes the format, one reads it back, and one reads that of others",
+    ),
     (
         "bytes",
-        &["tables::parquet", "sink::files::hdfs::upload"],
+        &["tables::parquet", "sink::files::back::parquet", "sink::files::hdfs::upload"],
         "it is how the reader of Parquet and the client of HDFS want the bytes of a file",
     ),
     ("sqlx", &["sink::postgres", "sink::sqlite"], "only the sinks of tables speak SQL"),

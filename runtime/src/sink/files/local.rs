@@ -1,7 +1,7 @@
 //! Files on a local disk. What it says is durable has been synced: the bytes, and the directory that names them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -20,6 +20,11 @@ impl LocalStorage {
     pub fn open(root: &Path) -> io::Result<Self> {
         make_directories(root)?;
         Ok(Self { root: root.canonicalize()? })
+    }
+
+    /// Of a root that is there, or is not.
+    pub(super) fn to_read(root: &Path) -> Self {
+        Self { root: root.to_owned() }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -63,6 +68,14 @@ impl Storage for LocalStorage {
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         fs::read(self.path(path))
+    }
+
+    fn read_range(&self, path: &str, start: u64, most: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.path(path))?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::with_capacity(most);
+        file.take(most as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn length(&self, path: &str) -> io::Result<Option<u64>> {

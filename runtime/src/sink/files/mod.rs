@@ -14,6 +14,7 @@
 //! owner does the renaming that is left. Readers skip what begins with `_`; they see each file whole, though not
 //! all files of a commit in the same instant.
 
+mod back;
 mod compact;
 mod directories;
 mod encode;
@@ -35,6 +36,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+pub use back::FilesReader;
 pub use directories::{Directory, NOTHING, Span};
 use hdfs::Hdfs;
 pub use hdfs::HdfsConfig;

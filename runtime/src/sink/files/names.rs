@@ -96,9 +96,47 @@ pub(super) fn visible(
     route: &str,
     n: usize,
 ) -> String {
-    let (topic, route, commit) = (short(part(&at.topic)), short(part(route)), commit.short());
+    let (topic, route, commit) = (topic(&at.topic), self::route(route), commit.short());
     let (start, end) = (range.start.get(), range.end.get());
     format!("{topic}+{}+{start:020}+{end:020}+{commit}+{route}+{n}", at.partition)
+}
+
+/// What the name of a visible file says, as far as it is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Visible {
+    /// As [`topic`] has it.
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    /// The first offset that its commit covers.
+    pub(super) start: i64,
+    /// The first behind it.
+    pub(super) end: i64,
+    /// As [`route`] has it.
+    pub(super) route: String,
+}
+
+/// What [`visible`] put into a name; `None` if the name is none of those.
+pub(super) fn visible_of(name: &str) -> Option<Visible> {
+    let (name, _ending) = name.rsplit_once('.')?;
+    let parts: Vec<&str> = name.split('+').collect();
+    let [topic, partition, start, end, _commit, route, _n] = parts[..] else { return None };
+    Some(Visible {
+        topic: topic.to_owned(),
+        partition: partition.parse().ok()?,
+        start: start.parse().ok()?,
+        end: end.parse().ok()?,
+        route: route.to_owned(),
+    })
+}
+
+/// A topic as the name of a visible file has it.
+pub(super) fn topic(topic: &str) -> String {
+    short(part(topic))
+}
+
+/// A route as the name of a visible file has it.
+pub(super) fn route(route: &str) -> String {
+    short(part(route))
 }
 
 /// One part of a path, percent-encoded where it could mean something to a file system or to a reader: readers
@@ -171,6 +209,10 @@ mod tests {
         let long = "x".repeat(249);
         let name = visible(&TopicPartition::new(long.as_str(), i32::MAX), range, commit, &long, 0);
         assert!(name.len() + ".parquet".len() <= 255, "{}", name.len());
+        let told = visible_of(&format!("{name}.parquet")).unwrap();
+        assert_eq!((told.topic, told.route), (topic(&long), route(&long)));
+        assert_eq!((told.partition, told.start, told.end), (i32::MAX, 5, 17));
+        assert_eq!(visible_of("dt=2026-01-31"), None);
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn mostly_known<T: Hash + Eq>(values: impl Iterator<Item = T>) -> bool {
 }
 
 /// Keeps the cause that lies below, so that a full disk is told from rows that cannot be encoded.
-fn to_io(error: ParquetError) -> io::Error {
+pub(super) fn to_io(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(cause) => match cause.downcast::<io::Error>() {
             Ok(io) => *io,

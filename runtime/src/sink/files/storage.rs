@@ -32,6 +32,13 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// All bytes of a file.
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
 
+    /// So many bytes of a file from `start` on, or as many as there are.
+    fn read_range(&self, path: &str, start: u64, most: usize) -> io::Result<Vec<u8>> {
+        let all = self.read(path)?;
+        let start = all.len().min(usize::try_from(start).unwrap_or(usize::MAX));
+        Ok(all[start..all.len().min(start.saturating_add(most))].to_vec())
+    }
+
     /// How long a file is; `None` where there is none.
     fn length(&self, path: &str) -> io::Result<Option<u64>>;
 

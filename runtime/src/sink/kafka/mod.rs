@@ -22,6 +22,7 @@
 //! Whoever begins under the name has to read on before anything else, since what it knew may not be true any more.
 
 mod attempt;
+mod back;
 mod claim;
 mod progress;
 mod reject;
@@ -42,6 +43,7 @@ use crate::kafka::transactions::{Settings, Transactions};
 use crate::kafka::{self, Cluster};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
 use attempt::Tries;
+pub use back::KafkaReader;
 use progress::Progress;
 use staging::Staging;
 use topics::Topics;

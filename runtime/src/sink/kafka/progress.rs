@@ -89,28 +89,29 @@ impl Progress {
             self.states.retain(|_, (known, _)| *known != key);
             return Ok(());
         };
-        let state = self.read(&key, &value)?;
+        let state = read(&self.topic, &key, &value)?;
         self.states.insert(TopicPartition::new(state.topic.clone(), state.partition), (key, state));
         Ok(())
     }
+}
 
-    fn read(&self, key: &str, value: &[u8]) -> Result<SinkState, Error> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u64,
-        }
-        let what = || format!("the record of {key} in topic {}", self.topic);
-        let corrupt = |e: serde_json::Error| {
-            let text = format!("E_LOG_CORRUPT: {} cannot be read: {e}", what());
-            Error::Permanent(Problem::new(text))
-        };
-        let Version { version } = serde_json::from_slice(value).map_err(corrupt)?;
-        if version > VERSION {
-            let text =
-                format!("E_LOG_NEWER: {} has version {version}, this program reads up to {VERSION}", what());
-            return Err(Error::Permanent(Problem::new(text)));
-        }
-        let Kept { state, .. } = serde_json::from_slice(value).map_err(corrupt)?;
-        Ok(state)
+/// The state that a record of the topic tells.
+pub(super) fn read(topic: &str, key: &str, value: &[u8]) -> Result<SinkState, Error> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u64,
     }
+    let what = || format!("the record of {key} in topic {topic}");
+    let corrupt = |e: serde_json::Error| {
+        let text = format!("E_LOG_CORRUPT: {} cannot be read: {e}", what());
+        Error::Permanent(Problem::new(text))
+    };
+    let Version { version } = serde_json::from_slice(value).map_err(corrupt)?;
+    if version > VERSION {
+        let text =
+            format!("E_LOG_NEWER: {} has version {version}, this program reads up to {VERSION}", what());
+        return Err(Error::Permanent(Problem::new(text)));
+    }
+    let Kept { state, .. } = serde_json::from_slice(value).map_err(corrupt)?;
+    Ok(state)
 }

@@ -22,6 +22,7 @@
 //! the one before. What stays does not depend on where commits begin and end. So foreign keys count, but a table whose
 //! rows refer to rows of the same sink is refused.
 
+mod back;
 mod between;
 mod database;
 mod encode;
@@ -55,6 +56,7 @@ use position::Positions;
 use table::quoted;
 use tables::Tables;
 
+pub use back::PostgresReader;
 pub use examine::{examine, statements};
 pub use migrate::{add_columns, lacking};
 

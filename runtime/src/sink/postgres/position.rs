@@ -138,6 +138,22 @@ impl Positions {
         rows.iter().map(state).collect()
     }
 
+    /// The state of a partition, for whoever only wants to know it.
+    pub(super) fn look_at(&self, db: &mut Database, at: &TopicPartition) -> Result<Option<SinkState>, Error> {
+        let sql = format!(
+            "SELECT version, state::text FROM {} WHERE pipeline = $1 AND sink = $2 AND topic = $3 AND partition = $4",
+            self.table
+        );
+        let mut values = self.owner();
+        bound(values.add(at.topic.clone()));
+        bound(values.add(at.partition));
+        let rows = db.query(AssertSqlSafe(sql), values)?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let columns = row.try_get(0).and_then(|version: i64| Ok((version, row.try_get::<String, _>(1)?)));
+        let (version, text) = columns.map_err(|e| unreadable(&e.to_string(), &db.show()))?;
+        read_state(version, &text, &db.show()).map(Some)
+    }
+
     /// Changes states that were read.
     pub(super) fn write(&self, db: &mut Database, states: &[&SinkState]) -> Result<(), Error> {
         let sql = format!(

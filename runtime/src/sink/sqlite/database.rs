@@ -22,6 +22,8 @@ const STATEMENTS: usize = 1000;
 pub(super) struct Database {
     path: PathBuf,
     busy_timeout: Duration,
+    /// Whether nothing may be written, the mode of the journal included.
+    reads_only: bool,
     runtime: Runtime,
     /// `None` after an error that leaves it in doubt: it is opened again when it is needed.
     connection: Option<SqliteConnection>,
@@ -59,6 +61,15 @@ impl Database {
     /// Opens the file, or makes it and the directories above it. Another process that holds the write lock is waited
     /// for as long as `busy_timeout`, here and in every transaction.
     pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Self, Error> {
+        Self::connected_to(path, busy_timeout, false)
+    }
+
+    /// Opens a file that is there, over a connection that cannot write.
+    pub(super) fn to_read(path: &Path, busy_timeout: Duration) -> Result<Self, Error> {
+        Self::connected_to(path, busy_timeout, true)
+    }
+
+    fn connected_to(path: &Path, busy_timeout: Duration, reads_only: bool) -> Result<Self, Error> {
         let runtime = Builder::new_current_thread().build().map_err(|e| {
             Error::Transient(Problem::new("cannot make what waits for the database").source(e))
         })?;
@@ -68,6 +79,7 @@ impl Database {
         let mut database = Self {
             path,
             busy_timeout,
+            reads_only,
             runtime,
             connection: None,
             #[cfg(test)]
@@ -242,14 +254,15 @@ impl Database {
     }
 
     fn connect(&self) -> Result<SqliteConnection, Error> {
-        if let Some(directory) = self.path.parent() {
+        if let Some(directory) = self.path.parent().filter(|_| !self.reads_only) {
             fs::create_dir_all(directory).map_err(|e| {
                 Error::Transient(Problem::new(format!("cannot make `{}`", directory.display())).source(e))
             })?;
         }
         let options = SqliteConnectOptions::new()
             .filename(&self.path)
-            .create_if_missing(true)
+            .create_if_missing(!self.reads_only)
+            .read_only(self.reads_only)
             .busy_timeout(self.busy_timeout)
             .synchronous(SqliteSynchronous::Full)
             // Off by SQLite's default.
@@ -260,7 +273,10 @@ impl Database {
             .disable_statement_logging();
         let opened = self.runtime.block_on(async {
             let mut connection = options.connect().await?;
-            let mode = write_ahead(&mut connection).await?;
+            let mode = match self.reads_only {
+                true => "wal".to_owned(),
+                false => write_ahead(&mut connection).await?,
+            };
             Ok((connection, mode))
         });
         let (connection, mode) = opened.map_err(|e| {

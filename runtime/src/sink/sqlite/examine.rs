@@ -62,11 +62,13 @@ pub(super) fn table_of(
     Table::new(table, schema, config.provenance || **route == *DEAD_LETTERS)
 }
 
-fn name_of(config: &SqliteConfig, target: &Arc<str>) -> String {
+/// The table of a target.
+pub(super) fn name_of(config: &SqliteConfig, target: &Arc<str>) -> String {
     config.targets.get(target).map_or_else(|| target.to_string(), |table| table.table.clone())
 }
 
-fn is_there(db: &mut Database, name: &str) -> Result<bool, Error> {
+/// Whether there is a table of that name.
+pub(super) fn is_there(db: &mut Database, name: &str) -> Result<bool, Error> {
     use sqlx::Arguments;
     let mut values = no_values();
     rows::bound(values.add(name.to_owned()));

@@ -19,6 +19,7 @@
 //! the one before. What stays does not depend on where commits begin and end. So foreign keys count, but a table whose rows
 //! refer to rows of the same sink is refused.
 
+mod back;
 mod database;
 mod examine;
 mod migrate;
@@ -43,8 +44,10 @@ use crate::offset::TopicPartition;
 use database::{Database, Ended};
 use tables::Tables;
 
+pub use back::SqliteReader;
 pub use examine::{examine, statements};
 pub use migrate::{add_columns, lacking};
+use examine::{is_there, name_of};
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
 pub const FAILPOINTS: [&str; 9] = [

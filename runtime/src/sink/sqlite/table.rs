@@ -293,7 +293,7 @@ fn parameters(columns: usize) -> String {
 }
 
 /// A name as SQL has it, whatever is in it.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -241,6 +241,18 @@ impl Link {
         });
         read.await.map(Vec::from)
     }
+
+    pub(super) async fn read_range(&self, path: &str, start: u64, most: usize) -> io::Result<Vec<u8>> {
+        let read = self.call(|client| {
+            let path = path.to_owned();
+            async move {
+                let file = client.read(&path).await?;
+                let start = file.file_length().min(usize::try_from(start).unwrap_or(usize::MAX));
+                file.read_range(start, most.min(file.file_length() - start)).await
+            }
+        });
+        read.await.map(Vec::from)
+    }
 }
 
 fn none_if_missing<T>(answer: io::Result<T>) -> io::Result<Option<T>> {

@@ -50,7 +50,8 @@ pub struct HdfsConfig {
 pub(super) struct Hdfs {
     runtime: Arc<Runtime>,
     courier: Arc<Courier>,
-    spool: Spool,
+    /// Absent where it was opened to read.
+    spool: Option<Spool>,
     cluster: String,
     root: String,
 }
@@ -61,23 +62,27 @@ impl Hdfs {
     /// # Errors
     /// [`Error::Transient`] where the cluster cannot be reached within seconds, or refuses.
     pub(super) fn open(config: &HdfsConfig) -> Result<Self, Error> {
-        let HdfsConfig { cluster, directory, properties, spool } = config;
-        let failed = |error: io::Error| {
-            let problem = Problem::new(format!("cannot open `{cluster}{directory}`"));
-            Error::Transient(match meaning::hint(&error) {
-                Some(hint) => problem.hint(hint).source(error),
-                None => problem.source(error),
-            })
-        };
-        let spool = Spool::open(spool).map_err(failed)?;
+        let spool = Spool::open(&config.spool).map_err(|error| cannot_open(config, error))?;
+        let opened = Self { spool: Some(spool), ..Self::to_read(config)? };
+        let made = opened.ask(async |link| link.make_directories(&config.directory).await);
+        made.map_err(|error| cannot_open(config, error))?;
+        Ok(opened)
+    }
+
+    /// The same for whoever only reads: it makes no directory, here or there, and takes no file.
+    ///
+    /// # Errors
+    /// [`Error::Transient`] where the client cannot be set up. Nobody is asked yet.
+    pub(super) fn to_read(config: &HdfsConfig) -> Result<Self, Error> {
+        let HdfsConfig { cluster, directory, properties, .. } = config;
+        let failed = |error| cannot_open(config, error);
         let mut runtime = Builder::new_multi_thread();
         let runtime = runtime.worker_threads(WORKERS).thread_name("hdfs").enable_all().build();
         let runtime = Arc::new(runtime.map_err(failed)?);
         let link = Link::open(cluster, properties).map_err(failed)?;
-        runtime.block_on(link.make_directories(directory)).map_err(failed)?;
         let courier = Courier { link, options: write_options(properties), room: Semaphore::new(UPLOADS) };
         let (cluster, root) = (cluster.clone(), directory.trim_end_matches('/').to_owned());
-        Ok(Self { runtime, courier: Arc::new(courier), spool, cluster, root })
+        Ok(Self { runtime, courier: Arc::new(courier), spool: None, cluster, root })
     }
 
     fn path(&self, path: &str) -> String {
@@ -87,6 +92,14 @@ impl Hdfs {
     fn ask<T>(&self, ask: impl AsyncFnOnce(&Link) -> io::Result<T>) -> io::Result<T> {
         self.runtime.block_on(ask(&self.courier.link))
     }
+}
+
+fn cannot_open(config: &HdfsConfig, error: io::Error) -> Error {
+    let problem = Problem::new(format!("cannot open `{}{}`", config.cluster, config.directory));
+    Error::Transient(match meaning::hint(&error) {
+        Some(hint) => problem.hint(hint).source(error),
+        None => problem.source(error),
+    })
 }
 
 /// What the client itself takes from nobody but its caller.
@@ -102,7 +115,8 @@ fn write_options(properties: &BTreeMap<String, String>) -> WriteOptions {
 impl Storage for Hdfs {
     fn create(&self, path: &str) -> io::Result<Box<dyn StagedFile>> {
         let (runtime, courier) = (self.runtime.clone(), self.courier.clone());
-        Ok(Box::new(SpooledFile::new(runtime, courier, self.spool.file()?, self.path(path))))
+        let spool = self.spool.as_ref().ok_or(io::ErrorKind::ReadOnlyFilesystem)?;
+        Ok(Box::new(SpooledFile::new(runtime, courier, spool.file()?, self.path(path))))
     }
 
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
@@ -132,6 +146,10 @@ impl Storage for Hdfs {
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         self.ask(async |link| link.read(&self.path(path)).await)
+    }
+
+    fn read_range(&self, path: &str, start: u64, most: usize) -> io::Result<Vec<u8>> {
+        self.ask(async |link| link.read_range(&self.path(path), start, most).await)
     }
 
     fn length(&self, path: &str) -> io::Result<Option<u64>> {

@@ -1,0 +1,124 @@
+//! The dead letters of a pipeline, wherever its sinks have them. It reads, and changes nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::sinks::{files_config, if_unreachable, kafka_config, postgres_config, sinks_of, sqlite_config};
+use crate::config::{PipelineConfig, SinkConfig, SinkName, SourceConfig};
+use crate::plan::History;
+use crate::route::DEAD_LETTERS;
+use crate::sink::back::{Each, Letter, Reader, Sought, Stage};
+use crate::sink::files::FilesReader;
+use crate::sink::kafka::KafkaReader;
+use crate::sink::postgres::PostgresReader;
+use crate::sink::sqlite::SqliteReader;
+
+/// Which letters are wanted. What is not said does not count.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Of these stages.
+    pub stages: Vec<Stage>,
+    /// With a reason of one of these codes.
+    pub reasons: Vec<String>,
+    /// Of records that are not older than this, in milliseconds since 1970-01-01T00:00:00Z. One without a time is not wanted then.
+    pub since_ms: Option<i64>,
+    /// Of records that are older than this.
+    pub until_ms: Option<i64>,
+    /// Only of this sink.
+    pub sink: Option<String>,
+    /// Only of the row with this number among those of its record.
+    pub index: Option<i32>,
+    /// By where they come from, and which plan had them.
+    pub sought: Sought,
+}
+
+impl Wanted {
+    /// Whether the letter is one of them.
+    pub fn takes(&self, letter: &Letter) -> bool {
+        let has = |code: &String| letter.reasons.iter().any(|reason| reason.code == *code);
+        let in_time = match (self.since_ms, self.until_ms, letter.timestamp_ms) {
+            (None, None, _) => true,
+            (since, until, Some(at)) => {
+                since.is_none_or(|since| since <= at) && until.is_none_or(|until| at < until)
+            }
+            (_, _, None) => false,
+        };
+        in_time
+            && self.wants(letter.stage)
+            && (self.reasons.is_empty() || self.reasons.iter().any(has))
+            && self.sink.as_ref().is_none_or(|sink| **sink == *letter.sink)
+            && self.index.is_none_or(|index| index == letter.index)
+            && self.sought.takes(&letter.origin, letter.plan)
+    }
+
+    fn wants(&self, stage: Stage) -> bool {
+        self.stages.is_empty() || self.stages.contains(&stage)
+    }
+}
+
+/// Hands all letters that are wanted to `each`, sink after sink, until that says `false`.
+///
+/// # Errors
+/// If a sink that may have one cannot be read.
+pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each: Each<'_>) -> Result<()> {
+    let mut goes_on = true;
+    for (name, sink) in used(config, history) {
+        let asked = wanted.sink.as_ref().is_none_or(|sink| *sink == name.as_str());
+        let rejected = wanted.wants(Stage::Source) || wanted.wants(Stage::Transform);
+        let sought = Sought {
+            dead: if rejected { dead_targets(config, history, name) } else { Vec::new() },
+            refused: wanted.wants(Stage::Sink),
+            ..wanted.sought.clone()
+        };
+        if !asked || !goes_on || sought.dead.is_empty() && !sought.refused {
+            continue;
+        }
+        let reading = || format!("reading sink {name}");
+        let mut reader = reader(config, name, sink).with_context(reading)?;
+        // What comes from files has no time, and gets that of its way there in a topic.
+        let timeless = matches!((&config.source, sink), (SourceConfig::Files(_), SinkConfig::Kafka(_)));
+        let read = reader.letters(&sought, &mut |mut letter| {
+            letter.timestamp_ms.take_if(|_| timeless);
+            goes_on = !wanted.takes(&letter) || each(letter);
+            goes_on
+        });
+        read.map_err(|error| if_unreachable(config, name, error)).with_context(reading)?;
+    }
+    Ok(())
+}
+
+/// The sinks that have something, or may have: also where the file says of one that it cannot be run with.
+pub(super) fn used<'a>(config: &'a PipelineConfig, history: &History) -> Vec<(&'a SinkName, &'a SinkConfig)> {
+    let bound = || sinks_of(config, &History::default()).unwrap_or_default();
+    sinks_of(config, history).unwrap_or_else(|_| bound())
+}
+
+/// The targets of a sink in which dead letters are, as the file says and as plans said.
+fn dead_targets(config: &PipelineConfig, history: &History, name: &SinkName) -> Vec<Arc<str>> {
+    let now = config.dead_letter.to.to_string();
+    let past = history.plans.values().filter_map(|plan| plan.routes.get(DEAD_LETTERS)).flatten();
+    let all: BTreeSet<&str> = past
+        .chain([&now])
+        .filter_map(|to| to.split_once('.'))
+        .filter_map(|(sink, target)| (sink == name.as_str()).then_some(target))
+        .collect();
+    all.into_iter().map(Into::into).collect()
+}
+
+/// Reads back what a sink has.
+pub(super) fn reader(config: &PipelineConfig, name: &SinkName, sink: &SinkConfig) -> Result<Box<dyn Reader>> {
+    Ok(match sink {
+        SinkConfig::Files(files) => {
+            let opened = FilesReader::open(&files_config(config, name, files));
+            Box::new(opened.map_err(|error| if_unreachable(config, name, error))?)
+        }
+        SinkConfig::Sqlite(tables) => Box::new(SqliteReader::open(sqlite_config(config, name, tables))?),
+        SinkConfig::Postgres(tables) => {
+            let opened = PostgresReader::open(postgres_config(config, name, tables)?);
+            Box::new(opened.map_err(|error| if_unreachable(config, name, error))?)
+        }
+        SinkConfig::Kafka(written) => Box::new(KafkaReader::new(kafka_config(config, name, written, None)?)),
+    })
+}

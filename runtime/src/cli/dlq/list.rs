@@ -1,0 +1,165 @@
+//! `weir dlq ls`.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::{Filter, codes, opened, to_json, told};
+use crate::app::letters::letters;
+use crate::cli::Ended;
+use crate::cli::screen::{self, count};
+use crate::sandbox::escape;
+use crate::sink::back::{Letter, Origin, Stage};
+
+/// Characters of an example that are shown.
+const EXAMPLE: usize = 60;
+
+/// Count dead letters by stage, reason and plan; or list them
+///
+/// Letters are named by their records, as TOPIC/PARTITION/OFFSET: `weir dlq show` shows one whole, `weir explain` what else
+/// became of its record. On a terminal it is a table; else lines with tabs in between.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+    weir dlq ls pipeline.toml
+    weir dlq ls pipeline.toml --stage transform --reason age-not-integer --list -n 20
+    weir dlq ls pipeline.toml --since 2026-11-01T00:00:00Z --json
+
+With --list --json a line is a letter with all there is of it.")]
+pub(super) struct LsArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    #[command(flatten)]
+    filter: Filter,
+    /// Look at no more than so many letters
+    #[arg(short, value_name = "N")]
+    n: Option<u64>,
+    /// One line per letter
+    #[arg(long)]
+    list: bool,
+    /// Print one JSON object; with --list, one per letter
+    #[arg(long)]
+    json: bool,
+}
+
+/// Letters that have all of this in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    stage: Stage,
+    codes: String,
+    plan: u64,
+}
+
+struct Group {
+    n: u64,
+    first: Origin,
+    last: Origin,
+    example: String,
+}
+
+pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
+    let (config, history) = opened(&args.pipeline)?;
+    let wanted = args.filter.wanted();
+    let most = args.n.unwrap_or(u64::MAX);
+    let (mut groups, mut n, mut written) = (BTreeMap::new(), 0, Ok(()));
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if most > 0 {
+        letters(&config, &history, &wanted, &mut |letter| {
+            n += 1;
+            if args.list {
+                let line = match args.json {
+                    true => to_json(&letter, &history).to_string(),
+                    false => line(&letter),
+                };
+                written = writeln!(out, "{line}");
+            } else {
+                add(&mut groups, letter);
+            }
+            written.is_ok() && n < most
+        })?;
+    }
+    match written.and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Ended::Done),
+        other => other?,
+    }
+    drop(out);
+    match (args.list, args.json) {
+        (true, _) => {}
+        (false, true) => println!("{}", groups_to_json(&groups, n)),
+        (false, false) => print(&groups),
+    }
+    if n == 0 && !args.json {
+        eprintln!("no dead letters there");
+    }
+    Ok(Ended::Done)
+}
+
+fn add(groups: &mut BTreeMap<Kind, Group>, letter: Letter) {
+    let kind = Kind { stage: letter.stage, codes: codes(&letter), plan: letter.plan };
+    match groups.get_mut(&kind) {
+        Some(group) => {
+            group.n += 1;
+            if letter.origin < group.first {
+                group.first = letter.origin;
+            } else if letter.origin > group.last {
+                group.last = letter.origin;
+            }
+        }
+        None => {
+            let example = letter.reasons.first().map(|reason| told(reason).to_owned()).unwrap_or_default();
+            let (first, last) = (letter.origin.clone(), letter.origin);
+            groups.insert(kind, Group { n: 1, first, last, example });
+        }
+    }
+}
+
+fn line(letter: &Letter) -> String {
+    let reasons = letter.reasons.iter().map(|reason| format!("{} ({})", reason.code, told(reason)));
+    let reasons = escape(&reasons.collect::<Vec<_>>().join(", "));
+    let place = match &letter.refused {
+        Some(_) => format!("{} of {}", letter.index, letter.sink),
+        None => String::new(),
+    };
+    format!("{}\t{}\t{place}\t{}\t{reasons}", letter.origin, letter.stage, letter.plan)
+}
+
+fn groups_to_json(groups: &BTreeMap<Kind, Group>, n: u64) -> serde_json::Value {
+    let group = |(kind, group): (&Kind, &Group)| {
+        json!({
+            "stage": kind.stage.name(),
+            "reasons": kind.codes.split(", ").collect::<Vec<_>>(),
+            "plan": kind.plan,
+            "letters": group.n,
+            "first": group.first.to_string(),
+            "last": group.last.to_string(),
+            "example": group.example,
+        })
+    };
+    json!({ "letters": n, "groups": groups.iter().map(group).collect::<Vec<_>>() })
+}
+
+fn print(groups: &BTreeMap<Kind, Group>) {
+    let row = |(kind, group): (&Kind, &Group)| {
+        let n = if std::io::stdout().is_terminal() { count(group.n) } else { group.n.to_string() };
+        let example = escape(&group.example.chars().take(EXAMPLE).collect::<String>());
+        let (first, last) = (group.first.to_string(), group.last.to_string());
+        [kind.stage.to_string(), escape(&kind.codes), kind.plan.to_string(), n, first, last, example]
+    };
+    if !std::io::stdout().is_terminal() {
+        groups.iter().for_each(|group| println!("{}", row(group).join("\t")));
+        return;
+    }
+    let head = ["stage", "reason", "plan", "letters", "first", "last", "such as"];
+    let mut table = screen::table(&head, &[2, 3]);
+    for group in groups {
+        table.add_row(row(group).to_vec());
+    }
+    if !groups.is_empty() {
+        println!("{table}");
+    }
+}
