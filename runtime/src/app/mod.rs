@@ -4,6 +4,7 @@
 pub mod deploy;
 mod differences;
 pub mod doctor;
+pub mod explain;
 mod inputs;
 pub mod letters;
 mod logs;

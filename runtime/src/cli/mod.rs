@@ -8,6 +8,7 @@ mod demo;
 mod deploy;
 mod dlq;
 mod doctor;
+mod explain;
 mod fates;
 mod history;
 mod kafka;
@@ -61,6 +62,7 @@ enum Command {
     Resume(pause::ResumeArgs),
     History(history::HistoryArgs),
     Dlq(dlq::DlqArgs),
+    Explain(explain::ExplainArgs),
     Produce(produce::ProduceArgs),
     Peek(peek::PeekArgs),
     Schema(schema::SchemaArgs),
@@ -123,6 +125,7 @@ fn run_command(command: Command) -> Result<Ended> {
         Command::Resume(args) => pause::resume(&args),
         Command::History(args) => history::history(&args),
         Command::Dlq(args) => dlq::dlq(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Produce(args) => produce::produce(&args),
         Command::Peek(args) => peek::peek(&args),
         Command::Schema(args) => schema::schema(&args),

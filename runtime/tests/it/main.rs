@@ -8,6 +8,7 @@ mod doctor;
 mod editors;
 mod enemies;
 mod exits;
+mod explain;
 mod guests;
 mod load;
 mod project;

@@ -1,0 +1,413 @@
+//! What became of one record: which plan had it, what each sink has of it, and what it should have. It reads what sinks and
+//! the source have, runs the recorded plan once more in the sandbox, and changes nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::letters::{Wanted, letters, reader, used};
+use super::rules::PlanRules;
+use super::{Options, Origin as Kept, inputs, sandbox, topics};
+use crate::batch::{Batch, BatchBuilder, RecordRef};
+use crate::budget::Permit;
+use crate::config::{FilesSource, KafkaSource, PipelineConfig, SinkName, SourceConfig};
+use crate::kafka::peek::{From, peek};
+use crate::offset::Offset;
+use crate::pipeline::threads::{Loaded, Rules};
+use crate::plan::store::Store;
+use crate::plan::{History, Plan};
+use crate::route::{self, DEAD_LETTERS, Fate, Routed};
+use crate::sandbox::verdict::Keeper;
+use crate::sink::back::{Asked, Letter, Made, Origin, Reader, Sought, Stage, Stood};
+use crate::sink::state::{PlanRef, SinkState};
+use crate::source::files::{Found as Listed, Inputs};
+use crate::source::format::{Format, Options as Reading, RecordReader};
+
+/// What became of a record.
+#[derive(Debug)]
+pub struct Explained {
+    /// The record.
+    pub origin: Origin,
+    /// The plan that had it, as the sinks' own cuts say, and what the plan log has under that number; absent where no sink
+    /// has it yet.
+    pub plan: Option<(PlanRef, Option<Plan>)>,
+    /// Where the record was read once more, or why it could not be.
+    pub read_from: Result<String, String>,
+    /// What becomes of it under that plan, or why that is not known.
+    pub fate: Result<&'static str, String>,
+    /// What each sink has.
+    pub sinks: Vec<AtSink>,
+    /// Differences that are no sink's own.
+    pub differences: Vec<String>,
+}
+
+impl Explained {
+    /// Whether nothing is there that should not be, and nothing missing, as far as it can be known.
+    pub fn is_as_it_should_be(&self) -> bool {
+        self.differences.is_empty() && self.sinks.iter().all(|sink| sink.differences.is_empty())
+    }
+}
+
+/// What a sink has of a record.
+#[derive(Debug)]
+pub struct AtSink {
+    /// The sink.
+    pub sink: Arc<str>,
+    /// Where it stands in the partition of the record; absent if it never was there.
+    pub next: Option<Offset>,
+    /// The plan by which it has the record, if it has it.
+    pub plan: Option<u64>,
+    /// Its rows, each with its target and route.
+    pub rows: Vec<(Arc<str>, Arc<str>, Stood)>,
+    /// The rows that it refused.
+    pub refused: Vec<Letter>,
+    /// What is not as it should be.
+    pub differences: Vec<String>,
+    /// What cannot be known, and why.
+    pub unknown: Vec<String>,
+}
+
+/// Looks into every sink and at the source.
+///
+/// # Errors
+/// [`super::deploy::NeverRan`]; if a sink or the plan log cannot be read.
+pub fn explain(config: &PipelineConfig, options: &Options, origin: &Origin) -> Result<Explained> {
+    let kept = Kept::of(config)?.log_that_is_there(config)?;
+    let (mut log, store) = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
+    let mut history = History::default();
+    history.catch_up(log.as_mut())?;
+
+    let sinks = used(config, &history);
+    let mut opened = Vec::new();
+    for (name, sink) in &sinks {
+        let reading = || format!("reading sink {name}");
+        let mut reader = reader(config, name, sink).with_context(reading)?;
+        let state = reader.state(&origin.at).with_context(reading)?;
+        opened.push((*name, reader, state));
+    }
+    let mut explained = Explained {
+        origin: origin.clone(),
+        plan: None,
+        read_from: Err("it was not looked for: no sink has it yet".to_owned()),
+        fate: Err("no sink has it yet".to_owned()),
+        sinks: Vec::new(),
+        differences: Vec::new(),
+    };
+    let plans: BTreeSet<(u64, Arc<str>)> = opened
+        .iter()
+        .filter_map(|(.., state)| {
+            let plan = state.as_ref()?.plan_at(origin.offset)?;
+            Some((plan.plan, plan.digest.clone()))
+        })
+        .collect();
+    if plans.len() > 1 {
+        let all: Vec<_> = plans.iter().map(|(plan, _)| plan.to_string()).collect();
+        explained.differences.push(format!("sinks have it from different plans: {}", all.join(", ")));
+    }
+    let Some((plan, digest)) = plans.into_iter().next() else {
+        explained.sinks = opened.into_iter().map(|(name, _, state)| without(name, state.as_ref())).collect();
+        return Ok(explained);
+    };
+    let plan = PlanRef { plan, digest };
+    let letters = letters_of(config, &history, origin)?;
+    let record = Record { config, history: &history, origin };
+    let (batch, read_from) = match record.read(&letters) {
+        Ok((batch, from)) => (Ok(batch), Ok(from)),
+        Err(why) => (Err(why.clone()), Err(why)),
+    };
+    explained.read_from = read_from;
+    let names: Vec<Arc<str>> = sinks.iter().map(|(name, _)| name.as_str().into()).collect();
+    let again = Again::load(config, options, &history, store, names, &plan);
+    let made = match (&again, batch) {
+        (Ok(again), Ok(batch)) => again.run(&batch, &plan),
+        (Err(error), _) => Err(format!("plan {} cannot be run: {error:#}", plan.plan)),
+        (_, Err(why)) => Err(why),
+    };
+    explained.fate = made.as_ref().map(fate).map_err(Clone::clone);
+    for (place, (name, mut reader, state)) in opened.into_iter().enumerate() {
+        let at_sink = match (&state, &again) {
+            (Some(state), Ok(again)) if state.plan_at(origin.offset).is_some() => {
+                let looking = Looking { again, origin, made: made.as_ref().ok(), place, plan: plan.plan };
+                let refused = letters.iter().filter(|l| l.stage == Stage::Sink && *l.sink == *name.as_str());
+                let refused = refused.cloned().collect();
+                looking
+                    .look(name, state, reader.as_mut(), refused)
+                    .with_context(|| format!("reading sink {name}"))?
+            }
+            _ => without(name, state.as_ref()),
+        };
+        explained.sinks.push(at_sink);
+    }
+    let known = history.plans.get(&plan.plan).cloned();
+    if known.as_ref().is_some_and(|known| known.digest != plan.digest) {
+        explained.differences.push(format!("the plan log has another transform as plan {}", plan.plan));
+    }
+    explained.plan = Some((plan, known));
+    Ok(explained)
+}
+
+/// A sink that has nothing of the record, or of which that cannot be said.
+fn without(name: &SinkName, state: Option<&SinkState>) -> AtSink {
+    AtSink {
+        sink: name.as_str().into(),
+        next: state.map(|state| state.next),
+        plan: None,
+        rows: Vec::new(),
+        refused: Vec::new(),
+        differences: Vec::new(),
+        unknown: Vec::new(),
+    }
+}
+
+fn letters_of(config: &PipelineConfig, history: &History, origin: &Origin) -> Result<Vec<Letter>> {
+    let mut all = Vec::new();
+    let wanted = Wanted { sought: Sought::of(origin), ..Wanted::default() };
+    letters(config, history, &wanted, &mut |letter| {
+        all.push(letter);
+        true
+    })?;
+    Ok(all)
+}
+
+fn fate(routed: &Routed) -> &'static str {
+    match routed.fates.first().map(|(_, fate)| fate) {
+        Some(Fate::Routed) => "routed",
+        Some(Fate::Rejected) => "rejected",
+        Some(Fate::Dropped) => "dropped",
+        Some(Fate::Failed) | None => "failed",
+    }
+}
+
+/// A plan of the past, ready to run once more.
+struct Again {
+    loaded: Arc<dyn Loaded>,
+}
+
+impl Again {
+    fn load(
+        config: &PipelineConfig,
+        options: &Options,
+        history: &History,
+        store: Arc<dyn Store>,
+        names: Vec<Arc<str>>,
+        plan: &PlanRef,
+    ) -> Result<Self> {
+        let log_bytes = config.limits.log_bytes_per_second.bytes();
+        let sandbox = sandbox(config, options, history)?;
+        let rules = PlanRules::new(sandbox, store, history.plans.clone(), names, log_bytes, 1);
+        Ok(Self { loaded: rules.load(plan)? })
+    }
+
+    fn run(&self, batch: &Batch, plan: &PlanRef) -> Result<Routed, String> {
+        let (fresh, judge) = (self.loaded.clone(), self.loaded.clone());
+        let mut keeper = Keeper::new(Box::new(move || fresh.instance()), Box::new(move || judge.judge()));
+        let judged = keeper.transform(batch).map_err(|stopped| stopped.to_string())?;
+        let (description, bindings) = (self.loaded.description(), self.loaded.bindings());
+        route::route(batch, plan.clone(), description, bindings, judged.pieces).map_err(|e| e.to_string())
+    }
+}
+
+/// One sink, and what it should have.
+struct Looking<'a> {
+    again: &'a Again,
+    origin: &'a Origin,
+    /// What the plan makes of the record, if that is known.
+    made: Option<&'a Routed>,
+    /// The sink's place among those of the plan's bindings.
+    place: usize,
+    plan: u64,
+}
+
+impl Looking<'_> {
+    fn look(
+        &self,
+        name: &SinkName,
+        state: &SinkState,
+        reader: &mut dyn Reader,
+        refused: Vec<Letter>,
+    ) -> Result<AtSink> {
+        let mut at_sink = AtSink { plan: Some(self.plan), refused, ..without(name, Some(state)) };
+        let bindings = self.again.loaded.bindings();
+        for (route, target) in &bindings.sinks[self.place] {
+            let Some(schema) = route::schema_of_route(self.again.loaded.description(), route) else {
+                continue;
+            };
+            let asked = Asked { origin: self.origin, target, route, schema: &schema };
+            let found = reader.rows(&asked)?;
+            let made = match self.made {
+                Some(routed) => of_route(routed, route)?,
+                None => Vec::new(),
+            };
+            // What a table has came by some route, and its number tells by which; where that is not known, it is shown once.
+            let others = self.of_other_routes(&bindings.sinks[self.place], route, target)?;
+            let rows: Vec<Stood> =
+                found.rows.into_iter().filter(|stood| !others.contains(&stood.index)).collect();
+            if self.made.is_some() {
+                compare(&mut at_sink, target, route, &made, &rows, found.unknown, self.plan);
+            } else {
+                at_sink.unknown.extend(found.unknown.map(|why| format!("{target}: {why}")));
+            }
+            for stood in rows {
+                if !at_sink.rows.iter().any(|(of, _, known)| of == target && *known == stood) {
+                    at_sink.rows.push((target.clone(), route.clone(), stood));
+                }
+            }
+        }
+        Ok(at_sink)
+    }
+
+    /// Numbers of rows that come to a target by other routes.
+    fn of_other_routes(
+        &self,
+        bound: &[(Arc<str>, Arc<str>)],
+        route: &str,
+        target: &Arc<str>,
+    ) -> Result<BTreeSet<i32>> {
+        let Some(routed) = self.made else { return Ok(BTreeSet::new()) };
+        let mut all = BTreeSet::new();
+        for (other, _) in bound.iter().filter(|(other, to)| **other != *route && to == target) {
+            all.extend(of_route(routed, other)?.iter().map(|made| made.index));
+        }
+        Ok(all)
+    }
+}
+
+fn of_route(routed: &Routed, route: &str) -> Result<Vec<Made>> {
+    let mut all = Vec::new();
+    for part in routed.parts.iter().filter(|part| *part.route == *route) {
+        all.extend(Made::of(part)?);
+    }
+    Ok(all)
+}
+
+/// Holds what a target has against what it should have.
+fn compare(
+    at_sink: &mut AtSink,
+    target: &str,
+    route: &str,
+    made: &[Made],
+    rows: &[Stood],
+    unknown: Option<String>,
+    plan: u64,
+) {
+    let of_route =
+        if route == DEAD_LETTERS { "the dead letter".to_owned() } else { format!("route {route}") };
+    for should in made {
+        let number = format!("{target}, row {} ({of_route})", should.index);
+        let there: Vec<&Stood> = rows.iter().filter(|stood| stood.index == should.index).collect();
+        let is_refused = at_sink.refused.iter().any(|letter| letter.index == should.index);
+        match &there[..] {
+            [] if is_refused || should.deletes => {}
+            [] => match &unknown {
+                Some(why) => at_sink.unknown.push(format!("{number} is not there: {why}")),
+                None => at_sink.differences.push(format!("{number} is missing")),
+            },
+            [stood] => {
+                if stood.plan != plan {
+                    let by = stood.plan;
+                    at_sink
+                        .differences
+                        .push(format!("{number} says it is of plan {by}, and should be of plan {plan}"));
+                }
+                let different = should.differences(stood);
+                at_sink.differences.extend(different.into_iter().map(|what| format!("{number}: {what}")));
+            }
+            more => at_sink.differences.push(format!("{number} is there {} times", more.len())),
+        }
+    }
+    let extra = rows.iter().filter(|stood| made.iter().all(|should| should.index != stood.index));
+    for Stood { index, .. } in extra {
+        at_sink.differences.push(format!("{target}, row {index} ({of_route}) is there and should not be"));
+    }
+}
+
+/// The record, where it came from.
+struct Record<'a> {
+    config: &'a PipelineConfig,
+    history: &'a History,
+    origin: &'a Origin,
+}
+
+impl Record<'_> {
+    /// The record as a batch of its own, and where it was found: at its source, else in one of its dead letters.
+    fn read(&self, letters: &[Letter]) -> Result<(Batch, String), String> {
+        let at_source = match &self.config.source {
+            SourceConfig::Files(files) => self.of_file(files),
+            SourceConfig::Kafka(kafka) => self.of_topic(kafka),
+        };
+        let why = match at_source {
+            Ok(found) => return Ok(found),
+            Err(error) => format!("{error:#}"),
+        };
+        let letter = letters.iter().find(|letter| letter.stage == Stage::Transform);
+        let letter = letter.ok_or(why)?;
+        let headers: Vec<_> =
+            letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        let record = RecordRef {
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            headers: &headers,
+            timestamp_ms: letter.timestamp_ms.unwrap_or(-1),
+        };
+        Ok((self.alone(record), format!("its dead letter in sink {}", letter.sink)))
+    }
+
+    fn alone(&self, record: RecordRef<'_>) -> Batch {
+        let mut builder = self.builder();
+        builder.push(self.origin.offset, record);
+        self.finished(builder)
+    }
+
+    fn builder(&self) -> BatchBuilder {
+        BatchBuilder::new(self.origin.at.clone(), self.origin.offset)
+    }
+
+    fn finished(&self, builder: BatchBuilder) -> Batch {
+        builder.finish(self.origin.offset.next(), Permit::free()).expect("it covers one offset")
+    }
+
+    fn of_topic(&self, kafka: &KafkaSource) -> Result<(Batch, String)> {
+        let Origin { at, offset } = self.origin;
+        let cluster = topics::cluster(kafka)?;
+        let mut found = None;
+        peek(&cluster, &at.topic, Some(at.partition), From::At(*offset), &mut |seen| {
+            found = Some(seen).filter(|seen| seen.offset == *offset);
+            false
+        })?;
+        let seen = found.with_context(|| format!("topic {} does not have it any more", at.topic))?;
+        let headers: Vec<_> =
+            seen.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        let (key, value) = (seen.key.as_deref(), seen.value.as_deref());
+        let record = RecordRef { key, value, headers: &headers, timestamp_ms: seen.timestamp_ms };
+        Ok((self.alone(record), format!("topic {}", at.topic)))
+    }
+
+    fn of_file(&self, files: &FilesSource) -> Result<(Batch, String)> {
+        let (partition, offset) = (self.origin.at.partition, self.origin.offset);
+        let inputs = Inputs::new(&files.path, files.format.map(inputs::format_of));
+        let is_raw = self.history.inputs.first().is_some_and(|entry| entry.format == Format::Raw);
+        let number = if is_raw { i32::try_from(offset.get()).unwrap_or(-1) } else { partition };
+        let entry = self.history.inputs.iter().find(|entry| entry.partition == number);
+        let entry = entry.with_context(|| format!("the plan log knows no file of {}", self.origin))?;
+        let listed = Listed {
+            path: entry.path.clone(),
+            length: entry.length,
+            modified_ns: entry.modified_ns,
+            format: entry.format,
+        };
+        let is_same = inputs.digest(&listed)? == entry.digest;
+        anyhow::ensure!(is_same, "file {} is not the one any more that was read", entry.path);
+        let file = inputs.open(&entry.path)?;
+        let mut reader =
+            RecordReader::open(Box::new(file), entry.path.as_str(), &Reading::new(entry.format))?;
+        if is_raw {
+            reader = reader.starting_at(offset);
+        }
+        reader.skip_to(offset)?;
+        let mut builder = self.builder();
+        reader.fill(&mut builder, 1, usize::MAX)?;
+        anyhow::ensure!(builder.n_records() == 1, "file {} has no such record", entry.path);
+        Ok((self.finished(builder), format!("file {}", entry.path)))
+    }
+}
