@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::budget::Permit;
 use crate::offset::{Offset, OffsetRange, TopicPartition};
+use crate::origin::Origin;
 use crate::sink::state::Fingerprint;
 
 /// `n` byte strings in one buffer, in Arrow's layout: entry `i` is `data[offsets[i]..offsets[i + 1]]`, and bit
@@ -198,6 +199,8 @@ pub struct Batch {
     headers: Headers,
     timestamps: Vec<i64>,
     unreadable: Vec<Unreadable>,
+    /// Where each record came first, in a batch of the replay input; absent in all others.
+    origins: Option<Vec<Origin>>,
     /// Whether its last record is to be known again.
     is_remembered: bool,
     permit: Permit,
@@ -257,6 +260,25 @@ impl Batch {
     /// What could not be cut into records, in order.
     pub fn unreadable(&self) -> &[Unreadable] {
         &self.unreadable
+    }
+
+    /// Where each record came first, in a batch of the replay input; absent in all others, whose records are where they
+    /// came first.
+    pub fn origins(&self) -> Option<&[Origin]> {
+        self.origins.as_deref()
+    }
+
+    /// The topic that all records are of which a transform sees at once: see [`Self::topic_ends`].
+    pub fn topic(&self) -> &str {
+        let first = self.origins().and_then(<[Origin]>::first);
+        first.map_or(&self.at.topic, |origin| &origin.at.topic)
+    }
+
+    /// Where a record of another topic follows: a transform is told the topic once for a batch.
+    pub fn topic_ends(&self) -> Option<Offset> {
+        let origins = self.origins()?;
+        let other = origins.iter().position(|origin| *origin.at.topic != *self.topic())?;
+        Some(Offset::new(self.offsets[other]))
     }
 
     /// The last record that a transform will see, where it is [to be known again](BatchBuilder::remember).
@@ -330,6 +352,7 @@ impl Batch {
             values: self.values.slice(rows.clone()),
             keys: self.keys.slice(rows.clone()),
             headers: self.headers.slice(rows.clone()),
+            origins: self.origins.as_ref().map(|origins| origins[rows.clone()].to_vec()),
             timestamps: self.timestamps[rows].to_vec(),
             unreadable: self.unreadable.iter().filter(|u| range.contains(u.offset)).cloned().collect(),
             is_remembered: self.is_remembered,
@@ -350,6 +373,7 @@ pub struct BatchBuilder {
     headers: Headers,
     timestamps: Vec<i64>,
     unreadable: Vec<Unreadable>,
+    origins: Option<Vec<Origin>>,
     is_remembered: bool,
     bytes: usize,
 }
@@ -367,6 +391,7 @@ impl BatchBuilder {
             headers: Headers::default(),
             timestamps: Vec::new(),
             unreadable: Vec::new(),
+            origins: None,
             is_remembered: false,
             bytes: 0,
         }
@@ -375,6 +400,11 @@ impl BatchBuilder {
     /// The last record is to be known again, wherever the batch is cut. To tell it costs a look at all of its bytes.
     pub fn remember(&mut self) {
         self.is_remembered = true;
+    }
+
+    /// It is of the replay input: what comes are envelopes, which are taken apart here.
+    pub fn open_envelopes(&mut self) {
+        self.origins = Some(Vec::new());
     }
 
     /// Makes room for as much as a batch of `records` with `bytes` of values and some more: growing step by step would
@@ -392,6 +422,29 @@ impl BatchBuilder {
 
     /// Adds the record at `offset`, which is at or behind [`Self::next`].
     pub fn push(&mut self, offset: Offset, record: RecordRef<'_>) {
+        match self.origins {
+            None => self.add(offset, record),
+            Some(_) => self.push_envelope(offset, record),
+        }
+    }
+
+    /// What is no envelope cannot be read: nobody knows which record it is.
+    fn push_envelope(&mut self, offset: Offset, record: RecordRef<'_>) {
+        match Origin::open(record.headers) {
+            Ok((origin, headers)) => {
+                self.origins.get_or_insert_default().push(origin);
+                self.add(offset, RecordRef { headers, ..record });
+            }
+            Err(why) => self.push_unreadable(Unreadable {
+                offset,
+                bytes: record.value.unwrap_or_default().to_vec(),
+                code: "no-envelope",
+                message: format!("a record of the replay input that is no envelope: {why}"),
+            }),
+        }
+    }
+
+    fn add(&mut self, offset: Offset, record: RecordRef<'_>) {
         debug_assert!(offset >= self.next, "records come in order");
         self.offsets.push(offset.get());
         self.values.push(record.value);
@@ -442,6 +495,7 @@ impl BatchBuilder {
             headers: self.headers,
             timestamps: self.timestamps,
             unreadable: self.unreadable,
+            origins: self.origins,
             is_remembered: self.is_remembered,
             permit,
         })
@@ -509,6 +563,57 @@ mod tests {
         assert_eq!(part.offsets(), [12, 14]);
         assert_eq!(part.values().iter().collect::<Vec<_>>(), [None, Some(&b"2"[..])]);
         assert_eq!(part.range(), OffsetRange::new(Offset::new(12), Offset::new(16)));
+    }
+
+    /// Envelopes with these values of their header, or without any header.
+    fn envelopes(all: &[Option<&str>]) -> Batch {
+        let mut builder = BatchBuilder::new(TopicPartition::new("weir.p.replay", 0), Offset::ZERO);
+        builder.open_envelopes();
+        for (n, envelope) in all.iter().enumerate() {
+            let value = n.to_string();
+            let headers: Vec<_> =
+                envelope.iter().map(|text| (crate::origin::ENVELOPE, Some(text.as_bytes()))).collect();
+            let record = RecordRef { value: Some(value.as_bytes()), headers: &headers, ..Default::default() };
+            builder.push(Offset::new(n as i64), record);
+        }
+        builder.finish(Offset::new(all.len() as i64), Permit::free()).expect("not empty")
+    }
+
+    #[test]
+    fn records_of_the_replay_input_are_what_is_in_their_envelopes_and_what_is_none_is_unreadable() {
+        let batch = envelopes(&[Some("t/0/5/1"), None, Some("t/3/7/2")]);
+        let origins = batch.origins().unwrap();
+        assert_eq!(origins.iter().map(ToString::to_string).collect::<Vec<_>>(), ["t/0/5/1", "t/3/7/2"]);
+        assert!((batch.offsets(), batch.headers().has_any()) == (&[0, 2], false));
+        let unreadable = &batch.unreadable()[0];
+        assert_eq!(
+            (unreadable.offset, unreadable.code, &*unreadable.bytes),
+            (Offset::new(1), "no-envelope", &b"1"[..])
+        );
+        let (front, back) = batch.split(Offset::new(1));
+        let (front, back) = (front.unwrap(), back.unwrap());
+        let texts =
+            |batch: &Batch| batch.origins().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!((texts(&front), texts(&back)), (vec!["t/0/5/1".to_owned()], vec!["t/3/7/2".to_owned()]));
+    }
+
+    #[test]
+    fn a_batch_says_where_a_record_of_another_topic_follows() {
+        let batch = envelopes(&[Some("a/0/5/1"), None, Some("a/1/0/1"), Some("b/0/5/1"), Some("a/0/9/1")]);
+        assert_eq!((batch.topic(), batch.topic_ends()), ("a", Some(Offset::new(3))));
+        let (_, back) = batch.split(Offset::new(3));
+        let back = back.unwrap();
+        assert_eq!((back.topic(), back.topic_ends()), ("b", Some(Offset::new(4))));
+        assert_eq!((envelopes(&[None]).topic(), envelopes(&[None]).topic_ends()), ("weir.p.replay", None));
+    }
+
+    #[test]
+    fn outside_of_the_replay_input_an_envelope_means_nothing() {
+        let mut builder = BatchBuilder::new(TopicPartition::new("t", 0), Offset::ZERO);
+        let headers = [(crate::origin::ENVELOPE, Some(&b"t/0/5/1"[..]))];
+        builder.push(Offset::ZERO, RecordRef { headers: &headers, ..Default::default() });
+        let batch = builder.finish(Offset::new(1), Permit::free()).expect("not empty");
+        assert!(batch.origins().is_none() && batch.headers().get(0).eq(headers));
     }
 
     #[test]

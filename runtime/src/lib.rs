@@ -20,6 +20,7 @@ pub mod description;
 pub mod digest;
 pub mod kafka;
 pub mod offset;
+pub mod origin;
 pub mod pipeline;
 pub mod plan;
 pub mod purity;

@@ -16,6 +16,7 @@ use crate::batch::{Batch, Headers, VarBytes};
 use crate::budget::Permit;
 use crate::description::{DataType, Description, Field, RouteContent};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
+use crate::origin::Origin;
 use crate::sink::state::{Fingerprint, PlanRef};
 
 /// The name that dead letters go by among the routes; no transform can declare it.
@@ -150,6 +151,8 @@ pub struct RoutePart {
     pub rows: RecordBatch,
     /// Per row, the offset of its record; never decreasing.
     pub offsets: ScalarBuffer<i64>,
+    /// Per row, where its record came first, in a batch of the replay input; absent in all others.
+    pub origins: Option<Vec<Origin>>,
     /// Per row, its number among all rows of its record.
     pub index: ScalarBuffer<i32>,
     /// Per row, the time of its record in milliseconds since 1970-01-01T00:00:00Z; -1 where it has none.
@@ -276,6 +279,9 @@ fn route_parts(batch: &Batch, description: &Description, outputs: Vec<(u32, Outp
                 route: route.name.clone(),
                 rows: content,
                 offsets: picked(batch.offsets(), &rows.rows),
+                origins: batch
+                    .origins()
+                    .map(|all| rows.rows.iter().map(|row| all[*row as usize].clone()).collect()),
                 index,
                 timestamps: picked(batch.timestamps(), &rows.rows),
                 keys: rows.keys.or_else(|| keys_of(batch, rows.rows.iter().map(|row| Some(*row)))),
@@ -606,6 +612,9 @@ fn dead_letter_rows(batch: &Batch, plan: &PlanRef, all: &[DeadLetter<'_>]) -> Ro
         route: DEAD_LETTERS.into(),
         rows: RecordBatch::try_new(dead_letters_schema(), columns).expect("one entry per dead letter"),
         offsets: all.iter().map(|dead| dead.offset).collect(),
+        origins: batch
+            .origins()
+            .map(|origins| all.iter().map(|dead| origin_of(batch, origins, dead)).collect()),
         index: all.iter().map(|_| 0).collect(),
         timestamps: all
             .iter()
@@ -614,6 +623,14 @@ fn dead_letter_rows(batch: &Batch, plan: &PlanRef, all: &[DeadLetter<'_>]) -> Ro
         keys: keys_of(batch, all.iter().map(|dead| dead.row)),
         headers: headers_of(batch, all.iter().map(|dead| dead.row)),
         deletes: None,
+    }
+}
+
+/// What cannot be read in the replay input came nowhere else.
+fn origin_of(batch: &Batch, origins: &[Origin], dead: &DeadLetter<'_>) -> Origin {
+    match dead.row {
+        Some(row) => origins[row as usize].clone(),
+        None => Origin::itself(batch.at(), Offset::new(dead.offset)),
     }
 }
 

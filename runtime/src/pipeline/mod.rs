@@ -82,6 +82,7 @@ impl Stop {
 
 /// What happens to a pipeline.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per batch: a box would be an allocation more")]
 pub enum Event {
     /// The source has something.
     Source(SourceEvent),
@@ -1229,6 +1230,7 @@ fn slice(part: &crate::route::RoutePart, target: &Arc<str>, first: usize, n: usi
         route: part.route.clone(),
         rows: part.rows.slice(first, n),
         offsets: part.offsets.slice(first, n),
+        origins: part.origins.as_ref().map(|origins| origins[first..first + n].to_vec()),
         index: part.index.slice(first, n),
         timestamps: part.timestamps.slice(first, n),
         keys: part.keys.as_ref().map(|keys| keys.slice(first..first + n)),

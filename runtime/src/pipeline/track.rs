@@ -195,7 +195,7 @@ impl Track {
         self.recorded.last()
     }
 
-    /// Cuts a batch of the source where the plan changes, and names the plan of each piece: what some sink already
+    /// Cuts a batch of the source where the plan changes, or the topic that a transform is told, and names the plan of each piece: what some sink already
     /// has is made again by the plan recorded for it, everything else by `newest`.
     pub(super) fn accept(&mut self, batch: Batch, newest: &PlanRef) -> Vec<Job> {
         assert_eq!(batch.range().start, self.read, "batches of a partition touch");
@@ -205,6 +205,7 @@ impl Track {
         while let Some(batch) = rest.take() {
             let from = batch.range().start;
             let (plan, until) = self.plan_for(from, newest);
+            let until = until.into_iter().chain(batch.topic_ends()).min();
             let (front, back) = match until {
                 Some(until) => batch.split(until),
                 None => (Some(batch), None),

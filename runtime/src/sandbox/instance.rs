@@ -161,11 +161,9 @@ impl Instance {
     }
 
     fn call(&mut self, batch: &Batch) -> Result<Output, CallError> {
-        let partitions = match self.description.needs.partitions {
-            true => vec![batch.at().partition; batch.len()],
-            false => Vec::new(),
-        };
-        let input = lower::batch(batch, self.description.needs, &partitions);
+        let needs = self.description.needs;
+        let places = lower::Places::of(batch, needs);
+        let input = lower::batch(batch, needs, &places);
         let deadline = match self.of {
             Use::Work => self.limits.deadline,
             Use::Judge => self.limits.deadline.saturating_mul(JUDGE_PATIENCE),

@@ -1,23 +1,46 @@
 //! What goes into a guest: batches as they are, tables in the order in which they were asked for. Nothing is
-//! copied on this side.
+//! copied on this side, but where records are that come again.
+
+use std::borrow::Cow;
 
 use super::bindings::wit;
 use crate::batch::{Batch, Headers, VarBytes};
 use crate::description::{DataType, Description, Field, Needs, TableNeed};
 use crate::tables::{Table, TableColumn, TableValues};
 
-/// The parts of `batch` that the transform wants; `partitions` has as many entries as the batch has records, if
-/// they are wanted.
-pub(super) fn batch<'a>(batch: &'a Batch, needs: Needs, partitions: &'a [i32]) -> wit::Batch<'a> {
+/// Where the records of a batch are, as the transform is told: those that come again, where they came first.
+pub(super) struct Places<'a> {
+    partitions: Vec<i32>,
+    offsets: Cow<'a, [i64]>,
+}
+
+impl<'a> Places<'a> {
+    /// As far as the transform wants them.
+    pub(super) fn of(batch: &'a Batch, needs: Needs) -> Self {
+        let partitions = match batch.origins() {
+            _ if !needs.partitions => Vec::new(),
+            None => vec![batch.at().partition; batch.len()],
+            Some(origins) => origins.iter().map(|origin| origin.at.partition).collect(),
+        };
+        let offsets = match batch.origins() {
+            None => batch.offsets().into(),
+            Some(origins) => origins.iter().map(|origin| origin.offset.get()).collect(),
+        };
+        Self { partitions, offsets }
+    }
+}
+
+/// The parts of `batch` that the transform wants.
+pub(super) fn batch<'a>(batch: &'a Batch, needs: Needs, places: &'a Places<'_>) -> wit::Batch<'a> {
     wit::Batch {
-        topic: &batch.at().topic,
+        topic: batch.topic(),
         count: batch.len() as u32,
         values: var_bytes(batch.values()),
         keys: needs.keys.then(|| var_bytes(batch.keys())),
         headers: needs.headers.then(|| headers(batch.headers())),
         timestamps: needs.timestamps.then(|| batch.timestamps()),
-        partitions: needs.partitions.then_some(partitions),
-        offsets: needs.offsets.then(|| batch.offsets()),
+        partitions: needs.partitions.then_some(&places.partitions),
+        offsets: needs.offsets.then_some(&places.offsets),
     }
 }
 

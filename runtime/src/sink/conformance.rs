@@ -128,6 +128,7 @@ pub(crate) fn part(target: &str, offsets: Vec<i64>, index: i32) -> Part {
         index: vec![index; offsets.len()].into(),
         timestamps: vec![-1; offsets.len()].into(),
         offsets: offsets.into(),
+        origins: None,
         keys: None,
         headers: None,
         deletes: None,
@@ -146,6 +147,11 @@ pub(crate) fn texts(rows: &RecordBatch) -> Vec<String> {
     let column = rows.column_by_name("text").unwrap();
     let column = column.as_any().downcast_ref::<StringArray>().unwrap();
     column.iter().map(|text| text.unwrap().to_owned()).collect()
+}
+
+/// A part whose records come again, and came first there.
+pub(crate) fn again(part: Part, origins: &[&str]) -> Part {
+    Part { origins: Some(origins.iter().map(|text| text.parse().unwrap()).collect()), ..part }
 }
 
 /// Which rows of a part delete.

@@ -20,6 +20,7 @@ use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 
 use crate::batch::{Headers, VarBytes};
 use crate::offset::{OffsetRange, TopicPartition};
+use crate::origin::Origin;
 use state::{Claim, Commit, Counters, Fingerprint, PlanRef, Refused, SinkState};
 
 /// A place that takes rows and remembers, per input partition, which it has.
@@ -137,6 +138,9 @@ pub struct Part {
     pub rows: RecordBatch,
     /// Per row, the offset of the record it was made from.
     pub offsets: ScalarBuffer<i64>,
+    /// Per row, where its record came first, in a batch of the replay input: what is said of the row is that. The offset
+    /// is the one by which the sink knows how far it is. Absent: both are the same.
+    pub origins: Option<Vec<Origin>>,
     /// Per row, its number among all rows of its record, over the routes in the order declared, from 0.
     pub index: ScalarBuffer<i32>,
     /// Per row, the time of its record in milliseconds since 1970-01-01T00:00:00Z; -1 where it has none.
@@ -149,6 +153,17 @@ pub struct Part {
     pub headers: Option<Headers>,
     /// Which rows delete what has their key. Absent: none does.
     pub deletes: Option<BooleanBuffer>,
+}
+
+impl Part {
+    /// From where to where a row comes, as is said of it: the partition in which its record came first, and its offset there.
+    /// `at` is the partition that was read.
+    pub(super) fn coordinates<'a>(&'a self, at: &'a TopicPartition, row: usize) -> (&'a TopicPartition, i64) {
+        match &self.origins {
+            None => (at, self.offsets[row]),
+            Some(origins) => (&origins[row].at, origins[row].offset.get()),
+        }
+    }
 }
 
 /// A number that a sink counts up and others look at.

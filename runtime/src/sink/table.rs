@@ -189,6 +189,18 @@ pub(super) fn not_claimed(at: &TopicPartition) -> Error {
     Error::Permanent(Problem::new(format!("{at} is not claimed")))
 }
 
+/// The column for how often a record was sent through again. It is null in rows of records that never were, and never asked
+/// for in a table that is there and has none: tables were made without it.
+pub(super) const ATTEMPT: &str = "weir_attempt";
+
+/// Whether the row `old` comes from the same partition as `new`, from a record behind: then it is not replaced by one that
+/// comes again. Both are names of rows in SQL.
+pub(super) fn is_older(new: impl Fn(&str) -> String, old: impl Fn(&str) -> String) -> String {
+    let pair = |column: &str, operator: &str| format!("{} {operator} {}", old(column), new(column));
+    let pairs = [pair("weir_topic", "="), pair("weir_partition", "="), pair("weir_offset", ">")];
+    format!("({}) IS NOT TRUE", pairs.join(" AND "))
+}
+
 /// The version of a position's JSON. A newer one is refused.
 pub(super) const VERSION: i64 = 1;
 

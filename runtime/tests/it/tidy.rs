@@ -9,8 +9,19 @@ use std::path::{Path, PathBuf};
 type Names = &'static [&'static str];
 
 /// Modules that only decide or hold data: no file, no clock, no thread of their own.
-const MODEL: Names =
-    &["offset", "budget", "batch", "description", "tables", "route", "rule", "csv", "digest", "sink::state"];
+const MODEL: Names = &[
+    "offset",
+    "origin",
+    "budget",
+    "batch",
+    "description",
+    "tables",
+    "route",
+    "rule",
+    "csv",
+    "digest",
+    "sink::state",
+];
 
 /// What the pipeline knows the outside by.
 const PORTS: Names = &["source", "sink", "plan"];

@@ -12,6 +12,7 @@ use super::parquet::ParquetFile;
 use super::storage::{Closing, StagedFile};
 use super::{FilesConfig, Format};
 use crate::offset::TopicPartition;
+use crate::sink::Part;
 use crate::sink::state::PlanRef;
 
 /// The column with the offset of a row's record.
@@ -131,27 +132,44 @@ impl Write for Counted {
     }
 }
 
-/// Adds to `rows` where each came from.
-pub(super) fn with_provenance(
-    rows: &RecordBatch,
-    offsets: &[i64],
-    index: &[i32],
-    origin: Origin<'_>,
-) -> RecordBatch {
+/// Adds to `rows`, made from those of `part`, where each came from. Only rows of records that come again have a column for
+/// the attempt: files of a partition have them all, or none of them has.
+pub(super) fn with_provenance(rows: &RecordBatch, part: &Part, origin: Origin<'_>) -> RecordBatch {
     let n = rows.num_rows();
-    let topic = Arc::new(StringArray::from(vec![&*origin.at.topic]));
-    let columns: [(&str, ArrayRef); 5] = [
-        ("weir_topic", Arc::new(DictionaryArray::<Int32Type>::new(vec![0; n].into(), topic))),
-        ("weir_partition", Arc::new(Int32Array::from_value(origin.at.partition, n))),
-        (OFFSET, Arc::new(Int64Array::from(offsets.to_vec()))),
-        ("weir_index", Arc::new(Int32Array::from(index.to_vec()))),
+    let [topic, partition, offset] = coordinates(part, origin.at);
+    let mut columns = vec![
+        ("weir_topic", topic),
+        ("weir_partition", partition),
+        (OFFSET, offset),
+        ("weir_index", Arc::new(Int32Array::from(part.index.to_vec())) as ArrayRef),
         ("weir_plan", Arc::new(Int64Array::from_value(origin.plan.plan as i64, n))),
     ];
+    if let Some(origins) = &part.origins {
+        let attempts: Int32Array = origins.iter().map(|origin| Some(i32::from(origin.attempt))).collect();
+        columns.push(("weir_attempt", Arc::new(attempts)));
+    }
     let fields = columns.iter().map(|(name, array)| field(name, array.data_type()));
     let schema = rows.schema_ref().fields().iter().cloned().chain(fields).collect::<Vec<_>>();
     let arrays = rows.columns().iter().cloned().chain(columns.iter().map(|(_, array)| array.clone()));
     RecordBatch::try_new(Arc::new(Schema::new(schema)), arrays.collect())
         .expect("a part has an offset and an index for every row")
+}
+
+/// Topic, partition and offset of each row's record.
+fn coordinates(part: &Part, at: &TopicPartition) -> [ArrayRef; 3] {
+    let Some(origins) = &part.origins else {
+        let n = part.offsets.len();
+        let topic = Arc::new(StringArray::from(vec![&*at.topic]));
+        return [
+            Arc::new(DictionaryArray::<Int32Type>::new(vec![0; n].into(), topic)),
+            Arc::new(Int32Array::from_value(at.partition, n)),
+            Arc::new(Int64Array::from(part.offsets.to_vec())),
+        ];
+    };
+    let topics: DictionaryArray<Int32Type> = origins.iter().map(|origin| &*origin.at.topic).collect();
+    let partitions: Int32Array = origins.iter().map(|origin| Some(origin.at.partition)).collect();
+    let offsets: Int64Array = origins.iter().map(|origin| Some(origin.offset.get())).collect();
+    [Arc::new(topics), Arc::new(partitions), Arc::new(offsets)]
 }
 
 fn field(name: &str, data_type: &DataType) -> Arc<Field> {

@@ -85,6 +85,7 @@ fn part(columns: Vec<(&str, ArrayRef)>, timestamps: Vec<i64>) -> Part {
         route: "r".into(),
         rows: RecordBatch::try_from_iter_with_nullable(columns).expect("the columns are of one length"),
         offsets: (0..n as i64).collect(),
+        origins: None,
         index: vec![0; n].into(),
         timestamps: timestamps.into(),
         keys: None,

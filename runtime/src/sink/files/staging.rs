@@ -304,7 +304,7 @@ fn cannot_pick(error: arrow::error::ArrowError) -> Error {
 /// The rows as they are stored.
 fn declared(config: &FilesConfig, part: &Part, origin: Origin<'_>) -> RecordBatch {
     if config.provenance || *part.route == *DEAD_LETTERS {
-        return with_provenance(&part.rows, &part.offsets, &part.index, origin);
+        return with_provenance(&part.rows, part, origin);
     }
     part.rows.clone()
 }
@@ -327,7 +327,12 @@ fn only(part: &Part, wanted: &arrow::buffer::BooleanBuffer) -> Result<Part, Erro
         (0..part.index.len()).filter(|&i| pick(i)).map(|i| part.index[i]).collect();
     let timestamps: ScalarBuffer<i64> =
         (0..part.timestamps.len()).filter(|&i| pick(i)).map(|i| part.timestamps[i]).collect();
-    Ok(Part { rows, offsets, index, timestamps, keys: None, headers: None, deletes: None, ..part.clone() })
+    let origins = part.origins.as_ref().map(|all| {
+        let kept = all.iter().enumerate().filter(|(i, _)| pick(*i));
+        kept.map(|(_, origin)| origin.clone()).collect()
+    });
+    let (keys, headers, deletes) = (None, None, None);
+    Ok(Part { rows, offsets, origins, index, timestamps, keys, headers, deletes, ..part.clone() })
 }
 
 fn slice(part: &Part, start: usize, most: usize) -> Part {
@@ -335,6 +340,7 @@ fn slice(part: &Part, start: usize, most: usize) -> Part {
     Part {
         rows: part.rows.slice(start, n),
         offsets: part.offsets.slice(start, n),
+        origins: part.origins.as_ref().map(|all| all[start..start + n].to_vec()),
         index: part.index.slice(start, n),
         timestamps: part.timestamps.slice(start, n),
         keys: None,
@@ -365,5 +371,5 @@ fn rejects(part: &Part, origin: Origin<'_>, reason: &str) -> Result<RecordBatch,
         Arc::new(StringArray::from_iter_values(texts)) as _,
     ];
     let rows = RecordBatch::try_new(Arc::new(schema), columns).expect("all columns have a value per row");
-    Ok(with_provenance(&rows, &part.offsets, &part.index, origin))
+    Ok(with_provenance(&rows, part, origin))
 }

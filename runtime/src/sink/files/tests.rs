@@ -148,6 +148,7 @@ laws![
     files_that_a_reader_took_away_raise_no_alarm,
     rows_that_delete_are_rejected_in_the_same_commit,
     without_provenance_only_dead_letters_tell_where_they_came_from,
+    a_row_of_a_record_that_comes_again_says_where_it_came_first,
     a_target_can_have_a_format_of_its_own,
     a_parquet_file_holds_its_row_groups_plan_and_provenance,
     row_groups_end_sooner_where_all_of_them_take_too_much_memory,
@@ -431,6 +432,42 @@ fn without_provenance_only_dead_letters_tell_where_they_came_from(on: On) {
     assert_eq!(owner.commit(0, 2).unwrap(), Committed::Done);
     let columns = |i: usize| directory.read_parquet(&directory.files()[i])[0].num_columns();
     assert_eq!((columns(0), columns(1)), (2, 7));
+}
+
+fn a_row_of_a_record_that_comes_again_says_where_it_came_first(on: On) {
+    for format in [Format::Parquet, Format::JsonLines] {
+        let directory = Place::new(on, format);
+        let mut owner = Owner::claimed(&directory, 1);
+        let origins = ["orders/3/1042/1", "a/b/0/7/2", "weir.p.replay/0/2/0"];
+        let rows = conformance::again(part("a", vec![0, 1, 2], 0), &origins);
+        let rows = conformance::deleting(rows, &[false, true, false]);
+        owner.sink.write(RoutedBatch { parts: vec![rows], ..batch(0, 3) }).unwrap();
+        assert_eq!(owner.commit(0, 3).unwrap(), Committed::Done);
+        let mut said = Vec::new();
+        for path in directory.files() {
+            let rows = match path.ends_with(".parquet") {
+                true => as_json(&directory.read_parquet(&path)),
+                false => directory.read_json(&path),
+            };
+            let names = ["weir_topic", "weir_partition", "weir_offset", "weir_attempt"];
+            said.extend(rows.iter().map(|row| names.map(|name| row[name].to_string()).join("/")));
+        }
+        said.sort_unstable();
+        assert_eq!(said, [r#""a/b"/0/7/2"#, r#""orders"/3/1042/1"#, r#""weir.p.replay"/0/2/0"#]);
+    }
+}
+
+fn as_json(batches: &[RecordBatch]) -> Vec<serde_json::Value> {
+    let mut out = Vec::new();
+    for rows in batches {
+        let json = crate::sink::json::JsonRows::new(rows).unwrap();
+        for row in 0..rows.num_rows() {
+            let mut text = Vec::new();
+            json.write(row, &mut text);
+            out.push(serde_json::from_slice(&text).unwrap());
+        }
+    }
+    out
 }
 
 fn a_target_can_have_a_format_of_its_own(on: On) {

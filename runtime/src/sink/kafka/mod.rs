@@ -73,8 +73,8 @@ pub struct KafkaConfig {
     /// where they come from files.
     pub member: Option<Arc<dyn Membership>>,
     /// Whether each row says in the header `weir-origin` from which record it comes: its topic, partition and offset, the
-    /// number of the row among those of the record, and the plan, as `customers-raw/3/1042/0/7`. Dead letters and rejects
-    /// always do.
+    /// number of the row among those of the record, and the plan, as `customers-raw/3/1042/0/7`; and in `weir-attempt` how
+    /// often that was sent through again, if it was. Dead letters and rejects always do.
     pub provenance: bool,
     /// Whether topics are made that are not there. Those of Weir's own always are.
     pub create: bool,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray};
 
 use crate::offset::TopicPartition;
+use crate::origin;
 use crate::route::{DEAD_LETTERS, records_schema};
 use crate::sink::json::JsonRows;
 use crate::sink::state::PlanRef;
@@ -71,6 +72,10 @@ pub(super) struct Origin {
     pub(super) plan: PlanRef,
     /// Whether the rows say where they come from.
     pub(super) provenance: bool,
+    /// Where the record of each row came first, if it comes again.
+    again: Option<Vec<origin::Origin>>,
+    /// The place of its first row.
+    first: usize,
 }
 
 /// A row as it stands in the memory.
@@ -137,6 +142,8 @@ impl Staging {
             route,
             plan: plan.clone(),
             provenance: provenance || dead,
+            again: part.origins.clone(),
+            first: self.rows.len(),
         });
         if self.rows.is_empty() {
             self.bytes.reserve(self.room.0);
@@ -220,25 +227,39 @@ impl<'a> Staged<'a> {
     /// From which record, and by which plan. `text` is overwritten.
     pub(super) fn provenance<'t>(self, at: &TopicPartition, text: &'t mut String) -> Provenance<'t> {
         let mut number = itoa::Buffer::new();
+        let origin = self.origin();
+        let again = origin.again.as_ref().map(|again| &again[self.place - origin.first]);
+        let (at, offset) = again.map_or((at, self.row.offset), |again| (&again.at, again.offset.get()));
         text.clear();
         text.push_str(&at.topic);
-        for part in [i64::from(at.partition), self.row.offset, i64::from(self.row.index)] {
+        for part in [i64::from(at.partition), offset, i64::from(self.row.index)] {
             text.push('/');
             text.push_str(number.format(part));
         }
         text.push('/');
-        text.push_str(number.format(self.origin().plan.plan));
-        Provenance(text)
+        text.push_str(number.format(origin.plan.plan));
+        let end = text.len();
+        if let Some(again) = again.filter(|again| again.attempt > 0) {
+            text.push_str(number.format(again.attempt));
+        }
+        let (origin, attempt) = text.split_at(end);
+        Provenance { origin, attempt }
     }
 }
 
 /// Where a row comes from, as a header: topic, partition, offset, number among the rows of its record, and plan, with a slash
-/// in between, which no topic has in its name. A single one, since each costs the client as much as the row itself.
-pub(super) struct Provenance<'a>(&'a str);
+/// in between, which no topic has in its name. A single one, since each costs the client as much as the row itself; a record
+/// that comes again has another one for the attempt.
+pub(super) struct Provenance<'a> {
+    origin: &'a str,
+    /// Empty where there is none.
+    attempt: &'a str,
+}
 
 impl Provenance<'_> {
     pub(super) fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> + Clone {
-        std::iter::once(("weir-origin", Some(self.0.as_bytes())))
+        let attempt = (!self.attempt.is_empty()).then_some(("weir-attempt", Some(self.attempt.as_bytes())));
+        std::iter::once(("weir-origin", Some(self.origin.as_bytes()))).chain(attempt)
     }
 }
 

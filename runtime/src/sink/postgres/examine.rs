@@ -47,7 +47,7 @@ pub fn examine(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Examined, E
         let found = table.and_then(|_| {
             tried(&mut db, |db| {
                 let there = tables::find(db, &config.schema, &name)?.is_some();
-                Tables::default().find(db, config, &want.target, &want.schema, &want.route)?;
+                Tables::default().find(db, config, &want.target, &want.schema, &want.route, false)?;
                 check_rights(db, &config.schema, &name, rights)?;
                 Ok(there)
             })
@@ -98,7 +98,7 @@ fn together(db: &mut Database, config: &PostgresConfig, wanted: &[Wanted]) -> Op
     let all = tried(db, |db| {
         let mut tables = Tables::default();
         for want in wanted {
-            tables.find(db, config, &want.target, &want.schema, &want.route)?;
+            tables.find(db, config, &want.target, &want.schema, &want.route, false)?;
         }
         Ok(())
     });

@@ -295,7 +295,7 @@ impl TableSink for PostgresSink {
         let (config, tables) = (&self.config, &mut self.tables);
         let prepared = self.db.repeatable(|db| {
             tables.look(db)?;
-            tables.find(db, config, target, schema, route).map(drop)
+            tables.find(db, config, target, schema, route, false).map(drop)
         });
         prepared.inspect_err(|_| self.tables.forget())
     }

@@ -48,7 +48,8 @@ pub(super) fn store(
     let parts: Vec<_> = targets.into_values().flatten().collect();
     let mut places = Vec::with_capacity(parts.len());
     for (.., part) in &parts {
-        places.push(tables.find(db, config, &part.target, part.rows.schema_ref(), &part.route)?);
+        let (schema, again) = (part.rows.schema_ref(), part.origins.is_some());
+        places.push(tables.find(db, config, &part.target, schema, &part.route, again)?);
     }
     let ready = parts.into_iter().zip(places).map(|((partition, batch, part), place)| {
         let table = tables.get(&part.target, place);
@@ -156,14 +157,20 @@ impl Storing<'_> {
     /// are alone.
     fn apply(&mut self, statements: &[&[Item]]) -> Result<(), Error> {
         let rows = &self.rows;
+        let mut left_alone = Vec::new();
         let changed = self.db.change(|db| {
             statements.iter().try_for_each(|items| {
                 fail::fail_point!("postgres.mid_rows");
-                rows.change(db, items)
+                left_alone.push((rows.of(items[0]).partition, rows.change(db, items)?));
+                Ok(())
             })
         });
         let refusal = match changed {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                // Those of a statement come from partitions of the replay input, whichever: only their sum is told.
+                left_alone.into_iter().for_each(|(partition, n)| self.stored[partition].superseded += n);
+                return Ok(());
+            }
             Err(Failure::Sink(error)) => return Err(error),
             Err(Failure::Data(refusal)) => refusal,
         };
@@ -193,9 +200,10 @@ impl Storing<'_> {
         let mut values = no_values();
         bound(values.add(self.config.pipeline.clone()));
         bound(values.add(self.config.sink.clone()));
-        bound(values.add(batch.at.topic.clone()));
-        bound(values.add(batch.at.partition));
-        bound(values.add(part.offsets[item.row]));
+        let (at, offset) = part.coordinates(&batch.at, item.row);
+        bound(values.add(at.topic.clone()));
+        bound(values.add(at.partition));
+        bound(values.add(offset));
         bound(values.add(part.index[item.row]));
         bound(values.add(batch.plan.plan as i64));
         bound(values.add(part.target.clone()));
@@ -223,31 +231,34 @@ impl<'a> Rows<'a> {
         of_target.map(range).collect()
     }
 
-    /// Writes or removes rows in one statement.
-    fn change(&self, db: &mut Database, items: &[Item]) -> Result<(), Failure> {
+    /// Writes or removes rows in one statement. Returns how many were left as they are, since what would take their place
+    /// comes again from a record in front of theirs.
+    fn change(&self, db: &mut Database, items: &[Item]) -> Result<u64, Failure> {
         let (deletes, n) = (self.deletes(items[0]), items.len());
         let table = self.of(items[0]).table;
         let Some(key) = &table.key else {
             let each = items.iter().map(|item| (&*self.of(*item).columns, item.row));
             let bytes = encode::copy(each);
-            return all_changed(Some(n as u64), db.copy(&table.copy(), &bytes)?);
+            return all_changed(Some(n as u64), db.copy(&table.copy(), &bytes)?).map(|()| 0);
         };
-        let all: Vec<usize>;
         let (sql, changes, places) = match deletes {
             // A key that is not there is no mistake.
-            true => (table.delete(key, parameter), None, key),
+            true => (table.delete(key, parameter), None, table.deleted_by(key)),
             false => {
-                all = (0..self.of(items[0]).columns.len()).collect();
-                (table.upsert(key, parameter), table.changes(key, n), &all)
+                let all = (0..self.of(items[0]).columns.len()).collect();
+                (table.upsert(key, parameter), table.changes(key, n), all)
             }
         };
         let mut values = no_values();
         for place in places {
-            let of = table.to(*place);
-            let each = items.iter().map(|item| (&self.of(*item).columns[*place], item.row));
+            let of = table.to(place);
+            let each = items.iter().map(|item| (&self.of(*item).columns[place], item.row));
             bound(values.add(Array { of, bytes: encode::array(of, each) }));
         }
-        all_changed(changes, db.execute(AssertSqlSafe(sql), values)?)
+        let changed = db.execute(AssertSqlSafe(sql), values)?;
+        all_changed(changes, changed)?;
+        let may_be_older = table.is_guarded() && !deletes;
+        Ok(if may_be_older { n as u64 - changed } else { 0 })
     }
 
     /// What PostgreSQL would refuse, or not store as it is, as far as it can be told without it.
@@ -310,13 +321,21 @@ fn all_changed(changes: Option<u64>, changed: u64) -> Result<(), Failure> {
 fn columns<'a>(batch: &'a RoutedBatch, part: &'a Part, table: &Table) -> Vec<Column<'a>> {
     let mut values: Vec<_> = part.rows.columns().iter().map(|array| Values::new(array.as_ref())).collect();
     if table.provenance {
-        values.extend([
-            Values::SameText(&batch.at.topic),
-            Values::Same(batch.at.partition.into()),
-            Values::Offsets(&part.offsets),
-            Values::Indexes(&part.index),
-            Values::Same(batch.plan.plan as i64),
-        ]);
+        values.extend(match &part.origins {
+            None => [
+                Values::SameText(&batch.at.topic),
+                Values::Same(batch.at.partition.into()),
+                Values::Offsets(&part.offsets),
+            ],
+            Some(origins) => [
+                Values::Topics(origins),
+                Values::Origins(origins, |origin| origin.at.partition.into()),
+                Values::Origins(origins, |origin| origin.offset.get()),
+            ],
+        });
+        values.extend([Values::Indexes(&part.index), Values::Same(batch.plan.plan as i64)]);
+        let origins = part.origins.iter().filter(|_| table.says_attempt());
+        values.extend(origins.map(|origins| Values::Origins(origins, |origin| origin.attempt.into())));
     }
     values.into_iter().enumerate().map(|(place, values)| Column { values, to: table.to(place) }).collect()
 }

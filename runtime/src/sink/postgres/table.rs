@@ -5,7 +5,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 
 use super::values::{Kind, Type};
 use crate::sink::Error;
-use crate::sink::table::{Mode, TableConfig, key_columns, wrong};
+use crate::sink::table::{ATTEMPT, Mode, TableConfig, is_older, key_columns, wrong};
 
 /// What every row with provenance carries besides its own columns.
 const PROVENANCE: [(&str, Kind); 5] = [
@@ -25,6 +25,10 @@ pub(super) struct Table {
     pub(super) schema: SchemaRef,
     /// Whether provenance is written too.
     pub(super) provenance: bool,
+    /// Whether its rows are of records that come again.
+    pub(super) again: bool,
+    /// Whether it has a column for how often they did.
+    pub(super) attempt: bool,
     /// In upsert mode the columns of the key, by their place in the schema.
     pub(super) key: Option<Vec<usize>>,
     pub(super) name: String,
@@ -104,6 +108,8 @@ impl Table {
         Ok(Self {
             schema: schema.clone(),
             provenance,
+            again: false,
+            attempt: provenance,
             key,
             name: config.table.clone(),
             quoted: format!("{}.{}", quoted(within), quoted(&config.table)),
@@ -131,6 +137,7 @@ impl Table {
             format!("{} {}{not_null}", quoted(&column.name), column.kind.own())
         };
         let mut parts: Vec<_> = self.columns.iter().map(column).collect();
+        parts.extend(self.attempt.then(|| format!("{} {}", quoted(ATTEMPT), Kind::Int32.own())));
         parts.extend(self.key.as_ref().map(|key| format!("PRIMARY KEY ({})", self.names(key))));
         format!("CREATE TABLE {} ({})", self.quoted, parts.join(", "))
     }
@@ -182,6 +189,11 @@ impl Table {
                 Err(wrong(text, Some("give it a default, or let it be null".to_owned())))
             }
             None => {
+                let takes = |there: &FoundColumn| {
+                    let to = Type::found(there.oid, there.modifier);
+                    there.name == ATTEMPT && !there.generated && to == Some(Type::Int4)
+                };
+                self.attempt = self.provenance && found.columns.iter().any(takes);
                 self.found = found;
                 Ok(())
             }
@@ -195,7 +207,7 @@ impl Table {
 
     /// The statement that adds rows which come as a binary COPY.
     pub(super) fn copy(&self) -> String {
-        format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.quoted, self.names(&self.all()))
+        format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.quoted, self.names_of_rows())
     }
 
     /// The statement that writes rows which come as one array per column, the first of them `first`.
@@ -205,37 +217,73 @@ impl Table {
             let name = quoted(&self.columns[*place].name);
             format!("{name} = excluded.{name}")
         };
-        let sets: Vec<_> = all.iter().filter(|place| !key.contains(place)).map(set).collect();
+        let mut sets: Vec<_> = all.iter().filter(|place| !key.contains(place)).map(set).collect();
+        // Null again where one takes its place that came only once.
+        sets.extend(self.attempt.then(|| format!("{0} = excluded.{0}", quoted(ATTEMPT))));
         let change = match &sets[..] {
             [] => "NOTHING".to_owned(),
             sets => format!("UPDATE SET {}", sets.join(", ")),
         };
+        let (alias, guard) = match self.is_guarded() {
+            true => {
+                let guard = is_older(|name| format!("excluded.{}", quoted(name)), of_row);
+                (" AS weir_row", format!(" WHERE {guard}"))
+            }
+            false => ("", String::new()),
+        };
         format!(
-            "INSERT INTO {} ({}) SELECT * FROM unnest({}) ON CONFLICT ({}) DO {change}",
+            "INSERT INTO {}{alias} ({}) SELECT * FROM unnest({}) ON CONFLICT ({}) DO {change}{guard}",
             self.quoted,
-            self.names(&all),
-            self.arrays(&all, array),
+            self.names_of_rows(),
+            self.arrays_of_rows(array),
             self.names(key)
         )
     }
 
     /// How many rows [`Self::upsert`] changes, if that is known: where there is nothing but the key, one that is there
-    /// already is not changed.
+    /// already is not changed; nor is one that comes from a record behind.
     pub(super) fn changes(&self, key: &[usize], rows: usize) -> Option<u64> {
-        (key.len() < self.columns.len()).then_some(rows as u64)
+        (key.len() < self.columns.len() && !self.is_guarded()).then_some(rows as u64)
     }
 
-    /// The statement that removes what has one of the keys, which come as one array per column.
+    /// Whether rows have a value for the attempt.
+    pub(super) fn says_attempt(&self) -> bool {
+        self.again && self.attempt
+    }
+
+    /// Whether a row is left alone that comes from a record behind the one that comes again.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.again && self.provenance && self.key.is_some()
+    }
+
+    /// The columns, by their places, by which [`Self::delete`] knows a row: those of the key, and where that is looked at,
+    /// which record the word to delete it comes from.
+    pub(super) fn deleted_by(&self, key: &[usize]) -> Vec<usize> {
+        let first = self.schema.fields().len();
+        let coordinates = if self.is_guarded() { first..first + 3 } else { first..first };
+        key.iter().copied().chain(coordinates).collect()
+    }
+
+    /// The statement that removes what has one of the keys, which come as one array per column, with those of
+    /// [`Self::deleted_by`].
     pub(super) fn delete(&self, key: &[usize], array: impl Fn(usize, &str) -> String) -> String {
         let same = |(n, place): (usize, &usize)| {
             format!("weir_row.{} = weir_key.k{n}", quoted(&self.columns[*place].name))
         };
-        let same: Vec<_> = key.iter().enumerate().map(same).collect();
-        let names: Vec<_> = (0..key.len()).map(|n| format!("k{n}")).collect();
+        let mut same: Vec<_> = key.iter().enumerate().map(same).collect();
+        if self.is_guarded() {
+            let of_key = |name: &str| {
+                let place = PROVENANCE.iter().position(|(known, _)| *known == name);
+                format!("weir_key.k{}", key.len() + place.expect("it is one of ours"))
+            };
+            same.push(is_older(of_key, of_row));
+        }
+        let places = self.deleted_by(key);
+        let names: Vec<_> = (0..places.len()).map(|n| format!("k{n}")).collect();
         format!(
             "DELETE FROM {} AS weir_row USING unnest({}) AS weir_key ({}) WHERE {}",
             self.quoted,
-            self.arrays(key, array),
+            self.arrays(&places, array),
             names.join(", "),
             same.join(" AND ")
         )
@@ -244,6 +292,18 @@ impl Table {
     fn arrays(&self, places: &[usize], array: impl Fn(usize, &str) -> String) -> String {
         let arrays = places.iter().enumerate().map(|(n, place)| array(n + 1, self.columns[*place].to.name()));
         arrays.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The columns for which a row has values.
+    fn names_of_rows(&self) -> String {
+        let attempt = self.says_attempt().then(|| quoted(ATTEMPT));
+        [self.names(&self.all())].into_iter().chain(attempt).collect::<Vec<_>>().join(", ")
+    }
+
+    fn arrays_of_rows(&self, array: impl Fn(usize, &str) -> String) -> String {
+        let attempt = self.says_attempt().then(|| array(self.columns.len() + 1, Type::Int4.name()));
+        let arrays = self.arrays(&self.all(), array);
+        [arrays].into_iter().chain(attempt).collect::<Vec<_>>().join(", ")
     }
 
     fn all(&self) -> Vec<usize> {
@@ -255,9 +315,9 @@ impl Table {
         &self.columns[place].name
     }
 
-    /// What the values of a column become.
+    /// What the values of a column become; behind the last one is the attempt.
     pub(super) fn to(&self, place: usize) -> Type {
-        self.columns[place].to
+        self.columns.get(place).map_or(Type::Int4, |column| column.to)
     }
 
     /// Names of columns, ready for a statement.
@@ -270,6 +330,10 @@ impl Column {
     fn new(name: &str, kind: Kind, nullable: bool) -> Self {
         Self { name: name.to_owned(), kind, nullable, to: kind.own() }
     }
+}
+
+fn of_row(name: &str) -> String {
+    format!("weir_row.{}", quoted(name))
 }
 
 /// A parameter that is an array.

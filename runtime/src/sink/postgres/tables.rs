@@ -55,7 +55,8 @@ impl Tables {
         self.known.clear();
     }
 
-    /// The place of the table for rows of `schema`; the table is made, or compared, at the first time.
+    /// The place of the table for rows of `schema`, and of records that come `again` or not; the table is made, or compared,
+    /// at the first time.
     pub(super) fn find(
         &mut self,
         db: &mut Database,
@@ -63,9 +64,11 @@ impl Tables {
         target: &Arc<str>,
         schema: &SchemaRef,
         route: &str,
+        again: bool,
     ) -> Result<usize, Error> {
         let provenance = config.provenance || route == DEAD_LETTERS;
-        let same = |table: &Table| table.provenance == provenance && table.schema == *schema;
+        let same =
+            |table: &Table| table.provenance == provenance && table.again == again && table.schema == *schema;
         if let Some(place) = self.known.get(target).and_then(|known| known.iter().position(same)) {
             return Ok(place);
         }
@@ -78,6 +81,7 @@ impl Tables {
             }
         };
         let mut table = Table::new(table, &config.schema, schema, provenance)?;
+        table.again = again;
         if self.seen.contains(&*table.quoted) && find(db, &config.schema, &table.name)?.is_none() {
             let text = format!("table {} does not exist any more: somebody dropped it", table.quoted);
             let hint =

@@ -16,8 +16,8 @@ use crate::config;
 use crate::offset::Offset;
 use crate::sink::Part;
 use crate::sink::conformance::{
-    LAWS, Owner as Process, Seen, World, at, batch, check_laws, claim, commit, conflict, delivered, part,
-    permanent,
+    LAWS, Owner as Process, Seen, World, again, at, batch, check_laws, claim, commit, conflict, deleting,
+    delivered, part, permanent,
 };
 use crate::sink::state::{Nonce, Refused};
 use crate::sink::table::Mode;
@@ -508,6 +508,7 @@ fn whoever_cannot_be_reached_or_does_not_let_us_in_is_named_without_the_password
     assert!(no_role.starts_with("E_SINK_DENIED"), "{no_role}");
 }
 
+mod again;
 mod bad_rows;
 #[cfg(feature = "failpoints")]
 mod failpoints;

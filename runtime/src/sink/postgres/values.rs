@@ -25,6 +25,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
 use crate::description::JSON_MARK;
+use crate::origin::Origin;
 
 /// Days from 1970-01-01 to 2000-01-01, where PostgreSQL begins to count.
 const EPOCH_DAYS: i32 = 10_957;
@@ -215,6 +216,9 @@ pub(super) enum Values<'a> {
     /// Numbers that are never null.
     Offsets(&'a [i64]),
     Indexes(&'a [i32]),
+    /// Where records came first that come again.
+    Topics(&'a [Origin]),
+    Origins(&'a [Origin], fn(&Origin) -> i64),
 }
 
 impl<'a> Values<'a> {
@@ -246,6 +250,7 @@ impl<'a> Values<'a> {
             Self::Date(array) => array.is_null(row),
             Self::Timestamp(array) => array.is_null(row),
             Self::SameText(_) | Self::Same(_) | Self::Offsets(_) | Self::Indexes(_) => false,
+            Self::Topics(_) | Self::Origins(..) => false,
         }
     }
 
@@ -255,6 +260,7 @@ impl<'a> Values<'a> {
             Self::Text(texts) => texts.value_length(row) as usize + 4,
             Self::Binary(bytes) => bytes.value_length(row) as usize + 4,
             Self::SameText(text) => text.len() + 4,
+            Self::Topics(origins) => origins[row].at.topic.len() + 4,
             _ => 12,
         }
     }
@@ -266,6 +272,7 @@ impl<'a> Values<'a> {
             Self::Same(number) => *number,
             Self::Offsets(numbers) => numbers[row],
             Self::Indexes(numbers) => numbers[row].into(),
+            Self::Origins(origins, number) => number(&origins[row]),
             _ => return None,
         })
     }
@@ -315,6 +322,7 @@ impl<'a> Values<'a> {
             }
             (Self::Text(values), _) => sized(out, values.value(row).as_bytes()),
             (Self::SameText(text), _) => sized(out, text.as_bytes()),
+            (Self::Topics(origins), _) => sized(out, origins[row].at.topic.as_bytes()),
             (Self::Binary(values), _) => sized(out, values.value(row)),
             (Self::Date(values), _) => sized(out, &allowed(date(values.value(row))).to_be_bytes()),
             (Self::Timestamp(values), _) => sized(out, &allowed(timestamp(values.value(row))).to_be_bytes()),

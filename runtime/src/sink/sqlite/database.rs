@@ -115,23 +115,23 @@ impl Database {
         sql: impl SqlSafeStr,
         values: SqliteArguments,
         changes: Option<u64>,
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         self.run("SAVEPOINT weir_rows", no_values()).map_err(Failure::Sink)?;
-        let refused = match self.done(sql, values) {
-            Ok(changed) if changes.is_none_or(|changes| changes == changed) => None,
-            Ok(_) => Some("a trigger ignores the row".to_owned()),
-            Err(error) if code(&error).is_some_and(|code| code & 0xff == ERROR) => Some(message(&error)),
+        let changed = match self.done(sql, values) {
+            Ok(changed) if changes.is_none_or(|changes| changes == changed) => Ok(changed),
+            Ok(_) => Err("a trigger ignores the row".to_owned()),
+            Err(error) if code(&error).is_some_and(|code| code & 0xff == ERROR) => Err(message(&error)),
             Err(error) => match self.failure(&error) {
-                Failure::Data(reason) => Some(reason),
+                Failure::Data(reason) => Err(reason),
                 failure => return Err(failure),
             },
         };
-        if refused.is_some() {
+        if changed.is_err() {
             self.still_in_transaction().map_err(Failure::Sink)?;
             self.run("ROLLBACK TO weir_rows", no_values()).map_err(Failure::Sink)?;
         }
         self.run("RELEASE weir_rows", no_values()).map_err(Failure::Sink)?;
-        refused.map_or(Ok(()), |reason| Err(Failure::Data(reason)))
+        changed.map_err(Failure::Data)
     }
 
     /// Runs one statement that no data can make fail.

@@ -33,7 +33,7 @@ pub fn examine(config: &SqliteConfig, wanted: &[Wanted]) -> Result<Examined, Err
         let name = name_of(config, &want.target);
         let found = tried(&mut db, |db| {
             let there = is_there(db, &name)?;
-            Tables::default().find(db, config, &want.target, &want.schema, &want.route)?;
+            Tables::default().find(db, config, &want.target, &want.schema, &want.route, false)?;
             Ok(there)
         });
         tables.push(ExaminedTable { name, found });
@@ -87,7 +87,7 @@ fn together(db: &mut Database, config: &SqliteConfig, wanted: &[Wanted]) -> Opti
     let all = tried(db, |db| {
         let mut tables = Tables::default();
         for want in wanted {
-            tables.find(db, config, &want.target, &want.schema, &want.route)?;
+            tables.find(db, config, &want.target, &want.schema, &want.route, false)?;
         }
         Ok(())
     });

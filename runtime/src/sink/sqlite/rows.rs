@@ -98,10 +98,10 @@ impl Storing<'_> {
     fn target(&mut self, batch: &RoutedBatch, target: &Arc<str>, parts: &[&Part]) -> Result<(), Error> {
         let mut ready = Vec::with_capacity(parts.len());
         for part in parts {
-            let schema = part.rows.schema_ref();
-            let table = self.tables.find(self.db, self.config, target, schema, &part.route)?;
-            let provenance = self.table(target, table).provenance;
-            ready.push(Ready { part, table, values: values(part, batch, provenance) });
+            let (schema, again) = (part.rows.schema_ref(), part.origins.is_some());
+            let table = self.tables.find(self.db, self.config, target, schema, &part.route, again)?;
+            let values = values(part, batch, self.table(target, table));
+            ready.push(Ready { part, table, values });
         }
         let rows = |(part, ready): (usize, &Ready<'_>)| {
             (0..ready.part.rows.num_rows()).map(move |row| Item { part, row })
@@ -125,7 +125,8 @@ impl Storing<'_> {
         for run in good.chunk_by(alike) {
             let mut rest = run;
             while !rest.is_empty() {
-                let most = self.table(target, ready[rest[0].part].table).max_rows();
+                let (table, deletes) = (ready[rest[0].part].table, ready[rest[0].part].deletes(rest[0].row));
+                let most = self.table(target, table).max_rows(deletes);
                 let (now, later) = rest.split_at((1 << rest.len().ilog2()).min(most));
                 self.apply(batch, target, &ready, now)?;
                 rest = later;
@@ -151,7 +152,8 @@ impl Storing<'_> {
             true => (table.delete(items.len()), None),
             false => (table.insert(items.len()), table.changes(items.len())),
         };
-        let key = table.key.clone().filter(|_| deletes);
+        let key = deletes.then(|| table.deleted_by());
+        let may_be_older = table.is_guarded() && !deletes;
         let mut values = no_values();
         for item in items {
             let columns = &ready[item.part].values;
@@ -162,7 +164,11 @@ impl Storing<'_> {
         }
         fail::fail_point!("sqlite.mid_rows");
         match self.db.change(AssertSqlSafe(sql), values, changes) {
-            Ok(()) => Ok(()),
+            Ok(changed) => {
+                let left_alone = if may_be_older { items.len() as u64 - changed } else { 0 };
+                self.stored.superseded += left_alone;
+                Ok(())
+            }
             Err(Failure::Sink(error)) => Err(error),
             Err(Failure::Data(reason)) => {
                 if items.len() == 1 {
@@ -204,9 +210,10 @@ impl Storing<'_> {
         let mut values = no_values();
         bound(values.add(self.owner.pipeline.clone()));
         bound(values.add(self.owner.sink.clone()));
-        bound(values.add(batch.at.topic.clone()));
-        bound(values.add(batch.at.partition));
-        bound(values.add(part.offsets[row]));
+        let (at, offset) = part.coordinates(&batch.at, row);
+        bound(values.add(at.topic.clone()));
+        bound(values.add(at.partition));
+        bound(values.add(offset));
         bound(values.add(part.index[row]));
         bound(values.add(batch.plan.plan as i64));
         bound(values.add(part.target.clone()));
@@ -257,17 +264,26 @@ fn at(ready: &[Ready<'_>], item: Item) -> (i64, i32) {
     (part.offsets[item.row], part.index[item.row])
 }
 
-fn values<'a>(part: &'a Part, batch: &'a RoutedBatch, provenance: bool) -> Vec<Values<'a>> {
+fn values<'a>(part: &'a Part, batch: &'a RoutedBatch, table: &Table) -> Vec<Values<'a>> {
     let mut values: Vec<_> = part.rows.columns().iter().map(|array| Values::new(array.as_ref())).collect();
-    if provenance {
-        values.extend([
+    if !table.provenance {
+        return values;
+    }
+    match &part.origins {
+        None => values.extend([
             Values::SameText(batch.at.topic.clone()),
             Values::Same(batch.at.partition.into()),
             Values::Offsets(slice(&part.offsets)),
-            Values::Indexes(slice(&part.index)),
-            Values::Same(batch.plan.plan as i64),
-        ]);
+        ]),
+        Some(origins) => values.extend([
+            Values::Topics(origins),
+            Values::Origins(origins, |origin| origin.at.partition.into()),
+            Values::Origins(origins, |origin| origin.offset.get()),
+        ]),
     }
+    values.extend([Values::Indexes(slice(&part.index)), Values::Same(batch.plan.plan as i64)]);
+    let origins = part.origins.iter().filter(|_| table.says_attempt());
+    values.extend(origins.map(|origins| Values::Origins(origins, |origin| origin.attempt.into())));
     values
 }
 

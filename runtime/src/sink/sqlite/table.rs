@@ -11,7 +11,7 @@ use super::database::{Database, Failure, no_values};
 use super::rows::bound;
 use super::values::{Kind, kind};
 use crate::sink::Error;
-use crate::sink::table::{Mode, TableConfig, key_columns, wrong};
+use crate::sink::table::{ATTEMPT, Mode, TableConfig, is_older, key_columns, wrong};
 
 /// What SQLite allows at most in one statement.
 const MAX_PARAMETERS: usize = 32_766;
@@ -34,6 +34,10 @@ pub(super) struct Table {
     pub(super) schema: SchemaRef,
     /// Whether provenance is written too.
     pub(super) provenance: bool,
+    /// Whether its rows are of records that come again.
+    pub(super) again: bool,
+    /// Whether it has a column for how often they did.
+    pub(super) attempt: bool,
     /// In upsert mode the columns of the key, by their place in the schema.
     pub(super) key: Option<Vec<usize>>,
     name: String,
@@ -82,6 +86,8 @@ impl Table {
         Ok(Self {
             schema: schema.clone(),
             provenance,
+            again: false,
+            attempt: provenance,
             key,
             name: config.table.clone(),
             columns,
@@ -102,7 +108,11 @@ impl Table {
         if what != "table" {
             return Err(wrong(format!("`{}` is a {what} and no table", self.name), None));
         }
-        self.compare(&self.found(db)?, strict)?;
+        let found = self.found(db)?;
+        self.compare(&found, strict)?;
+        let is_attempt = |found: &Found| found.name.eq_ignore_ascii_case(ATTEMPT);
+        let takes = |found: &Found| !found.generated && takes(&found.declared, strict, Kind::Integer);
+        self.attempt = self.provenance && found.iter().any(|found| is_attempt(found) && takes(found));
         self.references = self.find_references(db)?;
         self.try_out(db)
     }
@@ -150,6 +160,7 @@ impl Table {
             format!("{} {}{not_null}", quoted(&column.name), column.kind)
         };
         let mut parts: Vec<_> = self.columns.iter().map(column).collect();
+        parts.extend(self.attempt.then(|| format!("{} {}", quoted(ATTEMPT), Kind::Integer)));
         parts.extend(self.key.as_ref().map(|key| format!("PRIMARY KEY ({})", self.names(key))));
         format!("CREATE TABLE {} ({}) STRICT", quoted(&self.name), parts.join(", "))
     }
@@ -225,8 +236,11 @@ impl Table {
 
     /// The most rows of one statement; a power of two, as all numbers of rows are, so that few statements are
     /// prepared.
-    pub(super) fn max_rows(&self) -> usize {
-        let fit = (MAX_PARAMETERS / self.columns.len()).clamp(1, MAX_ROWS);
+    pub(super) fn max_rows(&self, deletes: bool) -> usize {
+        if deletes && self.is_guarded() {
+            return 1;
+        }
+        let fit = (MAX_PARAMETERS / (self.columns.len() + 1)).clamp(1, MAX_ROWS);
         1 << fit.ilog2()
     }
 
@@ -237,38 +251,72 @@ impl Table {
             return sql.clone();
         }
         let all: Vec<usize> = (0..self.columns.len()).collect();
-        let row = parameters(self.columns.len());
+        let says = self.says_attempt();
+        let row = parameters(self.columns.len() + usize::from(says));
         let values = vec![row; rows].join(", ");
-        let names = self.names(&all);
+        let attempt = says.then(|| quoted(ATTEMPT));
+        let names = [self.names(&all)].into_iter().chain(attempt).collect::<Vec<_>>().join(", ");
         let mut sql = format!("INSERT OR ABORT INTO {} ({names}) VALUES {values}", quoted(&self.name));
         if let Some(key) = &self.key {
             let set = |place: &usize| {
                 let name = quoted(&self.columns[*place].name);
                 format!("{name} = excluded.{name}")
             };
-            let sets: Vec<_> = all.iter().filter(|place| !key.contains(place)).map(set).collect();
+            let mut sets: Vec<_> = all.iter().filter(|place| !key.contains(place)).map(set).collect();
+            // Null again where one takes its place that came only once.
+            sets.extend(self.attempt.then(|| format!("{0} = excluded.{0}", quoted(ATTEMPT))));
             let names = self.names(key);
             sql += &match &sets[..] {
                 [] => format!(" ON CONFLICT ({names}) DO NOTHING"),
                 sets => format!(" ON CONFLICT ({names}) DO UPDATE SET {}", sets.join(", ")),
             };
+            if self.is_guarded() {
+                let old = |column: &str| format!("{}.{}", quoted(&self.name), quoted(column));
+                sql += &format!(" WHERE {}", is_older(|column| format!("excluded.{}", quoted(column)), old));
+            }
         }
         self.inserts.entry(rows).or_insert_with(|| sql.into()).clone()
     }
 
     /// How many rows the statement that writes `rows` rows changes: all, or it is not known, since one whose key is
-    /// there already has nothing else to change.
+    /// there already has nothing else to change, or comes from a record that is behind.
     pub(super) fn changes(&self, rows: usize) -> Option<u64> {
         let only_key = |key: &Vec<usize>| (0..self.columns.len()).all(|place| key.contains(&place));
-        (!self.key.as_ref().is_some_and(only_key)).then_some(rows as u64)
+        (!self.key.as_ref().is_some_and(only_key) && !self.is_guarded()).then_some(rows as u64)
     }
 
-    /// The statement that removes what has one of `rows` keys.
+    /// Whether rows have a value for the attempt.
+    pub(super) fn says_attempt(&self) -> bool {
+        self.again && self.attempt
+    }
+
+    /// Whether a row is left alone that comes from a record behind the one that comes again.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.again && self.provenance && self.key.is_some()
+    }
+
+    /// The columns, by their places, by which [`Self::delete`] knows a row: those of the key, and where that is looked at,
+    /// which record the word to delete it comes from.
+    pub(super) fn deleted_by(&self) -> Vec<usize> {
+        let first = self.schema.fields().len();
+        let coordinates = if self.is_guarded() { first..first + 3 } else { first..first };
+        self.key.iter().flatten().copied().chain(coordinates).collect()
+    }
+
+    /// The statement that removes what has one of `rows` keys; one key, where it is looked at which record a row comes from.
     pub(super) fn delete(&mut self, rows: usize) -> Arc<str> {
         let key = self.key.as_deref().unwrap_or_default();
         let sql = || {
             let values = vec![parameters(key.len()); rows].join(", ");
-            format!("DELETE FROM {} WHERE ({}) IN (VALUES {values})", quoted(&self.name), self.names(key))
+            let guard = match self.is_guarded() {
+                true => format!(" AND {}", is_older(|_| "?".to_owned(), quoted)),
+                false => String::new(),
+            };
+            format!(
+                "DELETE FROM {} WHERE ({}) IN (VALUES {values}){guard}",
+                quoted(&self.name),
+                self.names(key)
+            )
         };
         if let Some(sql) = self.deletes.get(&rows) {
             return sql.clone();

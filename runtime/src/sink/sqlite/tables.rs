@@ -38,7 +38,8 @@ impl Tables {
         *self = Self::default();
     }
 
-    /// The place of the table for rows of `schema`; the table is made, or compared, at the first time.
+    /// The place of the table for rows of `schema`, and of records that come `again` or not; the table is made, or compared,
+    /// at the first time.
     pub(super) fn find(
         &mut self,
         db: &mut Database,
@@ -46,9 +47,11 @@ impl Tables {
         target: &Arc<str>,
         schema: &SchemaRef,
         route: &str,
+        again: bool,
     ) -> Result<usize, Error> {
         let provenance = config.provenance || route == DEAD_LETTERS;
-        let same = |table: &Table| table.provenance == provenance && table.schema == *schema;
+        let same =
+            |table: &Table| table.provenance == provenance && table.again == again && table.schema == *schema;
         if let Some(place) = self.known.get(target).and_then(|known| known.iter().position(same)) {
             return Ok(place);
         }
@@ -61,6 +64,7 @@ impl Tables {
             }
         };
         let mut table = Table::new(table, schema, provenance)?;
+        table.again = again;
         table.make_sure(db)?;
         for other in self.known.values().flatten().chain([&table]) {
             table.check_reference(other)?;

@@ -19,8 +19,8 @@ use crate::description::JSON_MARK;
 use crate::offset::Offset;
 use crate::sink::Part;
 use crate::sink::conformance::{
-    LAWS, Owner as Process, Seen, World, at, batch, check_laws, claim, commit, conflict, deleting, delivered,
-    part, permanent,
+    LAWS, Owner as Process, Seen, World, again, at, batch, check_laws, claim, commit, conflict, deleting,
+    delivered, part, permanent,
 };
 use crate::sink::state::Refused;
 use crate::sink::table::{Mode, Wanted};
@@ -168,7 +168,7 @@ fn every_type_is_stored_exactly() {
     let expected = "1|-9223372036854775808|0.1|0.0|-0.05|Zoë's \"x\"|00FF|2026-01-31|1970-01-01T00:00:00.000001Z|9223372036854775807|null";
     assert_eq!(file.rows(stored), [expected]);
     let types = "SELECT group_concat(type, ' ') FROM pragma_table_xinfo('a')";
-    let expected = "INTEGER INTEGER REAL REAL TEXT TEXT BLOB TEXT TEXT TEXT INTEGER TEXT INTEGER INTEGER INTEGER INTEGER";
+    let expected = "INTEGER INTEGER REAL REAL TEXT TEXT BLOB TEXT TEXT TEXT INTEGER TEXT INTEGER INTEGER INTEGER INTEGER INTEGER";
     assert_eq!(file.rows(types), [expected]);
     assert_eq!(file.rows("SELECT strict FROM pragma_table_list('a')"), ["1"]);
     assert_eq!(
@@ -578,6 +578,7 @@ fn the_journal_is_a_synced_write_ahead_log() {
     assert_eq!(file.rows("PRAGMA journal_mode"), ["wal"]);
 }
 
+mod again;
 mod bad_rows;
 #[cfg(feature = "failpoints")]
 mod failpoints;

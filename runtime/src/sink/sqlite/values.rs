@@ -23,6 +23,7 @@ use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
 
 use super::rows::bound;
+use crate::origin::Origin;
 use crate::sink::json;
 
 /// A type of SQLite's.
@@ -75,6 +76,9 @@ pub(super) enum Values<'a> {
     /// Numbers that are never null.
     Offsets(&'a [i64]),
     Indexes(&'a [i32]),
+    /// Where records came first that come again.
+    Topics(&'a [Origin]),
+    Origins(&'a [Origin], fn(&Origin) -> i64),
 }
 
 impl<'a> Values<'a> {
@@ -119,6 +123,7 @@ impl<'a> Values<'a> {
             Self::Date(array) => array,
             Self::Timestamp(array) => array,
             Self::SameText(_) | Self::Same(_) | Self::Offsets(_) | Self::Indexes(_) => return false,
+            Self::Topics(_) | Self::Origins(..) => return false,
         };
         array.is_null(row)
     }
@@ -142,6 +147,8 @@ impl<'a> Values<'a> {
             Self::Same(number) => values.add(*number),
             Self::Offsets(column) => values.add(column[row]),
             Self::Indexes(column) => values.add(i64::from(column[row])),
+            Self::Topics(origins) => values.add(origins[row].at.topic.clone()),
+            Self::Origins(origins, number) => values.add(number(&origins[row])),
         });
     }
 }

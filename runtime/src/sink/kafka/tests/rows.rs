@@ -10,7 +10,7 @@ use super::*;
 use crate::batch::Headers;
 use crate::kafka::transactions::wire_bytes;
 use crate::route::{DEAD_LETTERS, dead_letters_schema, records_schema};
-use crate::sink::conformance::part;
+use crate::sink::conformance::{again, part};
 
 /// The administrator of the cluster.
 fn administer<T, F: Future<Output = T>>(ask: impl FnOnce(AdminClient<DefaultClientContext>) -> F) -> T {
@@ -112,6 +112,26 @@ fn a_row_is_a_record_with_its_key_value_time_and_headers_and_where_it_comes_from
         ("weir-origin", some("customers/0/3/0/7")),
     ];
     assert_eq!(of, expected);
+}
+
+#[test]
+fn a_row_of_a_record_that_comes_again_says_where_it_came_first_and_which_attempt_it_is() {
+    let base = Base::alone();
+    let mut sink = base.claimed(1);
+    let texts = vec![("text", Arc::new(StringArray::from(vec!["x", "y"])) as ArrayRef)];
+    let late = again(rows("a", &[1, 2], texts), &["orders/3/1042/12", "weir.p.replay/0/2/0"]);
+    deliver(&mut sink, 3, vec![text("a", 0, "w"), late]).unwrap();
+    let mut said = base
+        .records("a")
+        .iter()
+        .map(|r| (header(r, "weir-origin"), header(r, "weir-attempt")))
+        .collect::<Vec<_>>();
+    said.sort_unstable();
+    let expected =
+        [("customers/0/0/0/7", None), ("orders/3/1042/0/7", Some("12")), ("weir.p.replay/0/2/0/7", None)];
+    let owned =
+        |(origin, attempt): (&str, Option<&str>)| (Some(origin.to_owned()), attempt.map(str::to_owned));
+    assert_eq!(said, expected.map(owned));
 }
 
 #[test]

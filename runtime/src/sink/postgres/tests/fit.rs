@@ -49,7 +49,7 @@ fn every_type_is_stored_exactly() {
         let expected = "t|-7|-9223372036854775808|0.1|-0|NaN|-123456789.05|Zoë's \"x\"\t\\N|\\x00ff|2026-01-31|1969-12-31 23:59:59.999999+00|null|{\"a\": [1, 2.50]}";
         assert_eq!(stored, [expected]);
         let types = "SELECT string_agg(format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'a'::regclass AND attnum > 0";
-        let expected = "boolean, integer, bigint, double precision, double precision, double precision, numeric(38,2), text, bytea, date, timestamp with time zone, bigint, jsonb, text, integer, bigint, integer, bigint";
+        let expected = "boolean, integer, bigint, double precision, double precision, double precision, numeric(38,2), text, bytea, date, timestamp with time zone, bigint, jsonb, text, integer, bigint, integer, bigint, integer";
         assert_eq!(base.ask(types), [expected]);
         let from = "SELECT weir_topic, weir_partition, weir_offset, weir_index, weir_plan FROM a";
         assert_eq!(base.ask(from), ["customers|0|0|0|7"]);

@@ -1,0 +1,135 @@
+//! Where a record came from first that goes through the pipeline again, and the envelope in which it does. An envelope is
+//! the record itself with one header more, in front of its own.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::offset::{Offset, TopicPartition};
+
+/// The header that makes a record of the replay input an envelope. In any other topic it means nothing.
+pub const ENVELOPE: &str = "weir-replay";
+
+/// The topic of a pipeline whose records are envelopes. It is made when there is the first; its only partition keeps all.
+pub fn replay_topic(pipeline: &str) -> String {
+    format!("weir.{pipeline}.replay")
+}
+
+/// A header as a batch takes it.
+type Header<'a> = (&'a str, Option<&'a [u8]>);
+
+/// A record by where it came first, and how often it was sent through again. As text, `topic/partition/offset/attempt`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// The partition in which it came first.
+    pub at: TopicPartition,
+    /// Its offset there.
+    pub offset: Offset,
+    /// 1 where it comes again for the first time; 0 where it never did.
+    pub attempt: u16,
+}
+
+impl Origin {
+    /// A record that is where it came first.
+    pub fn itself(at: &TopicPartition, offset: Offset) -> Self {
+        Self { at: at.clone(), offset, attempt: 0 }
+    }
+
+    /// The same record, sent through once more.
+    pub fn again(&self) -> Self {
+        Self { attempt: self.attempt.saturating_add(1), ..self.clone() }
+    }
+
+    /// Takes an envelope apart: which record is in it, and the headers that are its own.
+    ///
+    /// # Errors
+    /// Why it is none, for people.
+    pub fn open<'a, 'h>(headers: &'a [Header<'h>]) -> Result<(Self, &'a [Header<'h>]), String> {
+        let Some(((ENVELOPE, Some(value)), own)) = headers.split_first().map(|(first, own)| (*first, own))
+        else {
+            return Err(format!("its first header is not `{ENVELOPE}`"));
+        };
+        let text = String::from_utf8_lossy(value);
+        let origin =
+            text.parse::<Self>().map_err(|why| format!("its header `{ENVELOPE}` is `{text}`: {why}"))?;
+        match origin.attempt {
+            0 => Err(format!("its header `{ENVELOPE}` is `{text}`: attempts begin at 1")),
+            _ => Ok((origin, own)),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, offset, attempt } = self;
+        write!(f, "{}/{}/{offset}/{attempt}", at.topic, at.partition)
+    }
+}
+
+impl FromStr for Origin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const FORM: &str = "it has to be topic/partition/offset/attempt";
+        let mut parts = text.rsplitn(4, '/');
+        let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(FORM);
+        let (attempt, offset, partition, topic) = (part()?, part()?, part()?, part()?);
+        let attempt = attempt.parse().map_err(|_| FORM)?;
+        let offset = offset.parse::<i64>().ok().and_then(|n| Offset::try_from(n).ok()).ok_or(FORM)?;
+        let partition = partition.parse().ok().filter(|n| *n >= 0).ok_or(FORM)?;
+        Ok(Self { at: TopicPartition::new(topic, partition), offset, attempt })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(text: &str) -> Origin {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_origin_is_the_same_after_it_was_written_down() {
+        for text in ["customers-raw/3/1042/1", "a/b/0/0/65535", "t/2147483647/9223372036854775807/7"] {
+            assert_eq!(origin(text).to_string(), text);
+        }
+        assert_eq!(&*origin("a/b/0/0/1").at.topic, "a/b");
+        assert_eq!(origin("t/0/5/1").again(), origin("t/0/5/2"));
+    }
+
+    #[test]
+    fn what_is_no_origin_is_none() {
+        for text in [
+            "",
+            "t",
+            "t/0/5",
+            "/0/5/1",
+            "t/-1/5/1",
+            "t/0/-5/1",
+            "t/0/5/-1",
+            "t/0/5/65536",
+            "t/0/5/1/",
+            "t/0/x/1",
+            "t/0//1",
+        ] {
+            assert!(text.parse::<Origin>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_keeps_the_headers_of_its_record_also_those_that_look_like_its_own() {
+        let headers = [(ENVELOPE, Some(&b"t/0/5/1"[..])), ("a", None), (ENVELOPE, Some(b"x"))];
+        let (found, own) = Origin::open(&headers).unwrap();
+        assert_eq!((found, own), (origin("t/0/5/1"), &headers[1..]));
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_told_why() {
+        let why = |headers: &[Header<'_>]| Origin::open(headers).unwrap_err();
+        let first = "its first header is not `weir-replay`";
+        assert_eq!((&*why(&[]), &*why(&[(ENVELOPE, None)])), (first, first));
+        assert_eq!(why(&[("a", None), (ENVELOPE, Some(b"t/0/5/1"))]), first);
+        assert!(why(&[(ENVELOPE, Some(b"t/0/5"))]).contains("topic/partition/offset/attempt"));
+        assert!(why(&[(ENVELOPE, Some(b"t/0/5/0"))]).contains("attempts begin at 1"));
+    }
+}

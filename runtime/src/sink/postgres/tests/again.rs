@@ -1,0 +1,52 @@
+//! Rows of records that come again by the replay input: what they say of themselves, and whose place they take.
+
+use super::*;
+
+#[test]
+fn a_row_of_a_record_that_comes_again_says_where_it_came_first_and_which_attempt_it_is() {
+    for key in [&[][..], &["k"]] {
+        let base = if key.is_empty() { Base::new() } else { Base::upsert(key) };
+        let rows = |texts_: &[&str]| rows(vec![("k", texts(texts_))]);
+        let parts = vec![rows(&["x"]), again(rows(&["y", "z"]), &["orders/3/1042/1", "weir.p.replay/0/1/0"])];
+        deliver(&mut base.claimed(1), 2, parts).unwrap();
+        let all =
+            "SELECT k, weir_topic, weir_partition, weir_offset, weir_plan, weir_attempt FROM a ORDER BY k";
+        let expected = ["x|customers|0|0|7|null", "y|orders|3|1042|7|1", "z|weir.p.replay|0|1|7|0"];
+        assert_eq!(base.ask(all), expected);
+    }
+}
+
+#[test]
+fn a_record_that_comes_again_takes_no_place_of_one_that_stood_behind_it() {
+    let base = Base::upsert(&["k"]);
+    let mut sink = base.claimed(1);
+    let keyed = |keys: &[&str], values: &[i64]| rows(vec![("k", texts(keys)), ("n", numbers(values))]);
+    deliver(&mut sink, 4, vec![keyed(&["a", "b", "c", "d"], &[0, 1, 2, 3])]).unwrap();
+    let late = keyed(&["a", "b", "c", "e"], &[10, 11, 12, 13]);
+    let late = again(late, &["customers/0/9/1", "customers/0/0/1", "customers/1/0/1", "customers/0/0/1"]);
+    let gone = deleting(keyed(&["d", "e"], &[0, 0]), &[true, true]);
+    let gone = Part { offsets: vec![4, 5].into(), ..again(gone, &["customers/0/2/1", "customers/0/1/1"]) };
+    sink.write(RoutedBatch { parts: vec![late, gone], ..batch(4, 10) }).unwrap();
+    sink.commit(&at(), &commit(4, 10)).unwrap();
+    let all = "SELECT k, n, weir_partition, weir_offset, weir_attempt FROM a ORDER BY k";
+    assert_eq!(base.ask(all), ["a|10|0|9|1", "b|1|0|1|null", "c|12|1|0|1", "d|3|0|3|null"]);
+    assert_eq!(sink.tally().superseded.get(), 2);
+    // One that came only once has no attempt, whatever it replaces.
+    sink.write(RoutedBatch { parts: vec![keyed(&["a"], &[20])], ..batch(10, 11) }).unwrap();
+    sink.commit(&at(), &commit(10, 11)).unwrap();
+    assert_eq!(base.ask("SELECT n, weir_attempt FROM a WHERE k = 'a'"), ["20|null"]);
+}
+
+#[test]
+fn a_table_without_a_column_for_attempts_takes_all_else_of_a_record_that_comes_again() {
+    for key in [&[][..], &["k"]] {
+        let base = if key.is_empty() { Base::new() } else { Base::upsert(key) };
+        base.ask("CREATE TABLE a (k text UNIQUE CHECK (k <> 'no'), weir_topic text, weir_partition integer, weir_offset bigint, weir_index integer, weir_plan bigint)");
+        let part = again(rows(vec![("k", texts(&["x", "no"]))]), &["orders/3/1042/1", "orders/3/1043/2"]);
+        deliver(&mut base.claimed(1), 2, vec![part]).unwrap();
+        let all = "SELECT k, weir_topic, weir_partition, weir_offset FROM a";
+        assert_eq!(base.ask(all), ["x|orders|3|1042"]);
+        let rejects = "SELECT weir_topic, weir_partition, weir_offset FROM weir_reject";
+        assert_eq!(base.ask(rejects), ["orders|3|1043"]);
+    }
+}
