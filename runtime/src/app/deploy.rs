@@ -21,6 +21,7 @@ use super::{Options, Origin, plans, sandbox};
 use crate::admin;
 use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, TargetRef};
 use crate::description::Description;
+use crate::origin::replay_topic;
 use crate::plan::store::Store;
 use crate::plan::{By, History, InputPartition, Made, Plan, PlanLog};
 use crate::route::DEAD_LETTERS;
@@ -209,13 +210,18 @@ impl Deployment {
             .find_map(|(by, plan)| Some((*by, plan.made.as_ref().filter(|_| plan.replaces == Some(number))?)))
     }
 
-    /// Partitions that are read, and from where on plan `number` makes them, as far as it has been adopted.
+    /// Partitions that are read, and from where on plan `number` makes them, as far as it has been adopted. The replay input
+    /// is among them only once it has: mostly nothing comes there.
     ///
     /// # Errors
     /// If the plan log cannot be read.
     pub fn adopted(&mut self, number: u64) -> Result<BTreeMap<InputPartition, Option<Cut>>> {
         self.history.catch_up(self.log.as_mut())?;
-        let read = self.history.started.keys().filter(|of| !self.history.done.contains_key(of));
+        let replay = replay_topic(self.config.name.as_str());
+        let is_read = |of: &&InputPartition| {
+            !self.history.done.contains_key(of) && of.topic.as_deref() != Some(&*replay)
+        };
+        let read = self.history.started.keys().filter(is_read);
         let mut all: BTreeMap<_, _> = read.map(|of| (of.clone(), None)).collect();
         for (of, cut) in self.history.adopted.iter().filter(|(_, cut)| cut.plan.plan == number) {
             all.insert(of.clone(), Some(cut.clone()));

@@ -14,6 +14,7 @@ use crate::budget::Budget;
 use crate::config::{Absent, KafkaCluster, KafkaSource as Configured, PipelineConfig, Secret, StartAt};
 use crate::kafka::{self, Cluster, topics::From};
 use crate::offset::{Offset, TopicPartition};
+use crate::origin::replay_topic;
 use crate::plan::{self, Entry, History, InputPartition, PartitionStart};
 use crate::sink::state::Start;
 use crate::source::Error;
@@ -43,15 +44,17 @@ pub(super) fn kafka_source(
     budget: &Budget,
 ) -> Result<KafkaSource> {
     are_there(config, source, cluster)?;
+    let replay = replay_topic(config.name.as_str());
     let settings = KafkaSettings {
         group: group(config).into(),
         topics: source.topics.iter().map(|topic| topic.as_str().into()).collect(),
+        replay: replay.as_str().into(),
         incarnation: log.lock().history.incarnation,
         batch_records: config.limits.batch_records.get() as usize,
         batch_bytes: config.limits.batch_bytes.bytes() as usize,
         once: options.once,
     };
-    let starts = starts(cluster.clone(), source.start.clone(), log.clone());
+    let starts = starts(cluster.clone(), source.start.clone(), replay, log.clone());
     Ok(KafkaSource::new(cluster, settings, budget.clone(), starts, incarnation(log.clone()))?)
 }
 
@@ -99,8 +102,8 @@ pub(super) fn group(config: &PipelineConfig) -> String {
 }
 
 /// Says where a partition begins, and writes it down first: for all partitions of a topic at once, as the file says, when the
-/// topic is first seen; at the first record there is, for partitions that are added to it later.
-fn starts(cluster: Cluster, start: StartAt, log: SharedLog) -> Starts {
+/// topic is first seen; at the first record there is, for partitions that are added to it later, and for the replay input.
+fn starts(cluster: Cluster, start: StartAt, replay: String, log: SharedLog) -> Starts {
     Box::new(move |partitions, id| {
         let mut inner = log.lock();
         let Inner { history, log, .. } = &mut *inner;
@@ -111,7 +114,8 @@ fn starts(cluster: Cluster, start: StartAt, log: SharedLog) -> Starts {
         let new: Vec<i32> = all().filter(|(_, of)| is_new(of)).map(|(at, _)| at.partition).collect();
         if let Some(first) = partitions.first().filter(|_| !new.is_empty()) {
             let topic = &first.topic;
-            let starts = decide(&cluster, &start, topic, &new, history)?;
+            let start = if **topic == *replay { &StartAt::Earliest } else { &start };
+            let starts = decide(&cluster, start, topic, &new, history)?;
             // Others may have said of some of them before us.
             let entry = |history: &History| {
                 let is_unsaid = |p: i32| {

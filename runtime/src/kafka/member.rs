@@ -68,7 +68,7 @@ pub enum Told {
 /// See the module.
 pub struct Member {
     cluster: Cluster,
-    /// What it joined the group for.
+    /// What it joined the group for, without what may not be there.
     topics: Vec<String>,
     /// In the client's assignment, each with its queue. Dropped before the client.
     queues: BTreeMap<TopicPartition, Queue>,
@@ -116,13 +116,14 @@ impl Member {
         Ok(Self { cluster: cluster.clone(), topics, queues, revoked, consumer: Arc::new(consumer) })
     }
 
-    /// Joins the group, to be given partitions of `topics`. Whether they are there is not looked at.
+    /// Joins the group, to be given partitions of `topics`. Whether they are there is not looked at. `later` need not be: its
+    /// partitions are dealt out once it is found.
     ///
     /// # Errors
     /// [`Error::Refused`].
-    pub fn join(&mut self, topics: &[&str]) -> Result<(), Error> {
+    pub fn join(&mut self, topics: &[&str], later: Option<&str>) -> Result<(), Error> {
         self.topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        let joined = self.consumer.subscribe(topics);
+        let joined = self.consumer.subscribe(&[topics, later.as_slice()].concat());
         joined.map_err(|error| self.cluster.failed("joining a consumer group", &error))
     }
 
@@ -149,12 +150,16 @@ impl Member {
             && !is_connection(&error)
         {
             let what = "being a member of a consumer group";
-            return Some(Told::Trouble(match error.rdkafka_error_code() {
+            match error.rdkafka_error_code() {
+                // The client says only that one is not there, and not which.
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                    Error::NoTopic { topic: self.topics.join(", "), address: self.cluster.address.clone() }
+                    if let Some(topic) = self.missing() {
+                        let address = self.cluster.address.clone();
+                        return Some(Told::Trouble(Error::NoTopic { topic, address }));
+                    }
                 }
-                _ => self.cluster.failed(what, &error),
-            }));
+                _ => return Some(Told::Trouble(self.cluster.failed(what, &error))),
+            }
         }
         let told = self.consumer.context().told.lock().expect("nobody panics with it in hand").pop_front()?;
         match &told {
@@ -170,6 +175,14 @@ impl Member {
             Told::Assigned { .. } | Told::Trouble(_) => {}
         }
         Some(told)
+    }
+
+    /// The topics that should be there and are not.
+    fn missing(&self) -> Option<String> {
+        let is_missing =
+            |topic: &&String| matches!(self.cluster.partitions(topic), Err(Error::NoTopic { .. }));
+        let missing: Vec<_> = self.topics.iter().filter(is_missing).cloned().collect();
+        (!missing.is_empty()).then(|| missing.join(", "))
     }
 
     /// Waits until there may be something to take or to be told, at most `time`.

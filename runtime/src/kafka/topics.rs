@@ -319,7 +319,19 @@ impl Cluster {
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Refused`].
     pub fn make_kept(&self, topic: &str) -> Result<(), Error> {
-        let made = NewTopic::new(topic, -1, TopicReplication::Fixed(-1));
+        self.make_kept_of(topic, -1)
+    }
+
+    /// The same, of one partition: its records have one order.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Refused`].
+    pub fn make_kept_in_order(&self, topic: &str) -> Result<(), Error> {
+        self.make_kept_of(topic, 1)
+    }
+
+    fn make_kept_of(&self, topic: &str, partitions: i32) -> Result<(), Error> {
+        let made = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
         let made =
             made.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1");
         self.make(topic, &made).map(drop)

@@ -29,6 +29,8 @@ pub struct KafkaSettings {
     pub group: Arc<str>,
     /// What is read.
     pub topics: Vec<Arc<str>>,
+    /// The replay input, whose records are envelopes; read as well from when it is there.
+    pub replay: Arc<str>,
     /// Of the group, as far as it is known: see [`Incarnation`].
     pub incarnation: u32,
     /// Records in a batch, at most.
@@ -190,7 +192,7 @@ impl KafkaSource {
 
     fn join(&mut self) {
         let topics: Vec<&str> = self.settings.topics.iter().map(|topic| &**topic).collect();
-        match self.member.join(&topics) {
+        match self.member.join(&topics, Some(&self.settings.replay)) {
             Ok(()) => self.joined = true,
             Err(error) => tracing::warn!(%error, "the group of Kafka"),
         }
@@ -506,6 +508,9 @@ impl KafkaSource {
         }
         let mut builder = BatchBuilder::new(at.clone(), reading.next);
         builder.remember();
+        if at.topic == self.settings.replay {
+            builder.open_envelopes();
+        }
         builder.reserve(self.last.0, self.last.1);
         let (records, bytes) = (self.settings.batch_records, self.settings.batch_bytes);
         let taken = self.member.take(at, &mut builder, reading.last.as_ref(), records, bytes);

@@ -55,10 +55,15 @@ impl Topic {
         runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
     }
 
+    fn replay(&self) -> String {
+        crate::origin::replay_topic(&self.name)
+    }
+
     fn source(&self, once: bool, budget: &Budget) -> KafkaSource {
         let settings = KafkaSettings {
             group: format!("weir.{}", self.name).into(),
             topics: vec![self.name.as_str().into()],
+            replay: self.replay().into(),
             incarnation: 0,
             batch_records: 100,
             batch_bytes: 1 << 20,
@@ -213,6 +218,48 @@ fn it_is_told_where_a_partition_ends_again_whenever_it_goes_on() {
     assert_eq!(told(), [(topic.at(0), Offset::new(2))]);
     topic.send(0, &["c"]);
     assert_eq!(told(), [(topic.at(0), Offset::new(3))]);
+}
+
+/// The replay input is found when there is one; what of it is no envelope is unreadable, and elsewhere an envelope is nothing.
+#[test]
+fn the_replay_input_is_read_from_when_it_is_there_and_holds_envelopes() {
+    let mut topic = Topic::new(1);
+    let soon = [("topic.metadata.refresh.interval.ms".to_owned(), "100".to_owned())];
+    topic.cluster = Cluster::new(brokers(), soon.into()).unwrap();
+    let send = |to: &str, envelope: Option<&str>| {
+        let headers = OwnedHeaders::new_with_capacity(2);
+        let headers = envelope.iter().fold(headers, |headers, text| {
+            headers.insert(Header { key: crate::origin::ENVELOPE, value: Some(*text) })
+        });
+        let record = BaseRecord::<str, str>::to(to).payload("v").key("k").timestamp(7);
+        let headers = headers.insert(Header { key: "trace", value: Some("1") });
+        topic.producer.send(record.headers(headers)).unwrap();
+        topic.producer.flush(LONG).unwrap();
+    };
+    let batch = |event| match event {
+        SourceEvent::Batch { batch, .. } => Some(batch),
+        _ => None,
+    };
+    send(&topic.name, Some("t/0/5/1"));
+    let mut source = topic.source(false, &budget());
+    assert_eq!(until(&mut source, assigned)[0].at, topic.at(0));
+    source.read(RunId(1), &topic.at(0), Offset::ZERO, None);
+    let ordinary = until(&mut source, batch);
+    assert!(ordinary.origins().is_none() && ordinary.headers().get(0).count() == 2);
+
+    let (replay, at) = (topic.replay(), TopicPartition::new(topic.replay(), 0));
+    topic.cluster.make_kept_in_order(&replay).unwrap();
+    ["t/0/5/1", "t/0/5/0", "u/3/9/2"].iter().for_each(|text| send(&replay, Some(text)));
+    assert_eq!(until(&mut source, assigned)[0].at, at);
+    source.read(RunId(2), &at, Offset::ZERO, None);
+    let again = until(&mut source, batch);
+    let origins: Vec<_> = again.origins().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!((origins, again.offsets()), (vec!["t/0/5/1".to_owned(), "u/3/9/2".to_owned()], &[0, 2][..]));
+    assert_eq!(again.headers().get(0).collect::<Vec<_>>(), [("trace", Some(&b"1"[..]))]);
+    assert_eq!((again.keys().get(0), again.timestamps()), (Some(&b"k"[..]), &[7, 7][..]));
+    let unreadable: Vec<_> =
+        again.unreadable().iter().map(|found| (found.offset.get(), found.code)).collect();
+    assert_eq!(unreadable, [(1, "no-envelope")]);
 }
 
 #[test]
