@@ -10,6 +10,7 @@ pub mod letters;
 mod logs;
 mod named;
 mod plans;
+pub mod replay;
 mod rules;
 mod secret;
 mod sinks;

@@ -277,11 +277,19 @@ pub struct DeadLetter {
     /// transform rejects do not count.
     #[serde(default = "DeadLetter::stop_after_consecutive")]
     pub stop_after_consecutive: NonZeroU64,
+    /// A record that was sent through again so often is not sent through once more by a replay: it would come back for
+    /// ever.
+    #[serde(default = "DeadLetter::max_attempts")]
+    pub max_attempts: NonZeroU16,
 }
 
 impl DeadLetter {
     fn stop_after_consecutive() -> NonZeroU64 {
         const { NonZeroU64::new(1000).expect("not 0") }
+    }
+
+    fn max_attempts() -> NonZeroU16 {
+        const { NonZeroU16::new(5).expect("not 0") }
     }
 }
 
@@ -324,8 +332,8 @@ pub(super) struct FileSink {
     #[serde(default)]
     pub(super) roll: Roll,
     /// Whether rows carry the columns `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and
-    /// `weir_plan`: from which record they come, by which plan. Without them an audit compares counts
-    /// only.
+    /// `weir_plan`: from which record they come, by which plan; and `weir_attempt`, if it was sent through again. Without
+    /// them an audit compares counts only.
     #[serde(default = "yes")]
     pub(super) provenance: bool,
     /// The directories below each target's, from the outer to the inner, as Hive has them. `{ date = "day" }` is
@@ -460,8 +468,8 @@ pub(super) struct SqliteSink {
     #[serde(default)]
     pub(super) commit: CommitWhen,
     /// Whether rows carry the columns `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and
-    /// `weir_plan`: from which record they come, by which plan. Without them an audit compares counts
-    /// only.
+    /// `weir_plan`: from which record they come, by which plan; and `weir_attempt`, if it was sent through again. Without
+    /// them an audit compares counts only.
     #[serde(default = "yes")]
     pub(super) provenance: bool,
     /// The tables, by the names of the targets. A target that is not named here is appended to the table of its own
@@ -521,8 +529,8 @@ pub(super) struct PostgresSink {
     #[serde(default)]
     pub(super) commit: CommitWhen,
     /// Whether rows carry the columns `weir_topic`, `weir_partition`, `weir_offset`, `weir_index` and
-    /// `weir_plan`: from which record they come, by which plan. Without them an audit compares counts
-    /// only.
+    /// `weir_plan`: from which record they come, by which plan; and `weir_attempt`, if it was sent through again. Without
+    /// them an audit compares counts only.
     #[serde(default = "yes")]
     pub(super) provenance: bool,
     /// The tables, by the names of the targets. A target that is not named here is appended to the table of its own
@@ -729,8 +737,8 @@ pub(super) struct KafkaSink {
     #[serde(default)]
     pub(super) compression: Compression,
     /// Whether rows carry the header `weir-origin`: from which record they come (topic, partition, offset, number of the
-    /// row among those of the record) and by which plan, as `customers-raw/3/1042/0/7`. Without it an audit compares
-    /// counts only. Headers that a record came with and that begin with `weir-` are left out either way.
+    /// row among those of the record) and by which plan, as `customers-raw/3/1042/0/7`; and `weir-attempt`, if
+    /// that was sent through again. Without it an audit compares counts only. Headers that a record came with and that begin with `weir-` are left out either way.
     #[serde(default = "yes")]
     pub(super) provenance: bool,
     /// The topics, by the names of the targets. The rows of a target that is not named here go to the topic of its own

@@ -12,6 +12,7 @@ mod kafka;
 #[cfg(target_os = "linux")]
 mod network;
 mod postgres;
+mod replay;
 mod swap;
 mod topics;
 mod trouble;

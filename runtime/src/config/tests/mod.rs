@@ -54,6 +54,7 @@ other = "none"
 [dead_letter]
 to = "lake.dead_letters"
 stop_after_consecutive = 50
+max_attempts = 7
 
 [sinks.lake.files]
 path = "out"
@@ -194,6 +195,7 @@ fn a_full_file_says_what_it_says() {
             dead_letter: DeadLetter {
                 to: "lake.dead_letters",
                 stop_after_consecutive: 50,
+                max_attempts: 7,
             },
             sinks: {
                 "base": Sqlite(
@@ -296,6 +298,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.sandbox.imports, Imports::Inert);
     assert_eq!(config.dead_letter.stop_after_consecutive.get(), 1000);
+    assert_eq!(config.dead_letter.max_attempts.get(), 5);
     let SinkConfig::Files(sink) = config.sinks.values().next().expect("there is a sink") else {
         panic!("it is a sink of files")
     };

@@ -1,0 +1,269 @@
+//! Dead letters that go through their pipeline again, on a real Kafka: each arrives once in every sink, as the record that it
+//! is, and whatever else was there stays as it was.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use weir::app::replay::{Copied, Letter, replay};
+use weir::config::PipelineConfig;
+use weir::kafka::Cluster;
+use weir::kafka::peek::{From, Seen, peek};
+use weir::offset::{Offset, TopicPartition};
+use weir::origin::{Origin, replay_topic};
+use weir::sink::state::Nonce;
+
+use crate::given;
+
+const FILE: &str = r#"
+[pipeline]
+name = "NAME"
+state = "state"
+
+[source.kafka]
+brokers = "${WEIR_TEST_KAFKA}"
+topics = ["raw-NAME"]
+
+[transform]
+component = "customers.wasm"
+settings = { on_bad_age = "reject" }
+tables.us_cities = { file = "us_cities.csv" }
+
+[routes]
+usa = ["lake.usa", "topics.usa"]
+alerts = ["lake.alerts", "topics.alerts"]
+other = ["lake.other", "topics.other"]
+
+[dead_letter]
+to = "topics.dead_letters"
+max_attempts = 2
+
+[sinks.lake.files]
+path = "out"
+format = "jsonl"
+
+[sinks.topics.kafka]
+brokers = "${WEIR_TEST_KAFKA}"
+targets.usa.topic = "usa-NAME"
+targets.alerts.topic = "alerts-NAME"
+targets.other.topic = "other-NAME"
+targets.dead_letters.topic = "dead-NAME"
+"#;
+
+const RECORDS: usize = 400;
+
+/// Of so many records one has an age that is none.
+const ONE_OF: usize = 10;
+
+/// A pipeline with topics of its own, to which records were sent.
+struct Pipeline {
+    dir: TempDir,
+    name: String,
+}
+
+/// What a row says of the record that it comes from: the attempt by its topic, partition and offset.
+type Said = BTreeMap<(String, i64, i64), Vec<i64>>;
+
+impl Pipeline {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pipeline = Self { dir, name: format!("again-{}", Nonce::random().short()) };
+        fs::copy(env!("WEIR_CUSTOMERS_WASM"), pipeline.path("customers.wasm")).expect("writable");
+        fs::write(pipeline.path("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
+        fs::write(pipeline.path("pipeline.toml"), FILE.replace("NAME", &pipeline.name)).expect("writable");
+        let rows: String = (0..RECORDS)
+            .map(|n| {
+                let age = if n % ONE_OF == 0 { "old".to_owned() } else { (n % 90).to_string() };
+                format!("c{n},Ada,Lovelace,{n}@example.com,{age},{}\n", ["Boston", "Lyon"][n % 2])
+            })
+            .collect();
+        let text = format!("id,first_name,last_name,email,age,location\n{rows}");
+        pipeline.send("raw", "csv", &["--create", "--partitions", "3", "--key", "id"], &text);
+        pipeline
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn weir(&self) -> Command {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).env("WEIR_BROKERS", given("WEIR_TEST_KAFKA"));
+        weir
+    }
+
+    fn send(&self, topic: &str, format: &str, more: &[&str], text: &str) {
+        let topic = if topic == "raw" { format!("raw-{}", self.name) } else { topic.to_owned() };
+        let program = self
+            .weir()
+            .args(["produce", "-", "--format", format, "--topic", &topic])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut program = program.expect("the program starts");
+        program.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
+        assert!(program.wait().expect("it ends").success());
+    }
+
+    /// Runs it to the end of what is there.
+    fn run(&self, more: &[&str]) {
+        let output = self.weir().args(["run", "--once"]).args(more).arg(self.path("pipeline.toml")).output();
+        let output = output.expect("the program starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// From now on an age that is none is no age.
+    fn mend(&self) {
+        let file = self.path("pipeline.toml");
+        let text = fs::read_to_string(&file).expect("readable");
+        fs::write(file, text.replace(r#"on_bad_age = "reject""#, r#"on_bad_age = "null""#))
+            .expect("writable");
+    }
+
+    fn copy(&self, letters: Vec<Letter>) -> Copied {
+        let config = PipelineConfig::load(&self.path("pipeline.toml")).expect("it can be read");
+        replay(&config, letters.into_iter().map(Ok)).expect("the cluster answers")
+    }
+
+    fn records(&self, target: &str) -> Vec<Seen> {
+        let cluster = Cluster::new(given("WEIR_TEST_KAFKA"), BTreeMap::new()).expect("an address");
+        let mut records = Vec::new();
+        let each = &mut |record| {
+            records.push(record);
+            true
+        };
+        peek(&cluster, &format!("{target}-{}", self.name), None, From::Start, each).expect("it is there");
+        records
+    }
+
+    fn letters(&self) -> Vec<Letter> {
+        self.records("dead").into_iter().map(letter).collect()
+    }
+
+    /// What the rows say in the topics, or in the files.
+    fn said(&self, sink: &str) -> Said {
+        let mut said = Said::new();
+        for target in ["usa", "alerts", "other"] {
+            if sink == "topics" {
+                for record in self.records(target) {
+                    let Origin { at, offset, attempt } = letter(record).origin;
+                    let place = (at.topic.to_string(), at.partition.into(), offset.get());
+                    said.entry(place).or_default().push(attempt.into());
+                }
+                continue;
+            }
+            let files = fs::read_dir(self.path("out").join(target)).into_iter().flatten();
+            for file in files {
+                let text = fs::read_to_string(file.expect("readable").path()).expect("readable");
+                for row in text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
+                    let number = |name: &str| row[name].as_i64().unwrap_or_default();
+                    let topic = row["weir_topic"].as_str().expect("a text").to_owned();
+                    let place = (topic, number("weir_partition"), number("weir_offset"));
+                    said.entry(place).or_default().push(number("weir_attempt"));
+                }
+            }
+        }
+        said
+    }
+}
+
+/// A record that a Kafka sink wrote, as the record that it comes from.
+fn letter(seen: Seen) -> Letter {
+    let header = |name: &str| {
+        let found = seen.headers.iter().find(|(found, _)| found == name);
+        found.map(|(_, value)| String::from_utf8(value.clone().expect("it has one")).expect("text"))
+    };
+    let origin = header("weir-origin").expect("each has one");
+    let parts: Vec<_> = origin.split('/').collect();
+    let number = |text: &str| text.parse::<i64>().expect("a number");
+    let at = TopicPartition::new(parts[0], number(parts[1]) as i32);
+    let attempt = header("weir-attempt").map_or(0, |text| number(&text) as u16);
+    let own = seen.headers.into_iter().filter(|(name, _)| !name.starts_with("weir-"));
+    Letter {
+        origin: Origin { at, offset: Offset::new(number(parts[2])), attempt },
+        key: seen.key,
+        value: seen.value,
+        headers: own.collect(),
+        timestamp_ms: seen.timestamp_ms,
+    }
+}
+
+fn attempts(letters: &[Letter]) -> Vec<u16> {
+    let mut attempts: Vec<_> = letters.iter().map(|letter| letter.origin.attempt).collect();
+    attempts.sort_unstable();
+    attempts
+}
+
+#[test]
+fn letters_that_are_replayed_arrive_once_in_every_sink_as_the_records_that_they_are() {
+    const BAD: usize = RECORDS / ONE_OF;
+    let pipeline = Pipeline::new();
+    pipeline.run(&[]);
+    let letters = pipeline.letters();
+    assert_eq!(attempts(&letters), [0; BAD]);
+    let before = pipeline.said("topics");
+    assert_eq!((before.len(), &pipeline.said("lake")), (RECORDS - BAD, &before));
+
+    assert_eq!(pipeline.copy(letters.clone()).copied, BAD as u64);
+    assert_eq!(pipeline.copy(letters.clone()), Copied { there: BAD as u64, ..Copied::default() });
+    pipeline.mend();
+    pipeline.run(&["--adopt"]);
+    // Also whoever starts again finds nothing new.
+    pipeline.run(&[]);
+
+    let mut expected = before;
+    for Letter { origin: Origin { at, offset, .. }, .. } in &letters {
+        assert!(
+            expected.insert((at.topic.to_string(), at.partition.into(), offset.get()), vec![1]).is_none()
+        );
+    }
+    assert_eq!(expected.len(), RECORDS);
+    assert_eq!(pipeline.said("topics"), expected);
+    assert_eq!(pipeline.said("lake"), expected);
+    assert_eq!(pipeline.letters(), letters);
+}
+
+#[test]
+fn a_letter_that_fails_again_says_the_next_attempt_until_there_are_enough() {
+    const BAD: usize = RECORDS / ONE_OF;
+    let pipeline = Pipeline::new();
+    pipeline.run(&[]);
+    let all = BAD as u64;
+    assert_eq!(pipeline.copy(pipeline.letters()), Copied { copied: all, ..Copied::default() });
+    pipeline.run(&[]);
+    assert_eq!(attempts(&pipeline.letters()), [[0; BAD], [1; BAD]].concat());
+    assert_eq!(pipeline.copy(pipeline.letters()), Copied { copied: all, there: all, spent: 0 });
+    pipeline.run(&[]);
+    let last = Copied { copied: 0, there: 2 * all, spent: all };
+    assert_eq!(pipeline.copy(pipeline.letters()), last);
+    let of: Vec<_> =
+        pipeline.letters().into_iter().map(|letter| (letter.origin.at, letter.origin.offset)).collect();
+    assert_eq!((of.len(), of.iter().collect::<std::collections::BTreeSet<_>>().len()), (3 * BAD, BAD));
+}
+
+#[test]
+fn what_is_no_envelope_in_the_replay_input_is_a_dead_letter_of_the_source_and_stops_nothing() {
+    let pipeline = Pipeline::new();
+    pipeline.run(&[]);
+    let (before, topic) = (pipeline.records("dead").len(), replay_topic(&pipeline.name));
+    let letters = pipeline.letters();
+    pipeline.copy(letters[..1].to_vec());
+    pipeline.send(&topic, "jsonl", &[], "{\"id\":\"7\"}\n");
+    pipeline.copy(letters[1..2].to_vec());
+    pipeline.mend();
+    pipeline.run(&["--adopt"]);
+    let mut dead = pipeline.records("dead");
+    dead.retain(|record| record.headers.contains(&("weir-stage".to_owned(), Some(b"source".to_vec()))));
+    assert_eq!((dead.len(), pipeline.records("dead").len()), (1, before + 1));
+    let why = dead[0].headers.iter().find(|(name, _)| name == "weir-reasons").expect("it has one");
+    assert!(String::from_utf8_lossy(why.1.as_deref().expect("a text")).contains("no-envelope"));
+    let letter = letter(dead.remove(0));
+    assert_eq!((&*letter.origin.at.topic, letter.origin.attempt), (&*topic, 0));
+    assert_eq!(letter.value.as_deref(), Some(&b"{\"id\":\"7\"}"[..]));
+    assert_eq!(pipeline.said("topics").values().filter(|attempts| **attempts == [1]).count(), 2);
+}
