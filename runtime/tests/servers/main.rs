@@ -9,6 +9,7 @@ mod group;
 #[cfg(target_os = "linux")]
 mod hdfs;
 mod kafka;
+mod letters;
 #[cfg(target_os = "linux")]
 mod network;
 mod postgres;
