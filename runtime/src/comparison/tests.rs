@@ -25,6 +25,7 @@ fn texts(values: &[&str]) -> ArrayRef {
 
 fn part(route: &str, offsets: &[i64], fields: &[(&str, ArrayRef)]) -> RoutePart {
     RoutePart {
+        origins: None,
         route: route.into(),
         rows: RecordBatch::try_from_iter(fields.to_vec()).unwrap(),
         offsets: offsets.to_vec().into(),

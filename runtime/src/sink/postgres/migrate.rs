@@ -44,7 +44,7 @@ pub fn add_columns(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Vec<Str
             }
         }
         for want in wanted {
-            tables.find(db, config, &want.target, &want.schema, &want.route)?;
+            tables.find(db, config, &want.target, &want.schema, &want.route, false)?;
         }
         Ok(done)
     })?;

@@ -43,7 +43,7 @@ pub fn add_columns(config: &SqliteConfig, wanted: &[Wanted]) -> Result<Vec<Strin
             }
         }
         for want in wanted {
-            tables.find(db, config, &want.target, &want.schema, &want.route)?;
+            tables.find(db, config, &want.target, &want.schema, &want.route, false)?;
         }
         Ok(done)
     })?;

@@ -46,8 +46,8 @@ use tables::Tables;
 
 pub use back::SqliteReader;
 pub use examine::{examine, statements};
-pub use migrate::{add_columns, lacking};
 use examine::{is_there, name_of};
+pub use migrate::{add_columns, lacking};
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
 pub const FAILPOINTS: [&str; 9] = [
