@@ -321,3 +321,35 @@ fn merge_cuts(states: &[SinkState], from: Offset) -> Result<Vec<Cut>, PlansDiffe
     }
     Ok(leader.cuts.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{BatchBuilder, RecordRef};
+    use crate::budget::Permit;
+    use crate::offset::TopicPartition;
+    use crate::origin::ENVELOPE;
+    use crate::sink::state::{Epoch, Start};
+
+    #[test]
+    fn records_of_two_topics_that_come_again_are_not_transformed_together() {
+        let at = TopicPartition::new("weir.p.replay", 0);
+        let mut builder = BatchBuilder::new(at.clone(), Offset::ZERO);
+        builder.open_envelopes();
+        for (n, text) in ["a/0/5/1", "a/1/0/1", "b/0/5/1"].iter().enumerate() {
+            let headers = [(ENVELOPE, Some(text.as_bytes()))];
+            builder.push(
+                Offset::new(n as i64),
+                RecordRef { headers: &headers, timestamp_ms: -1, ..Default::default() },
+            );
+        }
+        let batch = builder.finish(Offset::new(3), Permit::free()).expect("not empty");
+        let (epoch, start) = (Epoch::new(1), Start::Init(Offset::ZERO));
+        let (topic_id, group) = ("id".into(), "weir.p".into());
+        let assignment = Assignment { at, topic_id, group, epoch, start, input: None };
+        let mut track = Track::new(RunId(1), assignment);
+        let jobs = track.accept(batch, &PlanRef { plan: 0, digest: "sha256:00".into() });
+        let told: Vec<_> = jobs.iter().map(|job| (job.seq, job.batch.topic(), job.batch.offsets())).collect();
+        assert_eq!(told, [(0, "a", &[0, 1][..]), (1, "b", &[2])]);
+    }
+}

@@ -115,3 +115,35 @@ fn data(values: &TableValues, wanted: DataType) -> Option<wit::ColumnDataParam<'
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{BatchBuilder, RecordRef};
+    use crate::budget::Permit;
+    use crate::offset::{Offset, TopicPartition};
+    use crate::origin::ENVELOPE;
+
+    fn told(again: bool) -> (String, Vec<i32>, Vec<i64>) {
+        let mut builder = BatchBuilder::new(TopicPartition::new("weir.p.replay", 0), Offset::new(7));
+        if again {
+            builder.open_envelopes();
+        }
+        for (n, text) in [(7, "a/3/50/1"), (9, "a/1/60/2")] {
+            let headers = [(ENVELOPE, Some(text.as_bytes()))];
+            builder.push(Offset::new(n), RecordRef { headers: &headers, ..Default::default() });
+        }
+        let all = builder.finish(Offset::new(10), Permit::free()).expect("not empty");
+        let needs = Needs { partitions: true, offsets: true, ..Needs::default() };
+        let places = Places::of(&all, needs);
+        let input = batch(&all, needs, &places);
+        let (partitions, offsets) = (input.partitions.unwrap(), input.offsets.unwrap());
+        (input.topic.to_owned(), partitions.to_vec(), offsets.to_vec())
+    }
+
+    #[test]
+    fn a_transform_is_told_where_a_record_came_first() {
+        assert_eq!(told(true), ("a".to_owned(), vec![3, 1], vec![50, 60]));
+        assert_eq!(told(false), ("weir.p.replay".to_owned(), vec![0, 0], vec![7, 9]));
+    }
+}
