@@ -141,8 +141,11 @@ impl Pipeline {
         records
     }
 
+    /// In the order of the records: the partitions of a topic come as they arrive.
     fn letters(&self) -> Vec<Letter> {
-        self.records("dead").into_iter().map(letter).collect()
+        let mut letters: Vec<_> = self.records("dead").into_iter().map(letter).collect();
+        letters.sort_by_key(|letter| letter.origin.clone());
+        letters
     }
 
     /// What the rows say in the topics, or in the files.
