@@ -21,6 +21,9 @@ const AT_ONCE: (usize, usize) = (10_000, 16 << 20);
 /// Of such a transaction, after which the cluster gives it up.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+const NOT_OF_FILES: &str = "the dead letters of a pipeline that reads files cannot be sent through it again yet: put the records \
+                            into a file of its input";
+
 /// A dead letter: a record, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
@@ -47,6 +50,17 @@ pub struct Copied {
     pub spent: u64,
 }
 
+/// Whether a pipeline has a replay input.
+///
+/// # Errors
+/// It has none: it reads files.
+pub fn is_possible(config: &PipelineConfig) -> Result<()> {
+    match Source::of(config)? {
+        Source::Files(_) => bail!(NOT_OF_FILES),
+        Source::Kafka(..) => Ok(()),
+    }
+}
+
 /// Copies letters to the replay input of the pipeline of `config`, whether it runs or not.
 ///
 /// # Errors
@@ -55,7 +69,7 @@ pub struct Copied {
 pub fn replay(config: &PipelineConfig, letters: impl Iterator<Item = Result<Letter>>) -> Result<Copied> {
     let most_attempts = config.dead_letter.max_attempts.get();
     match Source::of(config)? {
-        Source::Files(_) => bail!("dead letters of a pipeline that reads files cannot be replayed yet"),
+        Source::Files(_) => bail!(NOT_OF_FILES),
         Source::Kafka(_, cluster) => {
             let mut input = Input::open(cluster, config.name.as_str()).context("opening the replay input")?;
             select(letters, most_attempts, &mut input)

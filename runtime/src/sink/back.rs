@@ -301,6 +301,8 @@ pub struct Reason {
 pub struct Letter {
     /// The record it is, or that its row was made of.
     pub origin: Origin,
+    /// How often its record had come again by then; 0 where it came for the first time.
+    pub attempt: u16,
     /// Of a row, its number among those of its record; of a record, 0.
     pub index: i32,
     /// Who could do nothing with it.
@@ -398,13 +400,15 @@ fn letter(row: &Map<String, Value>, sink: &Arc<str>, place: &str) -> Result<Lett
         return Err(no_letter(place, "it does not say where it comes from"));
     };
     let index = number("weir_index").and_then(|index| i32::try_from(index).ok()).unwrap_or_default();
-    Ok(bare(origin, index, plan, sink, place))
+    let attempt = number("weir_attempt").and_then(|attempt| u16::try_from(attempt).ok()).unwrap_or_default();
+    Ok(Letter { attempt, ..bare(origin, index, plan, sink, place) })
 }
 
 /// A letter of which nothing is known but this.
 pub(super) fn bare(origin: Origin, index: i32, plan: u64, sink: &Arc<str>, place: &str) -> Letter {
     Letter {
         origin,
+        attempt: 0,
         index,
         stage: Stage::Sink,
         plan,
@@ -488,7 +492,7 @@ mod tests {
             "timestamp": "2026-01-31T12:00:00.001000Z", "stage": "transform",
             "reasons": [{ "code": "x", "field": "f", "message": "m", "detail": "d" }, { "code": "y", "message": "n" }],
             "trap": null, "log": "last\n", "weir_topic": "t", "weir_partition": 1, "weir_offset": 2,
-            "weir_index": 0, "weir_plan": 7,
+            "weir_index": 0, "weir_plan": 7, "weir_attempt": 2,
         }));
         let letter = dead_letter(&row, &"s".into(), "here").unwrap().unwrap();
         assert_eq!(
@@ -496,7 +500,7 @@ mod tests {
             (Some(&b"\x00\xff"[..]), Some(&b"v"[..]))
         );
         assert_eq!(letter.headers, [("a".to_owned(), None), ("b".to_owned(), Some(vec![0xff]))]);
-        assert_eq!((letter.timestamp_ms, letter.plan), (Some(1_769_860_800_001), 7));
+        assert_eq!((letter.timestamp_ms, letter.plan, letter.attempt), (Some(1_769_860_800_001), 7, 2));
         assert_eq!(letter.reasons[0].detail.as_deref(), Some("d"));
         assert_eq!((letter.reasons.len(), letter.reasons[1].code.as_str()), (2, "y"));
         assert_eq!((letter.origin.to_string().as_str(), letter.log.as_deref()), ("t/1/2", Some("last\n")));

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use weir::app::replay::{Copied, Letter, replay};
 use weir::config::PipelineConfig;
@@ -125,6 +125,14 @@ impl Pipeline {
             .expect("writable");
     }
 
+    /// As people do it.
+    fn replay(&self, more: &[&str]) -> (Option<i32>, Value) {
+        let mut weir = self.weir();
+        weir.args(["dlq", "replay", "--json"]).args(more).arg(self.path("pipeline.toml"));
+        let output = weir.output().expect("the program starts");
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
     fn copy(&self, letters: Vec<Letter>) -> Copied {
         let config = PipelineConfig::load(&self.path("pipeline.toml")).expect("it can be read");
         replay(&config, letters.into_iter().map(Ok)).expect("the cluster answers")
@@ -212,8 +220,24 @@ fn letters_that_are_replayed_arrive_once_in_every_sink_as_the_records_that_they_
     let before = pipeline.said("topics");
     assert_eq!((before.len(), &pipeline.said("lake")), (RECORDS - BAD, &before));
 
-    assert_eq!(pipeline.copy(letters.clone()).copied, BAD as u64);
-    assert_eq!(pipeline.copy(letters.clone()), Copied { there: BAD as u64, ..Copied::default() });
+    assert_eq!(pipeline.replay(&[]), (Some(1), Value::Null), "nobody said yes");
+    let said =
+        |copied: usize, there: usize| (Some(0), json!({ "copied": copied, "there": there, "spent": 0 }));
+    assert_eq!(pipeline.replay(&["--yes", "--reason", "none-of-these"]), said(0, 0));
+    let one = letters[0].origin.offset.to_string();
+    let (topic, partition) = (&*letters[0].origin.at.topic, letters[0].origin.at.partition.to_string());
+    let only = [
+        "--yes",
+        "--topic",
+        topic,
+        "--partition",
+        &partition,
+        "--offsets",
+        &format!("{one}..{}", letters[0].origin.offset.get() + 1),
+    ];
+    assert_eq!(pipeline.replay(&only), said(1, 0));
+    assert_eq!(pipeline.replay(&["--yes"]), said(BAD - 1, 1));
+    assert_eq!(pipeline.replay(&["--yes"]), said(0, BAD));
     pipeline.mend();
     pipeline.run(&["--adopt"]);
     // Also whoever starts again finds nothing new.
@@ -236,14 +260,15 @@ fn a_letter_that_fails_again_says_the_next_attempt_until_there_are_enough() {
     const BAD: usize = RECORDS / ONE_OF;
     let pipeline = Pipeline::new();
     pipeline.run(&[]);
-    let all = BAD as u64;
-    assert_eq!(pipeline.copy(pipeline.letters()), Copied { copied: all, ..Copied::default() });
+    let said = |copied: usize, there: usize, spent: usize| {
+        (Some(0), json!({ "copied": copied, "there": there, "spent": spent }))
+    };
+    assert_eq!(pipeline.replay(&["--yes"]), said(BAD, 0, 0));
     pipeline.run(&[]);
     assert_eq!(attempts(&pipeline.letters()), [[0; BAD], [1; BAD]].concat());
-    assert_eq!(pipeline.copy(pipeline.letters()), Copied { copied: all, there: all, spent: 0 });
+    assert_eq!(pipeline.replay(&["--yes"]), said(BAD, BAD, 0));
     pipeline.run(&[]);
-    let last = Copied { copied: 0, there: 2 * all, spent: all };
-    assert_eq!(pipeline.copy(pipeline.letters()), last);
+    assert_eq!(pipeline.replay(&["--yes"]), said(0, 2 * BAD, BAD));
     let of: Vec<_> =
         pipeline.letters().into_iter().map(|letter| (letter.origin.at, letter.origin.offset)).collect();
     assert_eq!((of.len(), of.iter().collect::<std::collections::BTreeSet<_>>().len()), (3 * BAD, BAD));

@@ -1,6 +1,7 @@
 //! `weir dlq`: what went nowhere else, and why.
 
 mod list;
+mod replay;
 mod show;
 
 use std::path::Path;
@@ -31,6 +32,7 @@ pub(super) struct DlqArgs {
 enum Command {
     Ls(list::LsArgs),
     Show(show::ShowArgs),
+    Replay(replay::ReplayArgs),
 }
 
 /// Which letters.
@@ -109,6 +111,7 @@ pub(super) fn dlq(args: &DlqArgs) -> Result<Ended> {
     match &args.command {
         Command::Ls(args) => list::ls(args),
         Command::Show(args) => show::show(args),
+        Command::Replay(args) => replay::run(args),
     }
 }
 
@@ -146,6 +149,7 @@ fn to_json(letter: &Letter, history: &History) -> Value {
     say("topic", json!(&*letter.origin.at.topic));
     say("partition", json!(letter.origin.at.partition));
     say("offset", json!(letter.origin.offset));
+    say("attempt", json!(letter.attempt));
     say("index", json!(letter.index));
     say("stage", json!(letter.stage.name()));
     say("reasons", letter.reasons.iter().map(reason).collect());

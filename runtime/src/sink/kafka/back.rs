@@ -198,7 +198,8 @@ fn refused(seen: Seen, sink: &Arc<str>, topic: &str) -> Result<Option<Letter>, E
 fn of_origin(seen: &Seen, sink: &Arc<str>, place: &str) -> Result<Letter, Error> {
     let (origin, index, plan) =
         said(seen).ok_or_else(|| no_letter(place, "it does not say where it comes from"))?;
-    Ok(bare(origin, index, plan, sink, place))
+    let attempt = header(seen, "weir-attempt").and_then(|text| text.parse().ok()).unwrap_or_default();
+    Ok(Letter { attempt, ..bare(origin, index, plan, sink, place) })
 }
 
 /// The record, the number of the row among those of the record, and the plan, as the header has them.
@@ -244,9 +245,11 @@ mod tests {
             ("weir-reasons", reasons),
             ("weir-trap", "boom"),
             ("weir-origin", "a/3/1042/0/9"),
+            ("weir-attempt", "2"),
         ];
         let letter = dead_letter(seen(&all), &"s".into(), "dead").unwrap().unwrap();
-        assert_eq!((letter.origin.to_string().as_str(), letter.plan, letter.index), ("a/3/1042", 9, 0));
+        let said = (letter.origin.to_string(), letter.plan, letter.index, letter.attempt);
+        assert_eq!(said, ("a/3/1042".to_owned(), 9, 0, 2));
         assert_eq!(letter.headers, [("own".to_owned(), Some(b"1".to_vec()))]);
         assert_eq!((letter.reasons[0].code.as_str(), letter.trap.as_deref()), ("trap", Some("boom")));
         assert_eq!((letter.timestamp_ms, letter.value.as_deref()), (Some(5), Some(&b"va"[..])));

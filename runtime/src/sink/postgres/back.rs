@@ -23,7 +23,7 @@ use crate::sink::back::{
 };
 use crate::sink::json;
 use crate::sink::state::SinkState;
-use crate::sink::table::{Owner, overwritten, unreadable};
+use crate::sink::table::{ATTEMPT, Owner, overwritten, unreadable};
 
 /// Rows that are in memory at once.
 const ROWS: usize = 64;
@@ -82,7 +82,7 @@ impl PostgresReader {
             }
             let wanted: Vec<&str> = columns.iter().map(|column| &*column.sql).collect();
             let sql = format!(
-                "DECLARE weir_rows NO SCROLL CURSOR FOR SELECT {} FROM {}.{} WHERE true{}",
+                "DECLARE weir_rows NO SCROLL CURSOR FOR SELECT {} FROM {}.{} AS weir_table WHERE true{}",
                 wanted.join(", "),
                 quoted(&config.schema),
                 quoted(table),
@@ -138,6 +138,12 @@ impl Column {
     fn of(schema: &Schema) -> Vec<Self> {
         let column = |field: &Arc<arrow::datatypes::Field>| Some(Self::new(field.name(), Kind::of(field)?));
         schema.fields().iter().filter_map(column).chain(Self::provenance()).collect()
+    }
+
+    /// Which a table may have or not.
+    fn attempt() -> Self {
+        let sql = format!("(to_jsonb(weir_table) ->> '{ATTEMPT}')::bigint");
+        Self { name: ATTEMPT.to_owned(), sql, kind: Kind::Int64 }
     }
 
     fn provenance() -> impl Iterator<Item = Self> {
@@ -227,7 +233,8 @@ impl Reader for PostgresReader {
 
     fn letters(&mut self, sought: &Sought, each: Each<'_>) -> Result<(), Error> {
         let (sink, server) = (self.config.sink.clone(), self.config.server.to_string());
-        let columns = Column::of(&dead_letters_schema());
+        let columns: Vec<_> =
+            Column::of(&dead_letters_schema()).into_iter().chain([Column::attempt()]).collect();
         for target in &sought.dead {
             let table = self.table(target);
             let place = format!("{server}, table {table}");

@@ -1,0 +1,140 @@
+//! `weir dlq replay`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use crossbeam_channel::bounded;
+use serde_json::json;
+
+use super::{Filter, opened};
+use crate::app::letters::{Wanted, letters};
+use crate::app::replay::{self, Copied, replay};
+use crate::cli::Ended;
+use crate::cli::screen::count;
+use crate::config::PipelineConfig;
+use crate::origin::Origin;
+use crate::plan::History;
+use crate::sink::back::{Letter, Stage};
+
+/// Letters that are read ahead of those that are copied.
+const AHEAD: usize = 1_000;
+
+/// Send dead letters through the pipeline once more, by the rule that runs now
+///
+/// The records are copied to the topic `weir.PIPELINE.replay`, a second input of the pipeline, as they came. Each goes through
+/// once however often this is asked for and wherever it was cut short: its rows say where it came first, and which attempt it
+/// is. What fails again is a dead letter again, and may be sent up to `dead_letter.max_attempts` times. The letters themselves
+/// stay where they are.
+///
+/// Mend the rule first, with `weir deploy`. Without --yes it says how many letters there are, and asks.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+    weir dlq replay pipeline.toml --reason age-not-integer
+    weir dlq replay pipeline.toml --plan 0 --topic customers-raw --offsets 100..200 --yes
+
+Exit codes: 0 they are copied, or were; 1 not wanted; 2 the command or the file is wrong; 3 something could not be reached.
+What a sink refused is not sent: it is the row, and the record has gone elsewhere.")]
+pub(super) struct ReplayArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    #[command(flatten)]
+    filter: Filter,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
+    let (config, history) = opened(&args.pipeline)?;
+    let mut wanted = args.filter.wanted();
+    ensure!(
+        !wanted.stages.contains(&Stage::Sink),
+        "rows that a sink refused cannot be replayed: mend the table, or what the transform makes of such records"
+    );
+    if wanted.stages.is_empty() {
+        wanted.stages = vec![Stage::Source, Stage::Transform];
+    }
+    replay::is_possible(&config)?;
+    if !args.yes && !is_wanted(&config, &history, &wanted, args.json)? {
+        return Ok(Ended::No);
+    }
+    let copied = copy(&config, &history, &wanted)?;
+    if args.json {
+        let Copied { copied, there, spent } = copied;
+        println!("{}", json!({ "copied": copied, "there": there, "spent": spent }));
+    } else {
+        print(&config, copied);
+    }
+    Ok(Ended::Done)
+}
+
+fn is_wanted(config: &PipelineConfig, history: &History, wanted: &Wanted, in_json: bool) -> Result<bool> {
+    let mut n = 0;
+    letters(config, history, wanted, &mut |_| {
+        n += 1;
+        true
+    })?;
+    if n == 0 {
+        eprintln!("no dead letters there");
+        return Ok(false);
+    }
+    eprintln!("{} letters are there; those that were sent before are left out", count(n));
+    if in_json || !io::stdin().is_terminal() {
+        eprintln!("not asked, since nobody is there to answer: --yes does without");
+        return Ok(false);
+    }
+    print!("send them through the pipeline again? [y/N] ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Letters are read while others are copied, and never all in memory.
+fn copy(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<Copied> {
+    let (to, from) = bounded(AHEAD);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let read = letters(config, history, wanted, &mut |letter| to.send(Ok(record_of(letter))).is_ok());
+            // Nobody listens any more: the copy has failed, and says why.
+            read.unwrap_or_else(|error| drop(to.send(Err(error))));
+        });
+        replay(config, from.into_iter())
+    })
+}
+
+fn record_of(letter: Letter) -> replay::Letter {
+    let Letter { origin, attempt, key, value, headers, timestamp_ms, .. } = letter;
+    replay::Letter {
+        origin: Origin { at: origin.at, offset: origin.offset, attempt },
+        key,
+        value,
+        headers,
+        timestamp_ms: timestamp_ms.unwrap_or(-1),
+    }
+}
+
+fn print(config: &PipelineConfig, Copied { copied, there, spent }: Copied) {
+    println!("{} letters go through {} again", count(copied), config.name);
+    if there > 0 {
+        println!("  {} were sent before", count(there));
+    }
+    if spent > 0 {
+        println!(
+            "  {} have failed {} times, and are left where they are (dead_letter.max_attempts)",
+            count(spent),
+            config.dead_letter.max_attempts
+        );
+    }
+    if copied > 0 {
+        let file = config.file.display();
+        println!("  where nothing runs, with the next start; see what becomes of them: weir status {file}");
+    }
+}
