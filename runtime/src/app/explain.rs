@@ -243,8 +243,10 @@ impl Looking<'_> {
             let others = self.of_other_routes(&bindings.sinks[self.place], route, target)?;
             let rows: Vec<Stood> =
                 found.rows.into_iter().filter(|stood| !others.contains(&stood.index)).collect();
+            // What came of it when it came again, another plan made.
+            let first: Vec<&Stood> = rows.iter().filter(|stood| stood.attempt == 0).collect();
             if self.made.is_some() {
-                compare(&mut at_sink, target, route, &made, &rows, found.unknown, self.plan);
+                compare(&mut at_sink, target, route, &made, &first, found.unknown, self.plan);
             } else {
                 at_sink.unknown.extend(found.unknown.map(|why| format!("{target}: {why}")));
             }
@@ -287,7 +289,7 @@ fn compare(
     target: &str,
     route: &str,
     made: &[Made],
-    rows: &[Stood],
+    rows: &[&Stood],
     unknown: Option<String>,
     plan: u64,
 ) {
@@ -295,7 +297,7 @@ fn compare(
         if route == DEAD_LETTERS { "the dead letter".to_owned() } else { format!("route {route}") };
     for should in made {
         let number = format!("{target}, row {} ({of_route})", should.index);
-        let there: Vec<&Stood> = rows.iter().filter(|stood| stood.index == should.index).collect();
+        let there: Vec<&Stood> = rows.iter().copied().filter(|stood| stood.index == should.index).collect();
         let is_refused = at_sink.refused.iter().any(|letter| letter.index == should.index);
         match &there[..] {
             [] if is_refused || should.deletes => {}

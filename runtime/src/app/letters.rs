@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::sinks::{files_config, if_unreachable, kafka_config, postgres_config, sinks_of, sqlite_config};
 use crate::config::{PipelineConfig, SinkConfig, SinkName, SourceConfig};
-use crate::plan::History;
+use crate::plan::{History, InputPartition};
 use crate::route::DEAD_LETTERS;
 use crate::sink::back::{Each, Letter, Reader, Sought, Stage};
 use crate::sink::files::FilesReader;
@@ -81,12 +81,20 @@ pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each
         let timeless = matches!((&config.source, sink), (SourceConfig::Files(_), SinkConfig::Kafka(_)));
         let read = reader.letters(&sought, &mut |mut letter| {
             letter.timestamp_ms.take_if(|_| timeless);
-            goes_on = !wanted.takes(&letter) || each(letter);
+            goes_on = !wanted.takes(&letter) || !is_of(history, &letter) || each(letter);
             goes_on
         });
         read.map_err(|error| if_unreachable(config, name, error)).with_context(reading)?;
     }
     Ok(())
+}
+
+/// Whether a letter is of the pipeline with that plan log: others may keep theirs in the same place.
+fn is_of(history: &History, letter: &Letter) -> bool {
+    let at = &letter.origin.at;
+    let read = |of| history.started.contains_key(&of);
+    history.plans.contains_key(&letter.plan)
+        && (read(InputPartition::of(at)) || read(InputPartition::file(at.partition)))
 }
 
 /// The sinks that have something, or may have: also where the file says of one that it cannot be run with.
@@ -96,7 +104,7 @@ pub(super) fn used<'a>(config: &'a PipelineConfig, history: &History) -> Vec<(&'
 }
 
 /// The targets of a sink in which dead letters are, as the file says and as plans said.
-fn dead_targets(config: &PipelineConfig, history: &History, name: &SinkName) -> Vec<Arc<str>> {
+pub(super) fn dead_targets(config: &PipelineConfig, history: &History, name: &SinkName) -> Vec<Arc<str>> {
     let now = config.dead_letter.to.to_string();
     let past = history.plans.values().filter_map(|plan| plan.routes.get(DEAD_LETTERS)).flatten();
     let all: BTreeSet<&str> = past

@@ -7,12 +7,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Origin as Source;
-use crate::config::PipelineConfig;
+use super::letters::{dead_targets, used};
+use super::sinks::{if_unreachable, postgres_config, sqlite_config};
+use crate::config::{PipelineConfig, SinkConfig};
 use crate::kafka::Cluster;
 use crate::kafka::peek::{From, peek};
 use crate::kafka::produce::Compression;
 use crate::kafka::transactions::{Ended, Outgoing, Settings, Transactions, Undone, wire_bytes};
 use crate::origin::{ENVELOPE, Origin, replay_topic};
+use crate::plan::History;
+use crate::route::{DEAD_LETTERS, dead_letters_schema};
+use crate::sink::table::Wanted;
+use crate::sink::{postgres, sqlite};
 
 /// Letters that become visible in one transaction, and their bytes. More of them are copied in several: what is there already is
 /// left out, so it does not matter where that ends.
@@ -59,6 +65,31 @@ pub fn is_possible(config: &PipelineConfig) -> Result<()> {
         Source::Files(_) => bail!(NOT_OF_FILES),
         Source::Kafka(..) => Ok(()),
     }
+}
+
+/// The statements after which tables of dead letters say how often a record has come again. Without that, one that fails again
+/// could not be told from one that failed for the first time, and would never be copied again.
+///
+/// # Errors
+/// If a sink cannot be asked.
+pub fn lacking(config: &PipelineConfig, history: &History) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for (name, sink) in used(config, history) {
+        let wanted = |target| Wanted { target, route: DEAD_LETTERS.into(), schema: dead_letters_schema() };
+        let wanted: Vec<_> = dead_targets(config, history, name).into_iter().map(wanted).collect();
+        let lacking = match sink {
+            SinkConfig::Sqlite(tables) if tables.path.exists() => {
+                sqlite::lacking(&sqlite_config(config, name, tables), &wanted)
+            }
+            SinkConfig::Postgres(tables) => {
+                postgres::lacking(&postgres_config(config, name, tables)?, &wanted)
+                    .map_err(|error| if_unreachable(config, name, error))
+            }
+            SinkConfig::Sqlite(_) | SinkConfig::Files(_) | SinkConfig::Kafka(_) => continue,
+        };
+        all.extend(lacking.with_context(|| format!("sink {name}"))?);
+    }
+    Ok(all)
 }
 
 /// Copies letters to the replay input of the pipeline of `config`, whether it runs or not.

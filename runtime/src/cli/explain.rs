@@ -81,6 +81,7 @@ fn to_json(explained: &Explained) -> Value {
             "route": &**route,
             "index": stood.index,
             "plan": stood.plan,
+            "attempt": stood.attempt,
             "place": stood.place,
             "row": stood.row,
         })

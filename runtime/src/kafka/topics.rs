@@ -334,6 +334,8 @@ impl Cluster {
         let made = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
         let made =
             made.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1");
+        // What comes again has the time that it had.
+        let made = made.set("message.timestamp.type", "CreateTime");
         self.make(topic, &made).map(drop)
     }
 }

@@ -67,6 +67,8 @@ pub struct Stood {
     pub index: i32,
     /// The plan that made it, as it says.
     pub plan: u64,
+    /// How often its record had come again by then; 0 where it came for the first time.
+    pub attempt: u16,
     /// In the one JSON form; nothing where it is a tombstone.
     pub row: Option<Map<String, Value>>,
     /// Whether the sink keeps fewer columns than it got.
@@ -81,8 +83,9 @@ impl Stood {
         let number = |row: &Map<String, Value>, name: &str| row.get(name).and_then(Value::as_i64);
         let index = number(&row, "weir_index").and_then(|index| i32::try_from(index).ok())?;
         let plan = number(&row, "weir_plan").and_then(|plan| u64::try_from(plan).ok())?;
+        let attempt = attempt(&row);
         row.retain(|name, _| schema.column_with_name(name).is_some());
-        Some(Self { index, plan, row: Some(row), is_partial: false, place: place.to_owned() })
+        Some(Self { index, plan, attempt, row: Some(row), is_partial: false, place: place.to_owned() })
     }
 }
 
@@ -400,8 +403,12 @@ fn letter(row: &Map<String, Value>, sink: &Arc<str>, place: &str) -> Result<Lett
         return Err(no_letter(place, "it does not say where it comes from"));
     };
     let index = number("weir_index").and_then(|index| i32::try_from(index).ok()).unwrap_or_default();
-    let attempt = number("weir_attempt").and_then(|attempt| u16::try_from(attempt).ok()).unwrap_or_default();
-    Ok(Letter { attempt, ..bare(origin, index, plan, sink, place) })
+    Ok(Letter { attempt: attempt(row), ..bare(origin, index, plan, sink, place) })
+}
+
+/// Absent, or null, where the record came for the first time.
+fn attempt(row: &Map<String, Value>) -> u16 {
+    row.get("weir_attempt").and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()).unwrap_or_default()
 }
 
 /// A letter of which nothing is known but this.

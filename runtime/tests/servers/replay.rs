@@ -253,6 +253,23 @@ fn letters_that_are_replayed_arrive_once_in_every_sink_as_the_records_that_they_
     assert_eq!(pipeline.said("topics"), expected);
     assert_eq!(pipeline.said("lake"), expected);
     assert_eq!(pipeline.letters(), letters);
+
+    // What came of it the second time is no fault of the first.
+    let record = format!("{topic}/{partition}/{one}");
+    let mut weir = pipeline.weir();
+    weir.args(["explain", "--json"]).arg(pipeline.path("pipeline.toml")).arg(&record);
+    let output = weir.output().expect("the program starts");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), &said["fate"]), (Some(0), &"rejected".into()), "{said}");
+    let rows = said["sinks"].as_array().expect("sinks").iter().flat_map(|sink| {
+        let rows = sink["rows"].as_array().expect("rows").iter();
+        rows.map(move |row| (sink["sink"].clone(), row["target"].clone(), row["attempt"].clone()))
+    });
+    let routed = ["usa", "other"]
+        [(letters[0].value.as_deref().expect("JSON").windows(4).any(|at| at == b"Lyon")) as usize];
+    let expected = [("lake", routed, 1), ("topics", routed, 1), ("topics", "dead_letters", 0)];
+    let expected = expected.map(|(sink, target, attempt)| (json!(sink), json!(target), json!(attempt)));
+    assert_eq!(rows.collect::<Vec<_>>(), expected, "{said}");
 }
 
 #[test]

@@ -36,7 +36,8 @@ const AHEAD: usize = 1_000;
     weir dlq replay pipeline.toml --plan 0 --topic customers-raw --offsets 100..200 --yes
 
 Exit codes: 0 they are copied, or were; 1 not wanted; 2 the command or the file is wrong; 3 something could not be reached.
-What a sink refused is not sent: it is the row, and the record has gone elsewhere.")]
+What a sink refused is not sent: it is the row, and the record has gone elsewhere. What a source could not read as a record is
+sent where --stage source asks for it.")]
 pub(super) struct ReplayArgs {
     /// The pipeline file
     #[arg(value_name = "PIPELINE")]
@@ -59,9 +60,15 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
         "rows that a sink refused cannot be replayed: mend the table, or what the transform makes of such records"
     );
     if wanted.stages.is_empty() {
-        wanted.stages = vec![Stage::Source, Stage::Transform];
+        wanted.stages = vec![Stage::Transform];
     }
     replay::is_possible(&config)?;
+    let lacking = replay::lacking(&config, &history)?;
+    ensure!(
+        lacking.is_empty(),
+        "a table of dead letters cannot say which attempt a letter is of: {}",
+        lacking.join("; ")
+    );
     if !args.yes && !is_wanted(&config, &history, &wanted, args.json)? {
         return Ok(Ended::No);
     }
@@ -101,12 +108,17 @@ fn is_wanted(config: &PipelineConfig, history: &History, wanted: &Wanted, in_jso
 fn copy(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<Copied> {
     let (to, from) = bounded(AHEAD);
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let mut read = Some(move || {
             let read = letters(config, history, wanted, &mut |letter| to.send(Ok(record_of(letter))).is_ok());
             // Nobody listens any more: the copy has failed, and says why.
             read.unwrap_or_else(|error| drop(to.send(Err(error))));
         });
-        replay(config, from.into_iter())
+        // Nothing is read before there is a place for it: a database would wait meanwhile, in a transaction.
+        let next = || {
+            read.take().into_iter().for_each(|read| drop(scope.spawn(read)));
+            from.recv().ok()
+        };
+        replay(config, std::iter::from_fn(next))
     })
 }
 

@@ -141,7 +141,12 @@ fn stood(seen: &Seen, asked: &Asked<'_>, index: i32, plan: u64, place: &str) -> 
         ]),
         (false, _) => serde_json::from_slice(value).unwrap_or_default(),
     });
-    Stood { index, plan, row, is_partial: of_records, place: place.to_owned() }
+    Stood { index, plan, attempt: attempt(seen), row, is_partial: of_records, place: place.to_owned() }
+}
+
+/// Without the header its record came for the first time.
+fn attempt(seen: &Seen) -> u16 {
+    header(seen, "weir-attempt").and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// The record that a letter is; nothing where it is a row of another route.
@@ -198,8 +203,7 @@ fn refused(seen: Seen, sink: &Arc<str>, topic: &str) -> Result<Option<Letter>, E
 fn of_origin(seen: &Seen, sink: &Arc<str>, place: &str) -> Result<Letter, Error> {
     let (origin, index, plan) =
         said(seen).ok_or_else(|| no_letter(place, "it does not say where it comes from"))?;
-    let attempt = header(seen, "weir-attempt").and_then(|text| text.parse().ok()).unwrap_or_default();
-    Ok(Letter { attempt, ..bare(origin, index, plan, sink, place) })
+    Ok(Letter { attempt: attempt(seen), ..bare(origin, index, plan, sink, place) })
 }
 
 /// The record, the number of the row among those of the record, and the plan, as the header has them.

@@ -137,7 +137,7 @@ impl Column {
     /// Those of rows of `schema`.
     fn of(schema: &Schema) -> Vec<Self> {
         let column = |field: &Arc<arrow::datatypes::Field>| Some(Self::new(field.name(), Kind::of(field)?));
-        schema.fields().iter().filter_map(column).chain(Self::provenance()).collect()
+        schema.fields().iter().filter_map(column).chain(Self::provenance()).chain([Self::attempt()]).collect()
     }
 
     /// Which a table may have or not.

@@ -146,7 +146,9 @@ impl Table {
     /// them.
     pub(super) fn lacking(&self, found: &Found) -> Vec<String> {
         let is_there = |column: &Column| found.columns.iter().any(|there| there.name == column.name);
-        let lacking = self.columns.iter().filter(|column| column.nullable && !is_there(column));
+        let attempt = self.provenance.then(|| Column::new(ATTEMPT, Kind::Int32, true));
+        let lacking =
+            self.columns.iter().chain(&attempt).filter(|column| column.nullable && !is_there(column));
         lacking.map(|column| add_column(&self.quoted, column)).collect()
     }
 

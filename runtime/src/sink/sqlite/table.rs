@@ -123,7 +123,10 @@ impl Table {
         let found = self.found(db)?;
         let is_there =
             |column: &Column| found.iter().any(|there| there.name.eq_ignore_ascii_case(&column.name));
-        let lacking = self.columns.iter().filter(|column| column.nullable && !is_there(column));
+        let attempt = Column { name: ATTEMPT.to_owned(), kind: Kind::Integer, nullable: true };
+        let attempt = self.provenance.then_some(attempt);
+        let lacking =
+            self.columns.iter().chain(&attempt).filter(|column| column.nullable && !is_there(column));
         Ok(match found.is_empty() {
             true => Vec::new(),
             false => lacking.map(|column| add_column(&self.name, column)).collect(),

@@ -17,6 +17,7 @@ use super::names::{self, Places, Visible};
 use super::storage::{Storage, failed};
 use super::{FilesConfig, Format, REJECTS, Root};
 use crate::offset::TopicPartition;
+use crate::origin::replay_topic;
 use crate::route::DEAD_LETTERS;
 use crate::sink::Error;
 use crate::sink::back::{
@@ -129,6 +130,20 @@ fn lines(stored: Stored, each: EachRow<'_>) -> Result<bool, Broken> {
     }
 }
 
+impl FilesReader {
+    /// Whether records of that topic, as the name of a file has it, come again: what the file covers is not where they came
+    /// first.
+    fn is_of_replays(&self, topic: &str) -> bool {
+        *topic == names::topic(&replay_topic(&self.pipeline))
+    }
+}
+
+/// Whether the record of a row came first in this partition.
+fn is_of(row: &Map<String, Value>, at: &TopicPartition) -> bool {
+    row.get("weir_topic").and_then(Value::as_str) == Some(&at.topic)
+        && row.get("weir_partition").and_then(Value::as_i64) == Some(at.partition.into())
+}
+
 impl Reader for FilesReader {
     fn state(&mut self, at: &TopicPartition) -> Result<Option<SinkState>, Error> {
         let places = Places::new(&self.pipeline, &self.sink, "", at.partition);
@@ -153,7 +168,8 @@ impl Reader for FilesReader {
             let goes_on = self.files(&names::target(target), 0, &mut |path, visible| {
                 let (start, end) = (visible.start, visible.end);
                 let topic = sought.topic.as_ref().is_none_or(|topic| names::topic(topic) == visible.topic);
-                if visible.route != of_route || !topic || !sought.may_take(visible.partition, start, end) {
+                let may_be_there = topic && sought.may_take(visible.partition, start, end);
+                if visible.route != of_route || !(may_be_there || self.is_of_replays(&visible.topic)) {
                     return Ok(true);
                 }
                 let place = self.storage.show(path);
@@ -181,14 +197,18 @@ impl Reader for FilesReader {
         let (topic, route, offset) = (names::topic(&at.topic), names::route(asked.route), offset.get());
         let (mut found, mut unsaid) = (Found::default(), false);
         self.files(&names::target(asked.target), 0, &mut |path, visible| {
-            let covers = visible.partition == at.partition && (visible.start..visible.end).contains(&offset);
-            if !covers || visible.topic != topic || visible.route != route {
+            let covers = visible.partition == at.partition
+                && (visible.start..visible.end).contains(&offset)
+                && visible.topic == topic;
+            let again = self.is_of_replays(&visible.topic);
+            if !(covers || again) || visible.route != route {
                 return Ok(true);
             }
             let place = self.storage.show(path);
             self.read(path, &|other| other == offset, &mut |row| {
                 match row.get(OFFSET).and_then(Value::as_i64) {
                     None => unsaid = true,
+                    Some(_) if again && !is_of(&row, at) => {}
                     Some(of) if of == offset => found.rows.extend(Stood::of(row, asked.schema, &place)),
                     Some(_) => {}
                 }
