@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::letters::{Wanted, letters, reader, used};
 use super::rules::PlanRules;
@@ -16,7 +16,7 @@ use crate::kafka::peek::{From, peek};
 use crate::offset::Offset;
 use crate::pipeline::threads::{Loaded, Rules};
 use crate::plan::store::Store;
-use crate::plan::{History, Plan};
+use crate::plan::{History, InputPartition, Plan};
 use crate::route::{self, DEAD_LETTERS, Fate, Routed};
 use crate::sandbox::verdict::Keeper;
 use crate::sink::back::{Asked, Letter, Made, Origin, Reader, Sought, Stage, Stood};
@@ -77,6 +77,19 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Origin) -> R
     let (mut log, store) = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
     let mut history = History::default();
     history.catch_up(log.as_mut())?;
+    let of = match &config.source {
+        SourceConfig::Files(files) if *files.topic.as_str() == *origin.at.topic => {
+            Some(InputPartition::file(origin.at.partition))
+        }
+        SourceConfig::Files(_) => None,
+        SourceConfig::Kafka(_) => Some(InputPartition::of(&origin.at)),
+    };
+    ensure!(
+        of.is_some_and(|of| history.started.contains_key(&of)),
+        "pipeline {} has read nothing of {}: `weir history` shows which partitions there are",
+        config.name,
+        origin.at
+    );
 
     let sinks = used(config, &history);
     let mut opened = Vec::new();

@@ -150,12 +150,17 @@ fn print_next(dir: &Path) {
     println!("{dir}/out/dead_letters   what was rejected, and why, as JSON lines");
     println!();
     println!("Next:");
-    println!("  1. look at a dead letter:  head -n 1 {dir}/out/dead_letters/*.jsonl");
+    println!("  1. see what went nowhere else, and why:  weir dlq ls {dir}/pipeline.toml");
+    println!(
+        "     one whole, and what became of it:     weir dlq show {dir}/pipeline.toml customers-raw/1/13"
+    );
+    println!(
+        "                                           weir explain {dir}/pipeline.toml customers-raw/1/13"
+    );
     println!("  2. ask the table, where sqlite3 is installed:");
     println!("     sqlite3 {dir}/db/customers.db \"select country, count(*), avg(age) from customers_usa\"");
-    println!(
-        "  3. swap the rule: set non_usa = \"alerts\" in {dir}/pipeline.toml, put another CSV file into"
-    );
-    println!("     {dir}/input, run the demo again, and see the cut:  weir history {dir}/pipeline.toml");
+    println!("  3. swap the rule:  weir deploy {dir}/pipeline.toml --set non_usa=alerts");
+    println!("     put another CSV file into {dir}/input, run the demo again, and see which plan made what:");
+    println!("     weir history {dir}/pipeline.toml; and see it done while records flow:  weir demo --live");
     println!("  4. write your own rule:  weir new my-rule");
 }

@@ -81,10 +81,10 @@ pub(super) struct DeployArgs {
     #[arg(long)]
     no_trial: bool,
     /// Add the columns that its tables lack and that may be null, before it takes over
-    #[arg(long)]
+    #[arg(long, conflicts_with = "shadow")]
     migrate: bool,
     /// Print the statements that add those columns, and do nothing
-    #[arg(long, conflicts_with = "migrate")]
+    #[arg(long, conflicts_with_all = ["migrate", "shadow"])]
     ddl: bool,
     /// Try it on live records beside the plan that runs: nothing of it is written, what differs is shown
     #[arg(long)]
@@ -202,14 +202,14 @@ impl Deploying<'_> {
     fn run(mut self) -> Result<Ended> {
         let differences = self.deployment.differences();
         let (replaces, _) = self.deployment.replaces();
-        if differences.is_empty() {
+        let added = if self.migrate { self.deployment.lacking_columns()? } else { Statements::new() };
+        if differences.is_empty() && added.is_empty() {
             self.say(&format!("nothing to do: plan {replaces} is that already"));
             self.end(json!({ "deployed": false, "plan": replaces, "differences": [] }));
             return Ok(Ended::Done);
         }
         self.say(&format!("{}: what changes after plan {replaces}", self.config.name));
         differences.iter().for_each(|difference| self.say(&format!("  {difference}")));
-        let added = if self.migrate { self.deployment.lacking_columns()? } else { Statements::new() };
         for (sink, statements) in &added {
             statements.iter().for_each(|statement| self.say(&format!("  {sink}: {statement}")));
         }
@@ -229,6 +229,11 @@ impl Deploying<'_> {
         if !added.is_empty() {
             self.deployment.add_columns()?;
             self.say("the columns are there");
+            if differences.is_empty() {
+                self.say(&format!("  plan {replaces} is what was wanted besides"));
+                self.end(json!({ "deployed": false, "plan": replaces, "statements": flat(&added) }));
+                return Ok(Ended::Done);
+            }
             if let Some((refused, ended)) = self.refused_by_a_sink() {
                 self.say("refused: nothing else was changed");
                 self.end(json!({

@@ -21,7 +21,7 @@ const EXAMPLE: usize = 60;
 /// Count dead letters by stage, reason and plan; or list them
 ///
 /// Letters are named by their records, as TOPIC/PARTITION/OFFSET: `weir dlq show` shows one whole, `weir explain` what else
-/// became of its record. On a terminal it is a table; else lines with tabs in between.
+/// became of its record. Counts are a table on a terminal; else, and with --list, it is lines with tabs in between.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
     weir dlq ls pipeline.toml

@@ -23,6 +23,7 @@ use crate::comparison::Comparison;
 use crate::cpu;
 use crate::pipeline::Stop;
 use crate::pipeline::shadow::{Report, Seen, ShadowState, Standing};
+use crate::pipeline::trial::grouped;
 use crate::plan::{History, Shadow};
 use crate::route::{Pieces, Routed, route};
 use crate::sandbox::verdict::{Keeper, Stopped};
@@ -222,7 +223,11 @@ impl Shadows {
             return None;
         }
         let Standing { records, different, .. } = standing;
-        let why = format!("{different} of {records} records differ, in the process that had enough first");
+        let why = format!(
+            "{} of {} records differ, in the process that was through first",
+            grouped(different),
+            grouped(records)
+        );
         let fields = self.lane.report().is_some_and(|report| !report.comparison.fields.is_empty());
         let few = shadow.promote_up_to.is_some_and(|most| different <= most && !fields);
         self.lane.close(*place, ShadowState::Ended(format!("done: {why}")));

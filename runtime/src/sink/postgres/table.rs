@@ -365,7 +365,14 @@ fn columns(schema: &Schema, table: &str) -> Result<Vec<Column>, Error> {
 }
 
 fn add_column(table: &str, column: &Column) -> String {
-    format!("ALTER TABLE {table} ADD COLUMN {} {}", quoted(&column.name), column.kind.own())
+    let (name, own) = (quoted(&column.name), column.kind.own());
+    match column.nullable {
+        true => format!("ALTER TABLE {table} ADD COLUMN {name} {own}"),
+        // What rows that are there get is for a person to say.
+        false => format!(
+            "ALTER TABLE {table} ADD COLUMN {name} {own} NOT NULL DEFAULT (what rows that are there get)"
+        ),
+    }
 }
 
 #[cfg(test)]

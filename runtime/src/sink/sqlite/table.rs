@@ -383,5 +383,12 @@ fn takes(declared: &str, strict: bool, kind: Kind) -> bool {
 }
 
 fn add_column(table: &str, column: &Column) -> String {
-    format!("ALTER TABLE {} ADD COLUMN {} {}", quoted(table), quoted(&column.name), column.kind)
+    let (table, name, kind) = (quoted(table), quoted(&column.name), &column.kind);
+    match column.nullable {
+        true => format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"),
+        // What rows that are there get is for a person to say.
+        false => format!(
+            "ALTER TABLE {table} ADD COLUMN {name} {kind} NOT NULL DEFAULT (what rows that are there get)"
+        ),
+    }
 }

@@ -293,7 +293,7 @@ fn it_takes_no_more_once_it_has_had_its_records_and_may_then_take_over() {
         rig.work();
         rig.assert_nothing_is_left();
         assert_eq!(rig.until(|_| true).records, 15, "batches are not cut");
-        let why = "5 of 15 records differ, in the process that had enough first".to_owned();
+        let why = "5 of 15 records differ, in the process that was through first".to_owned();
         assert_eq!(rig.shadows.through(0), Some(Through { place: 1, why, promote }));
     }
 }
