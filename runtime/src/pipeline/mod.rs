@@ -767,7 +767,8 @@ impl Core {
 
     fn given_up(&mut self, at: &TopicPartition, run: RunId, seq: u64, now: Duration) {
         let Some(track) = self.tracks.get_mut(at).filter(|track| track.run == run) else { return };
-        track.given_up = true;
+        // What ends it already is told all the same.
+        track.given_up = !matches!(track.phase, Phase::Draining(Some(_)));
         let text = "the transform fails at many records of a batch: those that it has not made are left to the next plan";
         track.transformed(seq, Err(Stop::new(text)));
         self.advance(at, now);
@@ -806,7 +807,7 @@ impl Core {
     fn blame(&mut self, at: &TopicPartition, by: Maker, stop: &Stop, now: Duration) -> Option<TakenBack> {
         let track = self.track(at);
         let ends_already = matches!(track.phase, Phase::Draining(Some(_)));
-        if track.given_up && !ends_already {
+        if track.given_up {
             track.blamed = Some(by.plan);
         }
         if by.again || stop.outside || ends_already || track.given_up {

@@ -285,7 +285,7 @@ mod tests {
     use crate::pipeline::status::State;
     use crate::pipeline::{Action, Event, GiveUp};
     use crate::sink::state::{Commit, Counters, Nonce, PlanRef};
-    use crate::source::{RunId, SourceEvent};
+    use crate::source::{self, RunId, SourceEvent};
 
     const LIMITS: Limits =
         Limits { records: 10_000, time: Duration::from_secs(60), rejected: 0.05, failed: 0.001 };
@@ -621,6 +621,20 @@ mod tests {
         let claims = rig.decide(Event::Tick);
         rig.claim(claims);
         assert_eq!(state(&rig).0, State::Running);
+    }
+
+    #[test]
+    fn what_stops_a_partition_is_told_whatever_else_of_it_is_given_up() {
+        let (mut rig, run) = judged(50, 50);
+        let (text, hint) = ("gone".to_owned(), None);
+        rig.decide(Event::Source(SourceEvent::Failed {
+            at: at(),
+            error: source::Error::Input { text, hint },
+        }));
+        rig.decide(Event::Plan { plan: plan(9), on_trial: true });
+        rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
+        release(&mut rig, run);
+        assert_eq!(state(&rig).0, State::Stopped);
     }
 
     #[test]

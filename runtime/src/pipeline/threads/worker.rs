@@ -26,6 +26,9 @@ const ALWAYS_VERIFIED: u32 = 2;
 /// Of so many plans it is known who looks twice at their first batches: far more than are at work at a time.
 const KEPT_LOOKERS: usize = 64;
 
+/// So many guilty records of a batch are found though nobody wants to know any more: sooner than its partition begins again.
+const FOUND_IN_ANY_CASE: u64 = 64;
+
 /// An instance that has grown by more than this since it started, or by more than half of what it may have, is replaced
 /// before its next batch: linear memory never shrinks, and one large batch must not be paid for ever after.
 pub(super) const RETIRE_PAST: usize = 64 << 20;
@@ -158,7 +161,8 @@ impl Worker {
             true => Pieces { outputs: Vec::new(), failed: Vec::new() },
             false => ready.process(job, &mut |judging| {
                 let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
-                events.send(Event::Judging { at, run, seq, judging }).is_ok() && goes_on(give_up, job)
+                let heard = events.send(Event::Judging { at, run, seq, judging }).is_ok();
+                heard && (judging.failed < FOUND_IN_ANY_CASE || goes_on(give_up, job))
             })?,
         };
         Ok(ready.route(job, pieces)?)

@@ -438,7 +438,7 @@ fn a_row_of_a_record_that_comes_again_says_where_it_came_first(on: On) {
     for format in [Format::Parquet, Format::JsonLines] {
         let directory = Place::new(on, format);
         let mut owner = Owner::claimed(&directory, 1);
-        let origins = ["orders/3/1042/1", "a/b/0/7/2", "weir.p.replay/0/2/0"];
+        let origins = ["orders/3/1042/1", "a.b/0/7/2", "weir.p.replay/0/2/0"];
         let rows = conformance::again(part("a", vec![0, 1, 2], 0), &origins);
         let rows = conformance::deleting(rows, &[false, true, false]);
         owner.sink.write(RoutedBatch { parts: vec![rows], ..batch(0, 3) }).unwrap();
@@ -453,7 +453,7 @@ fn a_row_of_a_record_that_comes_again_says_where_it_came_first(on: On) {
             said.extend(rows.iter().map(|row| names.map(|name| row[name].to_string()).join("/")));
         }
         said.sort_unstable();
-        assert_eq!(said, [r#""a/b"/0/7/2"#, r#""orders"/3/1042/1"#, r#""weir.p.replay"/0/2/0"#]);
+        assert_eq!(said, [r#""a.b"/0/7/2"#, r#""orders"/3/1042/1"#, r#""weir.p.replay"/0/2/0"#]);
     }
 }
 
