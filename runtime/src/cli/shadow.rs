@@ -242,7 +242,8 @@ impl Tried {
             return if self.ended.is_some() { Ended::Outside } else { Ended::Done };
         };
         let cannot = matches!(report.standing.state, ShadowState::Failed(_));
-        if cannot || !report.comparison.is_same() { Ended::No } else { Ended::Done }
+        let unjudged = report.standing.unjudged > 0;
+        if cannot || unjudged || !report.comparison.is_same() { Ended::No } else { Ended::Done }
     }
 
     pub(super) fn to_json(&self) -> Value {

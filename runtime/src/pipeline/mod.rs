@@ -768,7 +768,7 @@ impl Core {
     fn given_up(&mut self, at: &TopicPartition, run: RunId, seq: u64, now: Duration) {
         let Some(track) = self.tracks.get_mut(at).filter(|track| track.run == run) else { return };
         // What ends it already is told all the same.
-        track.given_up = !matches!(track.phase, Phase::Draining(Some(_)));
+        track.given_up |= !matches!(track.phase, Phase::Draining(Some(_)));
         let text = "the transform fails at many records of a batch: those that it has not made are left to the next plan";
         track.transformed(seq, Err(Stop::new(text)));
         self.advance(at, now);
@@ -823,7 +823,9 @@ impl Core {
     fn take_back(&mut self, TakenBack { plan, to, why }: TakenBack) {
         tracing::warn!(plan, to, %why, "the plan is taken back");
         self.actions.push_back(Action::TakeBack { plan, to, why });
-        self.actions.push_back(Action::GiveUp(GiveUp::Below(plan + 1)));
+        if !self.stopping {
+            self.actions.push_back(Action::GiveUp(GiveUp::Below(plan + 1)));
+        }
         self.keep_all();
     }
 

@@ -111,7 +111,9 @@ impl Report {
         if ours.trouble.is_none() {
             ours.trouble.clone_from(&theirs.trouble);
         }
-        if matches!(ours.state, ShadowState::Ended(_)) {
+        // Where one cannot try it, that is what counts; else whether it goes on anywhere.
+        let fails = matches!(theirs.state, ShadowState::Failed(_));
+        if fails || matches!(ours.state, ShadowState::Ended(_)) {
             ours.state = theirs.state.clone();
         }
     }

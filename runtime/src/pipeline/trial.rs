@@ -121,6 +121,7 @@ impl Trials {
     /// whether that is reason to take it back.
     pub(super) fn judging(&mut self, so_far: Judging, now: Duration) -> Option<TakenBack> {
         let limits = self.limits?;
+        self.settle(now);
         let trial = self.trial.as_mut().filter(|trial| trial.taken_back.is_none())?;
         trial.since.get_or_insert(now);
         let why = worse(&limits, trial.plan, &trial.counts.and(so_far), &self.before)?;
@@ -621,6 +622,31 @@ mod tests {
         let claims = rig.decide(Event::Tick);
         rig.claim(claims);
         assert_eq!(state(&rig).0, State::Running);
+    }
+
+    #[test]
+    fn however_many_batches_of_a_partition_are_given_up_it_is_nobodys_fault() {
+        for ends in [false, true] {
+            let (mut rig, run) = judged(50, 50);
+            rig.batch(run, 4_000, 8_000);
+            rig.decide(if ends { Event::Stop } else { Event::Plan { plan: plan(9), on_trial: true } });
+            rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
+            rig.decide(Event::GivenUp { at: at(), run, seq: 1 });
+            release(&mut rig, run);
+            let done = rig.done();
+            assert!(done.iter().all(|action| !matches!(action, Action::Stopped { .. })), "{done:?}");
+            let claims = rig.decide(Event::Tick);
+            assert_eq!((claims.is_empty(), rig.core.is_done()), (ends, ends));
+        }
+    }
+
+    #[test]
+    fn a_plan_that_has_passed_is_not_taken_back_for_what_comes_later() {
+        let mut trials = trials(1_000, 0, 0);
+        trials.made(&fates(7, 0, 200, 0, 0), BEGUN);
+        let later = BEGUN + LIMITS.time;
+        assert_eq!(trials.judging(Judging { records: 500, failed: 500 }, later), None);
+        assert!(!is_on_trial(&trials, later));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod proof;
 mod stream;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::super::{Ended, cache_dir, start, this_program};
 use crate::app::deploy::{Changes, Deployment};
 use crate::app::{Options, Pipeline};
 use crate::config::PipelineConfig;
+use crate::pipeline::status::{State, Status};
 use crate::pipeline::threads::Handle;
 
 use proof::Proof;
@@ -213,6 +215,9 @@ impl Conductor {
             if holds(self)? {
                 return Ok(true);
             }
+            if self.has_stopped() {
+                return Ok(false);
+            }
             self.stream.feed(self.finished())?;
             select! {
                 recv(self.asked) -> _ => return Ok(false),
@@ -220,6 +225,12 @@ impl Conductor {
                 default(EVERY) => {}
             }
         }
+    }
+
+    /// Whether a partition does not go on by itself: the run tells why.
+    fn has_stopped(&self) -> bool {
+        let stopped = |status: Arc<Status>| status.partitions.iter().any(|at| at.state == State::Stopped);
+        self.handle.status().is_some_and(stopped)
     }
 
     fn taken(&self) -> u64 {

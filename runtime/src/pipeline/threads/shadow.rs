@@ -138,7 +138,10 @@ impl Lane {
         let Some(report) = held.report.as_mut().filter(|report| report.standing.shadow == shadow) else {
             return;
         };
-        report.standing.state = state;
+        // That it cannot be tried here stays true when its time is over.
+        if !matches!(report.standing.state, ShadowState::Failed(_)) {
+            report.standing.state = state;
+        }
         held.way = None;
         self.beside.store(NONE, Ordering::Relaxed);
     }
@@ -222,14 +225,15 @@ impl Shadows {
         if !enough && !late {
             return None;
         }
-        let Standing { records, different, .. } = standing;
+        let Standing { records, different, unjudged, .. } = standing;
         let why = format!(
             "{} of {} records differ, in the process that was through first",
             grouped(different),
             grouped(records)
         );
         let fields = self.lane.report().is_some_and(|report| !report.comparison.fields.is_empty());
-        let few = shadow.promote_up_to.is_some_and(|most| different <= most && !fields);
+        // What it did not come to an end with would stop a partition.
+        let few = shadow.promote_up_to.is_some_and(|most| different <= most && unjudged == 0 && !fields);
         self.lane.close(*place, ShadowState::Ended(format!("done: {why}")));
         Some(Through { place: *place, why, promote: enough && few })
     }
