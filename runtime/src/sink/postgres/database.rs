@@ -22,6 +22,10 @@ use crate::sink::{Error, Problem};
 /// A server answers a first word within this time, or is not there.
 const CONNECT: Duration = Duration::from_secs(20);
 
+/// A server that waits for the rest of a COPY is not idle: it misses whose network was cut by this, after 25 s.
+const MISSED: &str = "SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; \
+                      SET LOCAL tcp_keepalives_count = 3";
+
 /// The first version that tells which columns it makes itself.
 const OLDEST: u32 = 12;
 
@@ -217,7 +221,7 @@ impl Database {
         let sql = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; \
              SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL lock_timeout = {}; \
-             SET LOCAL statement_timeout = {}; SET CONSTRAINTS ALL IMMEDIATE",
+             SET LOCAL statement_timeout = {}; SET CONSTRAINTS ALL IMMEDIATE; {MISSED}",
             idle.as_millis(),
             lock.as_millis(),
             statement.as_millis()
