@@ -401,6 +401,10 @@ impl ClientContext for Ear {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 tracing::warn!(reason, "no broker of Kafka answers: waiting for one");
             }
+            // The input of records that come again is made for the first of them; any other topic was looked for before.
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) if reason.contains(".replay: ") => {
+                tracing::debug!(reason, "nothing was sent through again so far");
+            }
             _ => tracing::warn!(%error, reason, "the client of Kafka"),
         }
     }
