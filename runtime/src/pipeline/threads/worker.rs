@@ -53,10 +53,10 @@ impl Workers {
         let lookers = Arc::new(Lookers::default());
         let worker = |i| {
             let jobs = Receiver::clone(&from);
-            let plans = Plans { rules: rules.clone(), ready: BTreeMap::new() };
+            let (rules, lookers) = (rules.clone(), lookers.clone());
+            let plans = Plans { rules, worker: i, lookers, ready: BTreeMap::new() };
             let (lane, events, give_up) = (lane.clone(), events.clone(), give_up.clone());
-            let (number, lookers) = (i, lookers.clone());
-            let mut worker = Worker { number, plans, lookers, lane, verify_fraction, events, give_up };
+            let mut worker = Worker { plans, lane, verify_fraction, events, give_up };
             spawn(&format!("worker-{i}"), move || worker.work(&jobs))
         };
         Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect(), give_up }
@@ -76,9 +76,7 @@ impl Workers {
 }
 
 struct Worker {
-    number: usize,
     plans: Plans,
-    lookers: Arc<Lookers>,
     lane: Arc<Lane>,
     verify_fraction: f64,
     events: Sender<Event>,
@@ -103,6 +101,8 @@ impl Lookers {
 /// The plans that a worker has an instance of.
 struct Plans {
     rules: Arc<dyn Rules>,
+    worker: usize,
+    lookers: Arc<Lookers>,
     ready: BTreeMap<u64, Ready>,
 }
 
@@ -110,8 +110,8 @@ struct Plans {
 struct Ready {
     loaded: Arc<dyn Loaded>,
     keeper: Keeper<'static, Stop>,
-    /// How many batches have been looked at twice.
-    verified: u32,
+    /// How many batches more are looked at twice in any case.
+    to_verify: u32,
 }
 
 /// No rows of a batch.
@@ -174,8 +174,7 @@ impl Worker {
         let ready = self.plans.ready(&job.plan)?;
         if fraction > 0.0
             && !job.batch.is_empty()
-            && (ready.verified < ALWAYS_VERIFIED && self.lookers.is_looked_at_by(job.plan.plan, self.number)
-                || purity::is_sampled(job.batch.range(), fraction))
+            && (ready.to_verify > 0 || purity::is_sampled(job.batch.range(), fraction))
         {
             ready.verify(job, &routed, &mut || goes_on(give_up, job))?;
         }
@@ -197,7 +196,9 @@ impl Plans {
             }
             let loaded = self.rules.load(plan)?;
             let keeper = keeper(&loaded);
-            self.ready.insert(plan.plan, Ready { loaded, keeper, verified: 0 });
+            let looks = self.lookers.is_looked_at_by(plan.plan, self.worker);
+            let to_verify = if looks { ALWAYS_VERIFIED } else { 0 };
+            self.ready.insert(plan.plan, Ready { loaded, keeper, to_verify });
         }
         Ok(self.ready.get_mut(&plan.plan).expect("just put there"))
     }
@@ -241,7 +242,7 @@ impl Ready {
 
     /// The same records once more, cut otherwise, through a fresh instance: the same has to come of them.
     fn verify(&mut self, job: &Job, first: &Routed, go_on: &mut dyn FnMut() -> bool) -> Result<(), Unmade> {
-        self.verified += 1;
+        self.to_verify = self.to_verify.saturating_sub(1);
         let second = match purity::in_other_cuts(&mut keeper(&self.loaded), &job.batch, go_on) {
             Ok(pieces) => self.route(job, pieces)?,
             // The first look stands.
