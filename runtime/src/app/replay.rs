@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Origin as Source;
+use super::columns::Columns;
 use super::letters::{dead_targets, used};
-use super::sinks::{if_unreachable, postgres_config, sqlite_config};
-use crate::config::{PipelineConfig, SinkConfig};
+use crate::config::PipelineConfig;
 use crate::kafka::Cluster;
 use crate::kafka::peek::{From, peek};
 use crate::kafka::produce::Compression;
@@ -18,7 +18,6 @@ use crate::origin::{ENVELOPE, Origin, replay_topic};
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::table::Wanted;
-use crate::sink::{postgres, sqlite};
 
 /// Letters that become visible in one transaction, and their bytes. More of them are copied in several: what is there already is
 /// left out, so it does not matter where that ends.
@@ -77,17 +76,10 @@ pub fn lacking(config: &PipelineConfig, history: &History) -> Result<Vec<String>
     for (name, sink) in used(config, history) {
         let wanted = |target| Wanted { target, route: DEAD_LETTERS.into(), schema: dead_letters_schema() };
         let wanted: Vec<_> = dead_targets(config, history, name).into_iter().map(wanted).collect();
-        let lacking = match sink {
-            SinkConfig::Sqlite(tables) if tables.path.exists() => {
-                sqlite::lacking(&sqlite_config(config, name, tables), &wanted)
-            }
-            SinkConfig::Postgres(tables) => {
-                postgres::lacking(&postgres_config(config, name, tables)?, &wanted)
-                    .map_err(|error| if_unreachable(config, name, error))
-            }
-            SinkConfig::Sqlite(_) | SinkConfig::Files(_) | SinkConfig::Kafka(_) => continue,
-        };
-        all.extend(lacking.with_context(|| format!("sink {name}"))?);
+        // A server that has no letters is not asked.
+        if !wanted.is_empty() {
+            all.extend(Columns::Tell.of(config, name, sink, &wanted)?);
+        }
     }
     Ok(all)
 }

@@ -1,0 +1,52 @@
+//! Columns that the tables of a sink lack before it can have certain rows, and that rows that are there can do without.
+
+use anyhow::{Context, Result};
+
+use super::sinks::{if_unreachable, postgres_config, sqlite_config};
+use crate::config::{PipelineConfig, SinkConfig, SinkName};
+use crate::sink::table::Wanted;
+use crate::sink::{postgres, sqlite};
+
+/// What is done about them.
+#[derive(Clone, Copy)]
+pub(super) enum Columns {
+    /// The statements that would add them are told.
+    Tell,
+    /// They are added, all of a sink or none.
+    Add,
+}
+
+impl Columns {
+    /// The statements, for the tables that rows of `wanted` go to; none where nothing is lacking, or a sink has no tables.
+    ///
+    /// # Errors
+    /// If the sink cannot be asked, or there can be no table for a route. Where columns are added, also if a table would not
+    /// fit all the same: then the sink is as it was.
+    pub(super) fn of(
+        self,
+        config: &PipelineConfig,
+        name: &SinkName,
+        sink: &SinkConfig,
+        wanted: &[Wanted],
+    ) -> Result<Vec<String>> {
+        let statements = match sink {
+            SinkConfig::Sqlite(tables) if tables.path.exists() => {
+                let tables = sqlite_config(config, name, tables);
+                match self {
+                    Self::Tell => sqlite::lacking(&tables, wanted),
+                    Self::Add => sqlite::add_columns(&tables, wanted),
+                }
+            }
+            SinkConfig::Postgres(tables) => {
+                let tables = postgres_config(config, name, tables)?;
+                let statements = match self {
+                    Self::Tell => postgres::lacking(&tables, wanted),
+                    Self::Add => postgres::add_columns(&tables, wanted),
+                };
+                statements.map_err(|error| if_unreachable(config, name, error))
+            }
+            SinkConfig::Sqlite(_) | SinkConfig::Files(_) | SinkConfig::Kafka(_) => return Ok(Vec::new()),
+        };
+        statements.with_context(|| format!("sink {name}"))
+    }
+}
