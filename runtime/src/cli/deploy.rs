@@ -1,6 +1,5 @@
 //! `weir deploy` and `weir rollback`.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -221,7 +220,7 @@ impl Deploying<'_> {
             self.end(json!({ "deployed": false, "differences": differences, "refused": refused }));
             return Ok(ended);
         }
-        if !self.is_wanted()? {
+        if !self.how.yes && !screen::is_wanted("deploy it?", self.how.json)? {
             self.say("nothing was changed");
             self.end(json!({ "deployed": false, "differences": differences }));
             return Ok(Ended::No);
@@ -321,21 +320,6 @@ impl Deploying<'_> {
             self.say("  columns that may be null: `--migrate` adds them, `--ddl` prints how");
         }
         (!refused.is_empty()).then_some((refused, worst))
-    }
-
-    fn is_wanted(&self) -> Result<bool> {
-        if self.how.yes {
-            return Ok(true);
-        }
-        if self.how.json || !io::stdin().is_terminal() {
-            eprintln!("not asked, since nobody is there to answer: --yes does without");
-            return Ok(false);
-        }
-        print!("deploy it? [y/N] ");
-        io::stdout().flush()?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
     /// Waits until every partition that is read was taken over, somebody cannot, or it has taken long enough.

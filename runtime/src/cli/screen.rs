@@ -1,7 +1,7 @@
 //! Tables and errors, as a terminal or a pipe wants them.
 
 use std::error::Error as _;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use indicatif::HumanCount;
@@ -52,6 +52,19 @@ pub(super) fn some_of(all: &[String], most: usize) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// Asks a person; no, where nobody is there to answer, or only a program is.
+pub(super) fn is_wanted(question: &str, in_json: bool) -> io::Result<bool> {
+    if in_json || !io::stdin().is_terminal() {
+        eprintln!("not asked, since nobody is there to answer: --yes does without");
+        return Ok(false);
+    }
+    print!("{question} [y/N] ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Tells a person on standard error what went wrong and what to do, and says how to end.

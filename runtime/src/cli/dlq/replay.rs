@@ -1,6 +1,5 @@
 //! `weir dlq replay`.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::thread;
 
@@ -13,7 +12,7 @@ use super::{Filter, opened};
 use crate::app::letters::{Wanted, letters};
 use crate::app::replay::{self, Copied, replay};
 use crate::cli::Ended;
-use crate::cli::screen::count;
+use crate::cli::screen::{self, count};
 use crate::config::PipelineConfig;
 use crate::origin::Origin;
 use crate::plan::History;
@@ -93,15 +92,7 @@ fn is_wanted(config: &PipelineConfig, history: &History, wanted: &Wanted, in_jso
         return Ok(false);
     }
     eprintln!("{} letters are there; those that were sent before are left out", count(n));
-    if in_json || !io::stdin().is_terminal() {
-        eprintln!("not asked, since nobody is there to answer: --yes does without");
-        return Ok(false);
-    }
-    print!("send them through the pipeline again? [y/N] ");
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(screen::is_wanted("send them through the pipeline again?", in_json)?)
 }
 
 /// Letters are read while others are copied, and never all in memory.
