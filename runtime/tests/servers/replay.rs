@@ -11,13 +11,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use weir::app::replay::{Copied, Letter, replay};
 use weir::config::PipelineConfig;
-use weir::kafka::Cluster;
-use weir::kafka::peek::{From, Seen, peek};
+use weir::kafka::peek::Seen;
 use weir::offset::{Offset, TopicPartition};
 use weir::origin::{Origin, replay_topic};
 use weir::sink::state::Nonce;
 
-use crate::given;
+use crate::{given, records_of};
 
 const FILE: &str = r#"
 [pipeline]
@@ -139,14 +138,7 @@ impl Pipeline {
     }
 
     fn records(&self, target: &str) -> Vec<Seen> {
-        let cluster = Cluster::new(given("WEIR_TEST_KAFKA"), BTreeMap::new()).expect("an address");
-        let mut records = Vec::new();
-        let each = &mut |record| {
-            records.push(record);
-            true
-        };
-        peek(&cluster, &format!("{target}-{}", self.name), None, From::Start, each).expect("it is there");
-        records
+        records_of(&format!("{target}-{}", self.name))
     }
 
     /// In the order of the records: the partitions of a topic come as they arrive.

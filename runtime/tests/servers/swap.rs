@@ -314,14 +314,12 @@ fn killed_at_any_failpoint_of_a_swap_they_leave_each_record_made_once_and_alike_
     pipeline.wait_until_all_is_there();
     stop([first]);
     let load = Load::start(&pipeline, 500);
-    let mut swaps = 0;
+    let (mut swaps, mut deaths) = (0, DEATHS_OF_DEPLOY.iter().cycle());
     for points in DEATHS {
         let weir = || Command::new(env!("CARGO_BIN_EXE_weir"));
         // Not at the first time: that is how it begins.
         let start = |point: &&str| Some(pipeline.start_by(armed(weir(), point, 4), FILE_NAME));
         let mut processes: Vec<_> = points.iter().map(start).collect();
-        let deaths = DEATHS_OF_DEPLOY.iter().cycle();
-        let mut deaths = deaths.skip(swaps);
         while processes.iter().any(Option::is_some) {
             swaps += 1;
             pipeline.swap(swaps);
@@ -538,14 +536,19 @@ fn a_target_of_which_the_file_says_what_running_processes_have_not_read_is_refus
     assert_eq!(pipeline.history()["plans"].as_array().map(Vec::len), Some(1));
 }
 
-#[test]
-fn a_plan_whose_rows_a_table_does_not_take_is_refused_by_column_and_the_old_one_goes_on() {
+/// A pipeline that runs, of which no row comes to the table `other` by the plan that runs.
+fn without_others() -> (Pipeline, Process) {
     let mut pipeline = pipeline();
     pipeline.edit(|text| text.replace("[limits]", "settings.non_usa = \"drop\"\n\n[limits]"));
     pipeline.send(1_000, &[]);
     let process = pipeline.start();
     pipeline.wait_until_all_is_there();
-    // No row comes here by the plan that runs.
+    (pipeline, process)
+}
+
+#[test]
+fn a_plan_whose_rows_a_table_does_not_take_is_refused_by_column_and_the_old_one_goes_on() {
+    let (mut pipeline, process) = without_others();
     for (change, column) in [
         ("ALTER TABLE other ALTER COLUMN value TYPE integer USING NULL", "value"),
         ("ALTER TABLE other DROP COLUMN value_bytes", "value_bytes"),
@@ -573,12 +576,7 @@ fn a_plan_whose_rows_a_table_does_not_take_is_refused_by_column_and_the_old_one_
 
 #[test]
 fn a_column_that_a_table_lacks_and_that_may_be_null_is_added_where_somebody_asks_for_it() {
-    let mut pipeline = pipeline();
-    pipeline.edit(|text| text.replace("[limits]", "settings.non_usa = \"drop\"\n\n[limits]"));
-    pipeline.send(1_000, &[]);
-    let process = pipeline.start();
-    pipeline.wait_until_all_is_there();
-    // No row comes here by the plan that runs.
+    let (mut pipeline, process) = without_others();
     pipeline.ask("ALTER TABLE other DROP COLUMN value_bytes");
     let change = ["--set", "non_usa=other"];
     let told = pipeline.deploy(&change);

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
-use weir::kafka::Cluster;
-use weir::kafka::peek::{From, Seen, peek};
+use weir::kafka::peek::Seen;
 use weir::sink::state::Nonce;
 
-use crate::given;
+use crate::records_of;
 
 const FILE: &str = r#"
 [pipeline]
@@ -97,14 +96,7 @@ impl Pipeline {
     }
 
     fn records(&self, target: &str) -> Vec<Seen> {
-        let cluster = Cluster::new(given("WEIR_TEST_KAFKA"), Default::default()).expect("an address");
-        let mut records = Vec::new();
-        let each = &mut |record| {
-            records.push(record);
-            true
-        };
-        peek(&cluster, &format!("{target}-{}", self.name), None, From::Start, each).expect("it is there");
-        records
+        records_of(&format!("{target}-{}", self.name))
     }
 
     /// Every record is in one topic once, and in that of customers are the bytes of the files.
