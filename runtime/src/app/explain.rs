@@ -19,7 +19,7 @@ use crate::plan::store::Store;
 use crate::plan::{History, InputPartition, Plan};
 use crate::route::{self, DEAD_LETTERS, Fate, Routed};
 use crate::sandbox::verdict::Keeper;
-use crate::sink::back::{Asked, Letter, Made, Origin, Reader, Sought, Stage, Stood};
+use crate::sink::back::{Asked, Coordinates, Letter, Made, Reader, Sought, Stage, Stood};
 use crate::sink::state::{PlanRef, SinkState};
 use crate::source::files::{Found as Listed, Inputs};
 use crate::source::format::{Format, Options as Reading, RecordReader};
@@ -28,7 +28,7 @@ use crate::source::format::{Format, Options as Reading, RecordReader};
 #[derive(Debug)]
 pub struct Explained {
     /// The record.
-    pub origin: Origin,
+    pub origin: Coordinates,
     /// The plan that had it, as the sinks' own cuts say, and what the plan log has under that number; absent where no sink
     /// has it yet.
     pub plan: Option<(PlanRef, Option<Plan>)>,
@@ -72,7 +72,7 @@ pub struct AtSink {
 ///
 /// # Errors
 /// [`super::deploy::NeverRan`]; if a sink or the plan log cannot be read.
-pub fn explain(config: &PipelineConfig, options: &Options, origin: &Origin) -> Result<Explained> {
+pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates) -> Result<Explained> {
     let kept = Kept::of(config)?.log_that_is_there(config)?;
     let (mut log, store) = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
     let mut history = History::default();
@@ -173,7 +173,7 @@ fn without(name: &SinkName, state: Option<&SinkState>) -> AtSink {
     }
 }
 
-fn letters_of(config: &PipelineConfig, history: &History, origin: &Origin) -> Result<Vec<Letter>> {
+fn letters_of(config: &PipelineConfig, history: &History, origin: &Coordinates) -> Result<Vec<Letter>> {
     let mut all = Vec::new();
     let wanted = Wanted { sought: Sought::of(origin), ..Wanted::default() };
     letters(config, history, &wanted, &mut |letter| {
@@ -224,7 +224,7 @@ impl Again {
 /// One sink, and what it should have.
 struct Looking<'a> {
     again: &'a Again,
-    origin: &'a Origin,
+    origin: &'a Coordinates,
     /// What the plan makes of the record, if that is known.
     made: Option<&'a Routed>,
     /// The sink's place among those of the plan's bindings.
@@ -341,7 +341,7 @@ fn compare(
 struct Record<'a> {
     config: &'a PipelineConfig,
     history: &'a History,
-    origin: &'a Origin,
+    origin: &'a Coordinates,
 }
 
 impl Record<'_> {
@@ -383,7 +383,7 @@ impl Record<'_> {
     }
 
     fn of_topic(&self, kafka: &KafkaSource) -> Result<(Batch, String)> {
-        let Origin { at, offset } = self.origin;
+        let Coordinates { at, offset } = self.origin;
         let cluster = topics::cluster(kafka)?;
         let mut found = None;
         peek(&cluster, &at.topic, Some(at.partition), From::At(*offset), &mut |seen| {

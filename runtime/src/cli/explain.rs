@@ -13,7 +13,7 @@ use crate::config::PipelineConfig;
 use crate::digest;
 use crate::plan::Plan;
 use crate::sandbox::escape;
-use crate::sink::back::{Origin, Stood};
+use crate::sink::back::{Coordinates, Stood};
 use crate::sink::state::PlanRef;
 
 /// Explain one record: which plan had it, what each sink has of it, and whether that is what it should have
@@ -36,7 +36,7 @@ pub(super) struct ExplainArgs {
         required_unless_present_all = ["topic", "partition", "offset"],
         conflicts_with_all = ["topic", "partition", "offset"]
     )]
-    record: Option<Origin>,
+    record: Option<Coordinates>,
     /// Its topic
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
@@ -51,13 +51,13 @@ pub(super) struct ExplainArgs {
     json: bool,
 }
 
-fn origin(text: &str) -> Result<Origin, String> {
+fn origin(text: &str) -> Result<Coordinates, String> {
     text.parse()
 }
 
 impl ExplainArgs {
-    fn origin(&self) -> Result<Origin> {
-        let told = || Origin::new(self.topic.as_deref()?, self.partition?, self.offset?);
+    fn origin(&self) -> Result<Coordinates> {
+        let told = || Coordinates::new(self.topic.as_deref()?, self.partition?, self.offset?);
         self.record.clone().or_else(told).context("no record is named")
     }
 }

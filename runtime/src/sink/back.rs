@@ -42,7 +42,7 @@ pub trait Reader {
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The record.
-    pub origin: &'a Origin,
+    pub origin: &'a Coordinates,
     /// Where in the sink.
     pub target: &'a Arc<str>,
     /// By which route they came; a table does not keep that.
@@ -183,8 +183,8 @@ pub struct Sought {
 
 impl Sought {
     /// All of one record.
-    pub fn of(origin: &Origin) -> Self {
-        let Origin { at, offset } = origin;
+    pub fn of(origin: &Coordinates) -> Self {
+        let Coordinates { at, offset } = origin;
         Self {
             topic: Some(at.topic.clone()),
             partition: Some(at.partition),
@@ -194,7 +194,7 @@ impl Sought {
     }
 
     /// Whether a letter of this record and plan is sought.
-    pub fn takes(&self, origin: &Origin, plan: u64) -> bool {
+    pub fn takes(&self, origin: &Coordinates, plan: u64) -> bool {
         self.topic.as_ref().is_none_or(|topic| *topic == origin.at.topic)
             && self.partition.is_none_or(|partition| partition == origin.at.partition)
             && self.offsets.is_none_or(|(from, to)| (from..to).contains(&origin.offset.get()))
@@ -210,14 +210,14 @@ impl Sought {
 
 /// A record by where it stands in the input; written as `TOPIC/PARTITION/OFFSET`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Origin {
+pub struct Coordinates {
     /// Its partition.
     pub at: TopicPartition,
     /// Its offset there.
     pub offset: Offset,
 }
 
-impl Origin {
+impl Coordinates {
     /// A record at an offset; `None` where one of the numbers is negative.
     pub fn new(topic: &str, partition: i64, offset: i64) -> Option<Self> {
         let partition = i32::try_from(partition).ok().filter(|partition| *partition >= 0)?;
@@ -225,13 +225,13 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Coordinates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.at.topic, self.at.partition, self.offset)
     }
 }
 
-impl FromStr for Origin {
+impl FromStr for Coordinates {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -303,7 +303,7 @@ pub struct Reason {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Letter {
     /// The record it is, or that its row was made of.
-    pub origin: Origin,
+    pub origin: Coordinates,
     /// How often its record had come again by then; 0 where it came for the first time.
     pub attempt: u16,
     /// Of a row, its number among those of its record; of a record, 0.
@@ -395,7 +395,7 @@ pub(super) const REFUSED: &str = "refused";
 fn letter(row: &Map<String, Value>, sink: &Arc<str>, place: &str) -> Result<Letter, Error> {
     let number = |name: &str| row.get(name).and_then(Value::as_i64);
     let origin = match (text(row, "weir_topic"), number("weir_partition"), number("weir_offset")) {
-        (Some(topic), Some(partition), Some(offset)) => Origin::new(&topic, partition, offset),
+        (Some(topic), Some(partition), Some(offset)) => Coordinates::new(&topic, partition, offset),
         _ => None,
     };
     let plan = number("weir_plan").and_then(|plan| u64::try_from(plan).ok());
@@ -412,7 +412,7 @@ fn attempt(row: &Map<String, Value>) -> u16 {
 }
 
 /// A letter of which nothing is known but this.
-pub(super) fn bare(origin: Origin, index: i32, plan: u64, sink: &Arc<str>, place: &str) -> Letter {
+pub(super) fn bare(origin: Coordinates, index: i32, plan: u64, sink: &Arc<str>, place: &str) -> Letter {
     Letter {
         origin,
         attempt: 0,
@@ -484,10 +484,10 @@ mod tests {
 
     #[test]
     fn an_origin_is_read_as_it_is_written_and_nothing_else_is_one() {
-        let origin: Origin = "a.b-c/3/1042".parse().unwrap();
+        let origin: Coordinates = "a.b-c/3/1042".parse().unwrap();
         assert_eq!((origin.to_string().as_str(), origin.at.partition), ("a.b-c/3/1042", 3));
         for text in ["", "a", "a/3", "/3/4", "a/-1/4", "a/3/-4", "a/b/4", "a/3/4x", "a/3000000000/4"] {
-            assert!(text.parse::<Origin>().is_err(), "{text}");
+            assert!(text.parse::<Coordinates>().is_err(), "{text}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::app::letters::letters;
 use crate::cli::Ended;
 use crate::cli::screen::{self, count};
 use crate::sandbox::escape;
-use crate::sink::back::{Letter, Origin, Stage};
+use crate::sink::back::{Coordinates, Letter, Stage};
 
 /// Characters of an example that are shown.
 const EXAMPLE: usize = 60;
@@ -56,8 +56,8 @@ struct Kind {
 
 struct Group {
     n: u64,
-    first: Origin,
-    last: Origin,
+    first: Coordinates,
+    last: Coordinates,
     example: String,
 }
 

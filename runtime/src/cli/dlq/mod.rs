@@ -17,7 +17,7 @@ use crate::app;
 use crate::app::letters::Wanted;
 use crate::config::PipelineConfig;
 use crate::plan::History;
-use crate::sink::back::{Letter, Origin, Reason, Sought, Stage};
+use crate::sink::back::{Coordinates, Letter, Reason, Sought, Stage};
 
 /// Look at dead letters: records that could not be read, were rejected or failed, and rows that a sink refused
 ///
@@ -103,7 +103,7 @@ fn offsets(text: &str) -> Result<(i64, i64), String> {
     Ok((number(from, 0)?, number(to, i64::MAX)?))
 }
 
-fn origin(text: &str) -> Result<Origin, String> {
+fn origin(text: &str) -> Result<Coordinates, String> {
     text.parse()
 }
 

@@ -10,7 +10,7 @@ use crate::app::letters::{Wanted, letters};
 use crate::cli::Ended;
 use crate::plan::History;
 use crate::sandbox::escape;
-use crate::sink::back::{Letter, Origin, Sought};
+use crate::sink::back::{Coordinates, Letter, Sought};
 
 /// Show a dead letter whole: the record as it came, every reason, and what the transform said
 ///
@@ -23,7 +23,7 @@ pub(super) struct ShowArgs {
     pipeline: PathBuf,
     /// Its record, as TOPIC/PARTITION/OFFSET
     #[arg(value_name = "LETTER", value_parser = origin)]
-    letter: Origin,
+    letter: Coordinates,
     /// Only in this sink
     #[arg(long, value_name = "SINK")]
     sink: Option<String>,

@@ -13,7 +13,7 @@ use crate::offset::{Offset, TopicPartition};
 use crate::route::{DEAD_LETTERS, dead_letters_schema, records_schema};
 use crate::sink::Error;
 use crate::sink::back::{
-    Asked, Each, Found, Letter, Origin, REFUSED, Reader, Reason, Refused, Sought, Stage, Stood,
+    Asked, Coordinates, Each, Found, Letter, REFUSED, Reader, Reason, Refused, Sought, Stage, Stood,
     WITHOUT_PROVENANCE, bare, no_letter, reasons,
 };
 use crate::sink::json;
@@ -207,7 +207,7 @@ fn of_origin(seen: &Seen, sink: &Arc<str>, place: &str) -> Result<Letter, Error>
 }
 
 /// The record, the number of the row among those of the record, and the plan, as the header has them.
-fn said(seen: &Seen) -> Option<(Origin, i32, u64)> {
+fn said(seen: &Seen) -> Option<(Coordinates, i32, u64)> {
     let text = header(seen, "weir-origin")?;
     let mut parts = text.rsplitn(3, '/');
     let (plan, index) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);

@@ -21,7 +21,7 @@ use crate::origin::replay_topic;
 use crate::route::DEAD_LETTERS;
 use crate::sink::Error;
 use crate::sink::back::{
-    Asked, Each, Found, Origin, Reader, Sought, Stood, WITHOUT_PROVENANCE, dead_letter, refused_row,
+    Asked, Coordinates, Each, Found, Reader, Sought, Stood, WITHOUT_PROVENANCE, dead_letter, refused_row,
 };
 use crate::sink::state::SinkState;
 use stored::Stored;
@@ -193,7 +193,7 @@ impl Reader for FilesReader {
     }
 
     fn rows(&mut self, asked: &Asked<'_>) -> Result<Found, Error> {
-        let Origin { at, offset } = asked.origin;
+        let Coordinates { at, offset } = asked.origin;
         let (topic, route, offset) = (names::topic(&at.topic), names::route(asked.route), offset.get());
         let (mut found, mut unsaid) = (Found::default(), false);
         self.files(&names::target(asked.target), 0, &mut |path, visible| {
