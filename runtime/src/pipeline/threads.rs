@@ -39,6 +39,9 @@ use worker::Workers;
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
 const QUEUE: usize = 16;
 
+/// How many events may wait to be decided, and are before orders and time are looked at again.
+const EVENTS: usize = QUEUE * 4;
+
 /// So many partitions are claimed in a step.
 const CLAIMS: usize = 64;
 
@@ -137,7 +140,7 @@ pub struct Outcome {
 /// # Errors
 /// If the plan log cannot be written: decisions must not be taken that nobody can find again.
 pub fn run(parts: Parts, stop: &Receiver<()>) -> Result<Outcome, plan::Error> {
-    let (events, inbox) = bounded(QUEUE * 4);
+    let (events, inbox) = bounded(EVENTS);
     let mut log = parts.log;
     let mut history = parts.history.clone();
     // What waits for a shadow is held besides: what is live must not wait for it to be given back.
@@ -220,7 +223,8 @@ impl Threads {
             }
             self.send_what_can_be_taken();
             self.wait(inbox, (!told_to_stop).then_some(stop));
-            while let Ok(event) = inbox.try_recv() {
+            // Not until there are none: where they come as fast as they are decided, nobody else would be heard.
+            for event in inbox.try_iter().take(EVENTS) {
                 self.decide(event, append)?;
             }
             while let Some((ticket, order)) = self.desk.take_order() {
