@@ -242,9 +242,18 @@ fn pause_at_once(pipeline: &Pipeline, running: &Running) -> (u16, Value) {
 /// So many that a run does not come to their end before somebody tells it something, on however busy a machine.
 const MANY: usize = 2_000_000;
 
+/// Of them, little is under way at a time: a pause waits for what is.
+fn pipeline_of_many() -> Pipeline {
+    let little = "[limits]\nin_flight_bytes = \"64 KiB\"\nbatch_bytes = \"4 KiB\"\n";
+    let pipeline = pipeline(&vec!["one"; MANY], "listen = \"127.0.0.1:0\"");
+    let file = std::fs::read_to_string(pipeline.path("pipeline.toml")).expect("written");
+    pipeline.write(&file.replace("[limits]\n", little));
+    pipeline
+}
+
 #[test]
 fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() {
-    let pipeline = pipeline(&vec!["one"; MANY], "listen = \"127.0.0.1:0\"");
+    let pipeline = pipeline_of_many();
     let mut running = Running::start(&pipeline);
     let address = address(&pipeline);
     wait_for(&mut running, address, "/metrics", |_, body| {
@@ -297,7 +306,7 @@ fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() 
 
 #[test]
 fn one_partition_is_paused_and_the_others_go_on() {
-    let pipeline = pipeline(&vec!["one"; MANY], "listen = \"127.0.0.1:0\"");
+    let pipeline = pipeline_of_many();
     let mut running = Running::start(&pipeline);
     let address = address(&pipeline);
     wait_for(&mut running, address, "/metrics", |_, body| {
