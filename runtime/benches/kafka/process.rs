@@ -25,6 +25,8 @@ pub(crate) struct Measured {
     pub(crate) said_s: Option<f64>,
     /// What it printed.
     pub(crate) stdout: String,
+    /// What it logged.
+    pub(crate) log: String,
 }
 
 /// Runs `command`, calls `look` every few milliseconds with the time since its start, and notes when it first writes
@@ -57,7 +59,7 @@ pub(crate) fn measure(
         measured.cpu_s = cpu_of_the_ended_s() - cpu_before;
         let (said_s, log) = log.join().expect("a reader does not panic");
         assert!(status.is_some_and(|status| status.success()), "{command:?}: {status:?}\n{log}");
-        measured.said_s = said_s;
+        (measured.said_s, measured.log) = (said_s, log);
         out.read_to_string(&mut measured.stdout).expect("it prints text");
         measured
     })

@@ -1,5 +1,6 @@
 //! What it costs to replace the rule while records flow: runs of the same pipeline, with and without a new plan twice a
-//! second, taking turns; and how long it takes from `weir deploy` until the first rows of the new rule are committed.
+//! second, taking turns; how long a worker takes to take the new rule up, and how long it takes from `weir deploy` until its
+//! first rows are committed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,15 +20,18 @@ use crate::{ASSIGNED, prepare};
 /// Between two new plans.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Prints a table.
+/// Of a histogram of pauses, in microseconds.
+const BOUNDS: [u64; 9] = [0, 5, 10, 50, 100, 500, 1_000, 10_000, u64::MAX];
+
+/// Prints tables.
 pub(crate) fn measure(records: u64, rounds: usize) {
     let (directory, job) = (tempfile::tempdir().expect("a temporary directory"), Job::new());
     let ground = prepare(directory.path(), &job, records);
     let expected = job.customers(records, |_, _| {});
     let rules = rules(&ground);
     println!("{records} records, {rounds} rounds, taking turns; {}", machine());
-    let (mut ratios, mut rates, mut cpu, mut plans, mut took) =
-        (Vec::new(), Vec::new(), Vec::new(), 0, Vec::new());
+    let (mut ratios, mut rates, mut cpu, mut plans) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut took, mut pauses_us) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let quiet = one(&ground, records, expected, &[]);
         let swapping = one(&ground, records, expected, &rules);
@@ -36,11 +40,9 @@ pub(crate) fn measure(records: u64, rounds: usize) {
         rates.push(quiet.measured.wall_s / swapping.measured.wall_s);
         cpu.push((quiet.measured.cpu_s / million, swapping.measured.cpu_s / million));
         plans += swapping.cuts_ms.len();
+        pauses_us.extend(pauses(&swapping.measured.log));
         took.extend(swapping.cuts_ms.into_iter().filter_map(|cuts| cuts.into_iter().min()));
     }
-    took.sort_unstable();
-    let at =
-        |percent: usize| took.get(took.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default();
     println!("\n| | without | with new plans |\n|---|---:|---:|");
     let (quiet, swapping): (Vec<_>, Vec<_>) = cpu.into_iter().unzip();
     println!("| CPU s per million, median | {:.2} | {:.2} |", median(quiet), median(swapping));
@@ -48,9 +50,38 @@ pub(crate) fn measure(records: u64, rounds: usize) {
     println!("| records/s, times that without, median | 1 | {:.3} |", median(rates));
     println!(
         "\n{plans} plans; `weir deploy` to the first commit of the new rule: p50 {} ms, p99 {} ms",
-        at(50),
-        at(99)
+        percentile(&mut took, 50),
+        percentile(&mut took, 99)
     );
+    println!(
+        "{} times a worker took a plan up: p50 {} us, p99 {} us",
+        pauses_us.len(),
+        percentile(&mut pauses_us, 50),
+        percentile(&mut pauses_us, 99)
+    );
+    println!("\n| up to, us | times |\n|---:|---:|");
+    for (n, (from, to)) in BOUNDS.iter().zip(&BOUNDS[1..]).enumerate() {
+        let times = pauses_us.iter().filter(|us| (*from..*to).contains(*us)).count();
+        match n + 2 == BOUNDS.len() {
+            true => println!("| more | {times} |"),
+            false => println!("| {to} | {times} |"),
+        }
+    }
+}
+
+/// The one below which so many percent are.
+fn percentile(all: &mut [u64], percent: usize) -> u64 {
+    all.sort_unstable();
+    all.get(all.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
+}
+
+/// How long workers took to take up another plan than the first.
+fn pauses(log: &str) -> Vec<u64> {
+    let number = |line: &str, name: &str| line.split_once(name)?.1.split(' ').next()?.parse::<u64>().ok();
+    let taken = |line| Some((number(line, " plan=")?, number(line, " pause_us=")?));
+    let taken: Vec<_> = log.lines().filter_map(taken).collect();
+    let first = taken.iter().map(|(plan, _)| *plan).min();
+    taken.into_iter().filter_map(|(plan, us)| (Some(plan) != first).then_some(us)).collect()
 }
 
 /// The rule twice, under two digests: one has a name more in a section that nobody reads.
@@ -75,7 +106,9 @@ fn one(ground: &Ground<'_>, records: u64, expected: Counts, rules: &[PathBuf]) -
     let name = format!("bench-swaps-{}", Nonce::random().short());
     let mut pipeline = Pipeline::new(ground, &name, &[Kind::Kafka, Kind::Postgres], "");
     let mut program = pipeline.run();
-    program.args(["--once", "--json"]);
+    program
+        .args(["--once", "--json"])
+        .env("WEIR_LOG", "warn,weir=info,weir::pipeline::threads::worker=debug");
     // What they take of the processors counts only once somebody waited for them: behind what is measured.
     let mut deploying: Vec<Child> = Vec::new();
     let measured = run(&mut program, ASSIGNED, |elapsed| {

@@ -158,11 +158,12 @@ pub fn run(parts: Parts, stop: &Receiver<()>) -> Result<Outcome, plan::Error> {
     let follower = Follower::start(begin, events.clone());
     let core = Core::new(parts.settings, parts.history, parts.newest);
     let source = SourceThread::start(parts.source, parts.budget.clone(), events.clone());
-    let workers = Workers::start(parts.workers, parts.verify_fraction, &parts.rules, &lane, &events);
+    let clock = Clock::start();
+    let workers = Workers::start(parts.workers, parts.verify_fraction, clock, &parts.rules, &lane, &events);
     let sinks = parts.sinks.into_iter().enumerate();
     let sinks = sinks.map(|(n, (sink, policy))| SinkThread::start(n, sink, policy, events.clone())).collect();
     let (budget, counts, desk) = (parts.budget.clone(), parts.counts, parts.desk);
-    let (outcome, clock) = (Outcome::default(), Clock::start());
+    let outcome = Outcome::default();
     let mut threads =
         Threads { core, source, workers, sinks, follower, budget, counts, desk, outcome, clock };
     let decided = threads.decide_all(&inbox, stop, &mut |entry| {

@@ -103,6 +103,13 @@ impl<'a, E: Error + 'static> Keeper<'a, E> {
         Self { worker: Seat::new(fresh), judge: Seat::new(judge), most_bytes: usize::MAX, taken: 0, calm: 0 }
     }
 
+    /// Works with `rule` until that fails or is retired.
+    #[must_use]
+    pub fn holding(mut self, rule: Box<dyn Rule>) -> Self {
+        self.worker.kept = Some(rule);
+        self
+    }
+
     /// Drops kept rules that have grown by more than `mark` bytes; the next batch gets a fresh one.
     pub fn retire_past(&mut self, mark: usize) {
         for seat in [&mut self.worker, &mut self.judge] {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::shadow::Lane;
-use super::{Loaded, Outbox, Rules, spawn};
+use super::{Clock, Loaded, Outbox, Rules, spawn};
 use crate::cpu;
 use crate::pipeline::{Event, GiveUp, Job, Stop};
 use crate::purity;
@@ -44,6 +44,7 @@ impl Workers {
     pub(super) fn start(
         n: usize,
         verify_fraction: f64,
+        clock: Clock,
         rules: &Arc<dyn Rules>,
         lane: &Arc<Lane>,
         events: &Sender<Event>,
@@ -54,7 +55,7 @@ impl Workers {
         let worker = |i| {
             let jobs = Receiver::clone(&from);
             let (rules, lookers) = (rules.clone(), lookers.clone());
-            let plans = Plans { rules, worker: i, lookers, ready: BTreeMap::new() };
+            let plans = Plans { rules, worker: i, lookers, clock, ready: BTreeMap::new() };
             let (lane, events, give_up) = (lane.clone(), events.clone(), give_up.clone());
             let mut worker = Worker { plans, lane, verify_fraction, events, give_up };
             spawn(&format!("worker-{i}"), move || worker.work(&jobs))
@@ -103,6 +104,7 @@ struct Plans {
     rules: Arc<dyn Rules>,
     worker: usize,
     lookers: Arc<Lookers>,
+    clock: Clock,
     ready: BTreeMap<u64, Ready>,
 }
 
@@ -194,8 +196,12 @@ impl Plans {
             while self.ready.len() >= KEPT_PLANS {
                 self.ready.pop_first();
             }
+            let begun = self.clock.now();
             let loaded = self.rules.load(plan)?;
-            let keeper = keeper(&loaded);
+            let keeper = keeper(&loaded).holding(loaded.instance()?);
+            // All that a partition waits for where its plan changes.
+            let pause_us = (self.clock.now() - begun).as_micros();
+            tracing::debug!(plan = plan.plan, worker = self.worker, pause_us, "a worker takes up a plan");
             let looks = self.lookers.is_looked_at_by(plan.plan, self.worker);
             let to_verify = if looks { ALWAYS_VERIFIED } else { 0 };
             self.ready.insert(plan.plan, Ready { loaded, keeper, to_verify });
