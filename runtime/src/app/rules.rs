@@ -28,7 +28,7 @@ pub(super) struct PlanRules {
     plans: Mutex<BTreeMap<u64, Plan>>,
     sinks: Vec<Arc<str>>,
     log_bytes_per_second: u64,
-    workers: usize,
+    spares: usize,
     loaded: Mutex<BTreeMap<u64, Arc<Slot>>>,
 }
 
@@ -36,17 +36,17 @@ pub(super) struct PlanRules {
 type Slot = Mutex<Option<Arc<LoadedPlan>>>;
 
 impl PlanRules {
-    /// For `plans`, and so many workers.
+    /// For `plans`, of each of which so many instances are there before it is taken up.
     pub(super) fn new(
         sandbox: Sandbox,
         store: Arc<dyn Store>,
         plans: BTreeMap<u64, Plan>,
         sinks: Vec<Arc<str>>,
         log_bytes_per_second: u64,
-        workers: usize,
+        spares: usize,
     ) -> Self {
         let (plans, loaded) = (Mutex::new(plans), Mutex::default());
-        Self { sandbox, store, plans, sinks, log_bytes_per_second, workers, loaded }
+        Self { sandbox, store, plans, sinks, log_bytes_per_second, spares, loaded }
     }
 
     /// Keeps what was loaded already, if it is what the plan runs.
@@ -189,7 +189,7 @@ impl Rules for PlanRules {
         self.all_loaded().iter().for_each(|loaded| loaded.spare().clear());
         let loaded = self.get(&PlanRef { plan: number, digest: plan.digest.clone() });
         let loaded = loaded.map_err(|error| no_plan(number, &error))?;
-        for _ in 0..self.workers {
+        for _ in 0..self.spares {
             let instance = loaded.transform.instance(&loaded.init).map_err(|error| {
                 let stop = no_start(&error);
                 Stop { text: format!("plan {number}: {}", stop.text), ..stop }

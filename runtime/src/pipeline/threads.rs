@@ -34,6 +34,7 @@ use crate::source::{Poll, RunId, Source};
 use follower::{Begin, Follower};
 pub use handle::{Desk, Handle, Reply, handle};
 use shadow::{Lane, Shadows};
+pub use worker::ALWAYS_VERIFIED;
 use worker::Workers;
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.

@@ -21,7 +21,7 @@ const KEPT_PLANS: usize = 2;
 
 /// So many batches of a plan are looked at twice in any case, by the first worker that gets one: one on a fresh instance, and
 /// one on a used one.
-const ALWAYS_VERIFIED: u32 = 2;
+pub const ALWAYS_VERIFIED: u32 = 2;
 
 /// Of so many plans it is known who looks twice at their first batches: far more than are at work at a time.
 const KEPT_LOOKERS: usize = 64;
