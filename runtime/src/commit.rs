@@ -110,6 +110,7 @@ struct Pending {
     plan: PlanRef,
     counters: Counters,
     last_record: Option<Fingerprint>,
+    told: u64,
     staged: Staged,
     first: Duration,
     last: Duration,
@@ -178,13 +179,14 @@ impl Writer {
         let stands = open.pending.as_ref().map_or(open.next, |pending| pending.end);
         assert_eq!(batch.range.start, stands, "batches of a partition touch");
         let (range, plan, counters) = (batch.range, batch.plan.clone(), batch.counters.clone());
-        let last_record = batch.last.clone();
+        let (last_record, told) = (batch.last.clone(), batch.told);
         let staged = self.sink.write(batch)?;
         let pending = open.pending.get_or_insert_with(|| Pending {
             end: range.start,
             plan,
             counters: Counters::default(),
             last_record: None,
+            told,
             staged,
             first: now,
             last: now,
@@ -192,6 +194,7 @@ impl Writer {
         pending.end = range.end;
         pending.counters.add(&counters);
         pending.staged = staged;
+        pending.told = told;
         pending.last = now;
         if last_record.is_some() {
             pending.last_record = last_record;
@@ -281,8 +284,8 @@ impl Writer {
         let pending = open.pending.take()?;
         let range = OffsetRange::new(open.next, pending.end);
         let id = (self.nonce)();
-        let Pending { plan, counters, last_record: last, .. } = pending;
-        Some((at, Commit { id, range, plan, counters, last }))
+        let Pending { plan, counters, last_record: last, told, .. } = pending;
+        Some((at, Commit { id, range, plan, counters, last, told }))
     }
 
     fn ended(&mut self, at: TopicPartition, commit: Commit, ended: Result<(), Error>) -> Report {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::letters::{Wanted, letters, reader, used};
 use super::rules::PlanRules;
@@ -84,12 +84,13 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
         SourceConfig::Files(_) => None,
         SourceConfig::Kafka(_) => Some(InputPartition::of(&origin.at)),
     };
-    ensure!(
-        of.is_some_and(|of| history.started.contains_key(&of)),
-        "pipeline {} has read nothing of {}: `weir history` shows which partitions there are",
-        config.name,
-        origin.at
-    );
+    let Some(of) = of.filter(|of| history.started.contains_key(of)) else {
+        bail!(
+            "pipeline {} has read nothing of {}: `weir history` shows which partitions there are",
+            config.name,
+            origin.at
+        );
+    };
 
     let sinks = used(config, &history);
     let mut opened = Vec::new();
@@ -110,8 +111,8 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
     let plans: BTreeSet<(u64, Arc<str>)> = opened
         .iter()
         .filter_map(|(.., state)| {
-            let plan = state.as_ref()?.plan_at(origin.offset)?;
-            Some((plan.plan, plan.digest.clone()))
+            let plan = history.plan_at(&of, state.as_ref()?, origin.offset)?;
+            Some((plan.plan, plan.digest))
         })
         .collect();
     if plans.len() > 1 {
@@ -140,7 +141,7 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
     explained.fate = made.as_ref().map(fate).map_err(Clone::clone);
     for (place, (name, mut reader, state)) in opened.into_iter().enumerate() {
         let at_sink = match (&state, &again) {
-            (Some(state), Ok(again)) if state.plan_at(origin.offset).is_some() => {
+            (Some(state), Ok(again)) if origin.offset < state.next => {
                 let looking = Looking { again, origin, made: made.as_ref().ok(), place, plan: plan.plan };
                 let refused = letters.iter().filter(|l| l.stage == Stage::Sink && *l.sink == *name.as_str());
                 let refused = refused.cloned().collect();

@@ -14,7 +14,7 @@ pub mod threads;
 mod track;
 pub mod trial;
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,6 +145,8 @@ pub enum Event {
         /// Why.
         stop: Stop,
     },
+    /// What was to be told is in the plan log.
+    Told(Box<Entry>),
     /// What is not to be read, as the plan log has it up to a place: somebody may have paused it elsewhere.
     Paused {
         /// Behind the last entry that counts in it.
@@ -423,6 +425,8 @@ pub struct Core {
     leaving: Vec<Leaving>,
     /// Also while they are claimed again, until a commit shows that it went well.
     troubles: BTreeMap<TopicPartition, Trouble>,
+    /// Cuts that are to be in the plan log, and are not there yet.
+    telling: BTreeSet<(InputPartition, u64)>,
     /// Until they are assigned again, here or elsewhere.
     stopped: BTreeMap<TopicPartition, Stop>,
     next_run: u64,
@@ -452,6 +456,7 @@ impl Core {
             waiting: BTreeMap::new(),
             leaving: Vec::new(),
             troubles: BTreeMap::new(),
+            telling: BTreeSet::new(),
             stopped: BTreeMap::new(),
             next_run: 0,
             exhausted: false,
@@ -494,6 +499,7 @@ impl Core {
             Event::GivenUp { at, run, seq } => self.given_up(&at, run, seq, now),
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan { plan, on_trial } => self.plan(plan, on_trial, now),
+            Event::Told(entry) => self.told(*entry),
             Event::Kept { plan, error } => self.kept(plan, &error, now),
             Event::NotReady { plan, stop } => self.not_ready(plan, stop),
             Event::Paused { up_to, all, partitions } => self.paused_elsewhere(up_to, all, partitions),
@@ -661,16 +667,21 @@ impl Core {
 
     /// From here on a state that is missing in a sink was lost, so that is written down before any commit.
     fn all_claimed(&mut self, mut ours: Vec<TopicPartition>) {
-        ours.retain(|at| match self.track(at).all_claimed() {
-            Ok(()) => true,
-            Err(differ) => {
-                self.drain(at, Some(Stop::new(differ.to_string())));
-                false
+        ours.retain(|at| {
+            let of = self.of(at);
+            let track = self.tracks.get_mut(at).expect("looked up before");
+            match track.all_claimed(|state| self.history.forgotten(&of, state)) {
+                Ok(()) => true,
+                Err(unknown) => {
+                    self.drain(at, Some(unknown.into()));
+                    false
+                }
             }
         });
         self.log_started(&ours);
         for at in &ours {
-            if let Some(cut) = self.tracks[at].newest_cut().cloned() {
+            // Whoever made them may have died before it told.
+            for cut in self.tracks[at].cuts().to_vec() {
                 self.log_cut(at, cut);
             }
             self.start_reading(at);
@@ -848,12 +859,17 @@ impl Core {
 
     /// Gives every sink what it does not have of a batch.
     fn hand_on(&mut self, at: &TopicPartition, routed: Routed) {
+        let of = self.of(at);
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let (run, seed) = (track.run, crate::route::partition_seed(&track.assignment.topic_id, at.partition));
+        let (history, telling, epoch) = (&self.history, &self.telling, track.assignment.epoch);
+        let told = track.told(|cut| {
+            history.knows_cut(&of, cut, epoch) && !telling.contains(&(of.clone(), cut.plan.plan))
+        });
         let mut wanted = false;
         for (sink, routes) in routed.bindings.sinks.iter().enumerate() {
             let from = track.hand(sink, routed.range.end);
-            let batch = for_sink(&routed, routes, from, seed);
+            let batch = for_sink(&routed, routes, from, seed, told);
             let given = batch.as_ref().map_or(0, |batch| batch.counters.records_in);
             self.tally.skipped += routed.fates.len() as u64 - given;
             wanted |= batch.is_some();
@@ -873,21 +889,29 @@ impl Core {
         }
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         track.committed(sink, commit.range.end);
-        if !track.is_replay(commit.range.start) {
-            self.log_cut(at, Cut { from: commit.range.start, plan: commit.plan.clone() });
+        let begun = track.cuts().iter().rev().find(|cut| cut.plan == commit.plan);
+        if let Some(cut) = begun.filter(|cut| cut.from == commit.range.start).cloned() {
+            self.log_cut(at, cut);
         }
         self.finish_if_through(at);
     }
 
     /// Tells people of a cut, once.
     fn log_cut(&mut self, at: &TopicPartition, cut: Cut) {
-        let of = self.of(at);
-        if self.history.knows_cut(&of, &cut.plan) {
+        let (of, epoch) = (self.of(at), self.tracks[at].assignment.epoch);
+        if self.history.knows_cut(&of, &cut, epoch) {
             return;
         }
-        self.history.adopt(of.clone(), cut.clone());
+        self.history.adopt(of.clone(), cut.clone(), epoch);
+        self.telling.insert((of.clone(), cut.plan.plan));
         let runtime = env!("CARGO_PKG_VERSION").to_owned();
-        self.actions.push_back(Action::Tell(Entry::Adopted { of, cut, runtime }));
+        self.actions.push_back(Action::Tell(Entry::Adopted { of, cut, epoch, runtime }));
+    }
+
+    fn told(&mut self, entry: Entry) {
+        if let Entry::Adopted { of, cut, .. } = entry {
+            self.telling.remove(&(of, cut.plan.plan));
+        }
     }
 
     fn finish_if_through(&mut self, at: &TopicPartition) {
@@ -1183,6 +1207,7 @@ fn for_sink(
     routes: &[(Arc<str>, Arc<str>)],
     from: Offset,
     seed: u64,
+    told: u64,
 ) -> Option<RoutedBatch> {
     let range = routed.range.from(from)?;
     let mut counters = count_fates(routed, from);
@@ -1202,7 +1227,7 @@ fn for_sink(
         }
     }
     let (at, plan) = (routed.at.clone(), routed.plan.clone());
-    Some(RoutedBatch { at, range, plan, counters, last: routed.last.clone(), parts })
+    Some(RoutedBatch { at, range, plan, counters, last: routed.last.clone(), told, parts })
 }
 
 fn count_fates(routed: &Routed, from: Offset) -> Counters {

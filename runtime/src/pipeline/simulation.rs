@@ -26,6 +26,9 @@ const N_PARTITIONS: i32 = 2;
 const N_RECORDS: i64 = 40;
 const TOPIC: &str = "records";
 
+/// Far less than in the product: what a sink has forgotten is looked up in the log.
+const KEPT_CUTS: usize = 1;
+
 /// A plan is on trial for a good part of the records; what one rejects more than another decides only now and then.
 const TRIAL: trial::Limits =
     trial::Limits { records: 20, time: Duration::from_secs(1), rejected: 0.0, failed: 0.0 };
@@ -50,6 +53,7 @@ fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
         seen.taken_back,
         seen.given_up,
         seen.begun_anew,
+        seen.recalled,
     ];
     assert!(!many || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
 }
@@ -72,6 +76,8 @@ struct Seen {
     given_up: u64,
     /// Partitions that went on with another plan than the one that could not.
     begun_anew: u64,
+    /// Partitions that began where no sink knew any more which plan had made what.
+    recalled: u64,
 }
 
 impl Seen {
@@ -90,6 +96,7 @@ impl Seen {
         self.taken_back += other.taken_back;
         self.given_up += other.given_up;
         self.begun_anew += other.begun_anew;
+        self.recalled += other.recalled;
     }
 }
 
@@ -206,6 +213,8 @@ struct Process {
     /// What it was asked to hand over and has not let go of yet.
     asked: BTreeSet<TopicPartition>,
     source: VecDeque<Event>,
+    /// What is to be in the plan log when there is time.
+    telling: VecDeque<Entry>,
     /// Set from inside a sink: the process dies there.
     dead: Arc<AtomicBool>,
 }
@@ -217,6 +226,8 @@ struct World {
     log: MemoryLog,
     processes: Vec<Process>,
     generation: u64,
+    /// Plans that are about to be put.
+    to_come: u32,
     now: Duration,
     calm: bool,
     seen: Seen,
@@ -232,6 +243,7 @@ impl World {
             log: MemoryLog::default(),
             processes: Vec::new(),
             generation: 0,
+            to_come: 0,
             now: Duration::ZERO,
             calm: false,
             seen: Seen::default(),
@@ -314,6 +326,7 @@ impl World {
             reading: BTreeMap::new(),
             asked: BTreeSet::new(),
             source: VecDeque::new(),
+            telling: VecDeque::new(),
             dead,
         };
         self.processes.push(process);
@@ -334,7 +347,8 @@ impl World {
         };
         let mut names = Random::new(self.random.next());
         let nonce = move || Nonce::from_u128(u128::from(names.next()) << 64 | u128::from(names.next()));
-        let sink = MemorySink::with_faults(store, faults).together(self.random.chance(50));
+        let sink =
+            MemorySink::with_faults(store, faults).together(self.random.chance(50)).keeping_cuts(KEPT_CUTS);
         Writer::new(Box::new(sink), policy, nonce)
     }
 
@@ -416,6 +430,8 @@ impl World {
             10..13 => self.new_plan(),
             25..29 if !self.processes.is_empty() => self.ask_for_a_partition(),
             29..35 if !self.processes.is_empty() => self.order(),
+            35 => self.to_come += 3,
+            36..56 if self.to_come > 0 => self.plan_for_all(),
             13..25 if !self.processes.is_empty() => {
                 let i = self.random.below(self.processes.len());
                 let on_trial = self.random.chance(80);
@@ -433,6 +449,16 @@ impl World {
         if self.processes.is_empty() {
             self.start_process();
             self.move_partitions();
+        }
+    }
+
+    /// One of several that come in short order, and are heard of at once: a sink lags behind some of them.
+    fn plan_for_all(&mut self) {
+        self.to_come -= 1;
+        self.new_plan();
+        let newest = self.newest();
+        for process in &mut self.processes {
+            process.source.push_back(Event::Plan { plan: newest.clone(), on_trial: false });
         }
     }
 
@@ -458,13 +484,14 @@ impl World {
     fn step(&mut self) -> bool {
         self.now += Duration::from_millis(1);
         let i = self.random.below(self.processes.len());
-        let first = self.random.below(6);
-        (0..6).any(|k| match (first + k) % 6 {
+        let first = self.random.below(7);
+        (0..7).any(|k| match (first + k) % 7 {
             0 => self.read(i),
             1 => self.work(i),
             2 => self.command(i),
             3 => self.report(i),
             4 => self.result(i),
+            5 => self.tell(i),
             _ => self.told(i),
         }) || self.tick(i)
     }
@@ -560,6 +587,16 @@ impl World {
         true
     }
 
+    fn tell(&mut self, i: usize) -> bool {
+        let Some(entry) = self.processes[i].telling.pop_front() else { return false };
+        let mut history = self.history();
+        let append =
+            history.append(&mut self.log, |history| (!history.is_told(&entry)).then(|| entry.clone()));
+        append.expect("memory does not fail");
+        self.processes[i].source.push_back(Event::Told(entry.into()));
+        true
+    }
+
     fn told(&mut self, i: usize) -> bool {
         match self.processes[i].source.pop_front() {
             Some(event) => {
@@ -601,6 +638,9 @@ impl World {
             | Action::Flush { sink, .. }
             | Action::Release { sink, .. } => process.commands[sink].push_back(action),
             Action::Read { run, at, from, .. } => {
+                let states = self.stores.iter().filter_map(|store| store.state(&at));
+                let furthest = states.max_by_key(|state| state.next).expect("all were claimed");
+                self.seen.recalled += u64::from(furthest.cuts.first().is_some_and(|cut| from < cut.from));
                 process.reading.insert(at, (run, from));
             }
             Action::Hold { at } => {
@@ -610,7 +650,8 @@ impl World {
             Action::Forget { at, .. } => self.let_go(i, &at),
             Action::Transform(job) => process.jobs.push(job),
             Action::GiveUp(what) => process.give_up = what,
-            Action::Log(entry) | Action::Tell(entry) => {
+            Action::Tell(entry) => process.telling.push_back(entry),
+            Action::Log(entry) => {
                 self.seen.paused += u64::from(matches!(entry, Entry::Paused { .. }));
                 self.seen.resumed += u64::from(matches!(entry, Entry::Resumed { .. }));
                 let mut history = self.history();
@@ -664,7 +705,7 @@ impl World {
         Err("I7: the sinks did not reach the end after everything healed".to_owned())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&mut self) -> Result<(), String> {
         for partition in 0..N_PARTITIONS {
             let at = TopicPartition::new(TOPIC, partition);
             let plans = self.check_versions(&at)?;
@@ -677,11 +718,17 @@ impl World {
         Ok(())
     }
 
-    /// I4: one plan per offset over all sinks, and plans never go down along offsets.
-    fn check_versions(&self, at: &TopicPartition) -> Result<Vec<u64>, String> {
+    /// I4: one plan per offset over all sinks, also in the log, and plans never go down along offsets.
+    fn check_versions(&mut self, at: &TopicPartition) -> Result<Vec<u64>, String> {
         let mut plans: Vec<u64> = Vec::new();
+        let (history, of) = (self.history(), InputPartition::of(at));
+        let stored: Vec<_> = self.stores.iter().filter_map(|store| store.backup().remove(at)).collect();
         for offset in (0..N_RECORDS).map(Offset::new) {
-            let said = self.stores.iter().map(|store| store.state(at)?.plan_at(offset).cloned());
+            let said = stored.iter().flat_map(|stored| {
+                let made = stored.commits.iter().find(|made| made.commit.range.contains(offset));
+                let told = history.plan_at(&of, &stored.state, offset);
+                [made.map(|made| made.commit.plan.clone()), told]
+            });
             let said: Vec<_> = said.collect();
             let Some(first) = said[0].clone() else { return Err(format!("I4: no plan for {at} {offset}")) };
             if said.iter().any(|plan| plan.as_ref() != Some(&first)) {

@@ -579,6 +579,7 @@ mod tests {
             plan: PlanRef { plan: 3, digest: "sha256:ab".into() },
             counters: Counters { targets, ..Counters::default() },
             last: None,
+            told: 0,
         };
         rig.decide(Event::Sink { sink: 1, report: Report::Committed { at: at(), run, commit } });
         assert_eq!(only(&rig).trouble, None);

@@ -7,7 +7,7 @@ use crate::batch::Batch;
 use crate::offset::Offset;
 use crate::route::Routed;
 use crate::rule::Judging;
-use crate::sink::state::{Cut, Fingerprint, PlanRef, SinkState};
+use crate::sink::state::{Cut, Fingerprint, PlanRef, SinkState, plan_at};
 use crate::source::{Assignment, RunId};
 
 use super::Stop;
@@ -26,8 +26,10 @@ pub(super) struct Track {
     committed: Vec<Offset>,
     /// Per sink, up to where it was given rows.
     handed: Vec<Offset>,
-    /// Which plan made what some sink already has, oldest first.
-    recorded: Vec<Cut>,
+    /// Which plan made what some sink already has, and makes what comes behind that, oldest first.
+    cuts: Vec<Cut>,
+    /// So many of them are in the plan log, from the first on.
+    n_told: usize,
     /// The first offset that no sink has: from here on plans are chosen, before it they are recorded.
     ahead: Offset,
     /// Up to where the source was heard.
@@ -85,13 +87,29 @@ pub(super) enum Phase {
     Draining(Option<Stop>),
 }
 
-/// Two sinks that say different things of the same offset.
+/// Why it is not known which plan made what some sink already has.
 #[derive(Debug, thiserror::Error)]
-#[error("E_PLANS_DIFFER: offset {offset} was made by plan {one} in one sink and by plan {other} in another")]
-pub(super) struct PlansDiffer {
-    offset: Offset,
-    one: u64,
-    other: u64,
+pub(super) enum NotKnown {
+    /// Two sinks say different things of the same offset.
+    #[error(
+        "E_PLANS_DIFFER: offset {offset} was made by plan {one} in one sink and by plan {other} in another"
+    )]
+    Differ { offset: Offset, one: u64, other: u64 },
+    /// It is so many plans ago that the sink does not keep it, and the plan log does not have what the sink had.
+    #[error("E_PLAN_MISSING: neither the sinks nor the plan log know which plan made offset {offset}")]
+    Forgotten { offset: Offset },
+}
+
+impl From<NotKnown> for Stop {
+    fn from(unknown: NotKnown) -> Self {
+        let stop = Self::new(unknown.to_string());
+        match unknown {
+            NotKnown::Differ { .. } => stop,
+            NotKnown::Forgotten { .. } => {
+                stop.hint("the plan log is not the one that the sinks were filled with: restore it")
+            }
+        }
+    }
 }
 
 /// What a batch is made by.
@@ -127,7 +145,8 @@ impl Track {
             states: Vec::new(),
             committed: Vec::new(),
             handed: Vec::new(),
-            recorded: Vec::new(),
+            cuts: Vec::new(),
+            n_told: 0,
             ahead: Offset::ZERO,
             read: Offset::ZERO,
             floor: 0,
@@ -147,14 +166,18 @@ impl Track {
         }
     }
 
-    /// Finds out where to go on, once all sinks have spoken.
-    pub(super) fn all_claimed(&mut self) -> Result<(), PlansDiffer> {
+    /// Finds out where to go on, once all sinks have spoken. `told` says which cuts a sink has
+    /// forgotten, by the plan log.
+    pub(super) fn all_claimed(
+        &mut self,
+        told: impl FnOnce(&SinkState) -> Option<Vec<Cut>>,
+    ) -> Result<(), NotKnown> {
         let next = || self.states.iter().map(|state| state.next);
         self.ahead = next().max().expect("there is a sink");
         self.read = next().min().expect("there is a sink");
         self.committed = next().collect();
         self.handed = next().collect();
-        self.recorded = merge_cuts(&self.states, self.read)?;
+        self.cuts = merge_cuts(&self.states, self.read, told)?;
         let plans = self.states.iter().flat_map(|state| &state.cuts);
         self.floor = plans.map(|cut| cut.plan.plan).max().unwrap_or(0);
         Ok(())
@@ -172,7 +195,7 @@ impl Track {
 
     /// The newest plan that made an offset of this partition, here or before.
     pub(super) fn newest_plan(&self) -> Option<u64> {
-        (!self.recorded.is_empty() || self.next_job > 0).then_some(self.floor)
+        (!self.cuts.is_empty()).then_some(self.floor)
     }
 
     /// Where the source is to begin: at the first offset that some sink does not have.
@@ -190,9 +213,15 @@ impl Track {
         self.floor
     }
 
-    /// The newest cut that the sinks told of.
-    pub(super) fn newest_cut(&self) -> Option<&Cut> {
-        self.recorded.last()
+    /// Which plan made what some sink already has, and makes what comes behind that, oldest first.
+    pub(super) fn cuts(&self) -> &[Cut] {
+        &self.cuts
+    }
+
+    /// The lowest plan whose cut `is_told` does not find in the plan log yet.
+    pub(super) fn told(&mut self, is_told: impl Fn(&Cut) -> bool) -> u64 {
+        self.n_told += self.cuts[self.n_told..].iter().take_while(|cut| is_told(cut)).count();
+        self.cuts.get(self.n_told).map_or(u64::MAX, |cut| cut.plan.plan)
     }
 
     /// Cuts a batch of the source where the plan changes, or the topic that a transform is told, and names the plan of each piece: what some sink already
@@ -224,11 +253,14 @@ impl Track {
     fn plan_for(&mut self, offset: Offset, newest: &PlanRef) -> (PlanRef, Option<Offset>) {
         if offset >= self.ahead {
             self.floor = self.floor.max(newest.plan);
+            if self.cuts.last().is_none_or(|cut| cut.plan != *newest) {
+                self.cuts.push(Cut { from: offset, plan: newest.clone() });
+            }
             return (newest.clone(), None);
         }
-        let here = self.recorded.partition_point(|cut| cut.from <= offset) - 1;
-        let until = self.recorded.get(here + 1).map_or(self.ahead, |cut| cut.from.min(self.ahead));
-        (self.recorded[here].plan.clone(), Some(until))
+        let here = self.cuts.partition_point(|cut| cut.from <= offset) - 1;
+        let until = self.cuts.get(here + 1).map_or(self.ahead, |cut| cut.from.min(self.ahead));
+        (self.cuts[here].plan.clone(), Some(until))
     }
 
     /// Whether `plan` at `range_start` repeats what some sink already had when it was claimed.
@@ -306,20 +338,32 @@ impl Track {
     }
 }
 
-/// The plans of all offsets that some sink has, as far back as `from`, as the sink that is furthest says; what the
-/// others say must agree.
-fn merge_cuts(states: &[SinkState], from: Offset) -> Result<Vec<Cut>, PlansDiffer> {
+/// The plans of all offsets that some sink has, as far back as `from`, as the sink that is furthest says, and the plan log of
+/// what that has forgotten; what the others say must agree.
+fn merge_cuts(
+    states: &[SinkState],
+    from: Offset,
+    told: impl FnOnce(&SinkState) -> Option<Vec<Cut>>,
+) -> Result<Vec<Cut>, NotKnown> {
     let leader = states.iter().max_by_key(|state| state.next).expect("there is a sink");
+    let mut cuts = Vec::new();
+    if from < leader.next && leader.plan_at(from).is_none() {
+        cuts = told(leader).ok_or(NotKnown::Forgotten { offset: from })?;
+    }
+    cuts.extend_from_slice(&leader.cuts);
+    if from < leader.next && plan_at(&cuts, from).is_none() {
+        return Err(NotKnown::Forgotten { offset: from });
+    }
     for state in states {
-        let points = state.cuts.iter().chain(&leader.cuts).map(|cut| cut.from.max(from));
-        for offset in points {
-            let (Some(one), Some(other)) = (leader.plan_at(offset), state.plan_at(offset)) else { continue };
+        let points = state.cuts.iter().chain(&cuts).map(|cut| cut.from.max(from));
+        for offset in points.filter(|offset| *offset < leader.next) {
+            let (Some(one), Some(other)) = (plan_at(&cuts, offset), state.plan_at(offset)) else { continue };
             if one != other {
-                return Err(PlansDiffer { offset, one: one.plan, other: other.plan });
+                return Err(NotKnown::Differ { offset, one: one.plan, other: other.plan });
             }
         }
     }
-    Ok(leader.cuts.clone())
+    Ok(cuts)
 }
 
 #[cfg(test)]
@@ -330,6 +374,43 @@ mod tests {
     use crate::offset::TopicPartition;
     use crate::origin::ENVELOPE;
     use crate::sink::state::{Epoch, Start};
+
+    #[test]
+    fn what_no_sink_keeps_is_made_again_by_the_plan_that_the_log_knows_or_not_at_all() {
+        let plan = |n: u64| PlanRef { plan: n, digest: format!("sha256:{n}").into() };
+        let old = [Cut { from: Offset::ZERO, plan: plan(1) }, Cut { from: Offset::new(4), plan: plan(2) }];
+        let claim = crate::sink::conformance::claim(1);
+        let behind = SinkState { next: Offset::new(2), ..SinkState::init(&claim, Offset::ZERO) };
+        let ahead = SinkState {
+            next: Offset::new(9),
+            cuts: vec![Cut { from: Offset::new(6), plan: plan(3) }],
+            forgotten: crate::sink::state::forgotten(None, &old),
+            ..behind.clone()
+        };
+        let claimed = || {
+            let mut track = Track::new(RunId(1), assignment(claim.at.clone()));
+            track.states = vec![behind.clone(), ahead.clone()];
+            track
+        };
+        let refused = claimed().all_claimed(|_| None).unwrap_err().to_string();
+        assert!(refused.starts_with("E_PLAN_MISSING") && refused.contains("offset 2"), "{refused}");
+
+        let mut track = claimed();
+        track.all_claimed(|_| Some(old.to_vec())).unwrap();
+        let mut builder = BatchBuilder::new(claim.at.clone(), track.resume());
+        (2..12)
+            .for_each(|n| builder.push(Offset::new(n), RecordRef { timestamp_ms: -1, ..Default::default() }));
+        let batch = builder.finish(Offset::new(12), Permit::free()).expect("not empty");
+        let made: Vec<_> =
+            track.accept(batch, &plan(5)).iter().map(|job| (job.plan.plan, job.batch.len())).collect();
+        assert_eq!(made, [(1, 2), (2, 2), (3, 3), (5, 3)]);
+        assert_eq!(track.cuts().last(), Some(&Cut { from: Offset::new(9), plan: plan(5) }));
+    }
+
+    fn assignment(at: TopicPartition) -> Assignment {
+        let (epoch, start) = (Epoch::new(1), Start::Init(Offset::ZERO));
+        Assignment { at, topic_id: "id".into(), group: "weir.p".into(), epoch, start, input: None }
+    }
 
     #[test]
     fn records_of_two_topics_that_come_again_are_not_transformed_together() {
@@ -344,10 +425,7 @@ mod tests {
             );
         }
         let batch = builder.finish(Offset::new(3), Permit::free()).expect("not empty");
-        let (epoch, start) = (Epoch::new(1), Start::Init(Offset::ZERO));
-        let (topic_id, group) = ("id".into(), "weir.p".into());
-        let assignment = Assignment { at, topic_id, group, epoch, start, input: None };
-        let mut track = Track::new(RunId(1), assignment);
+        let mut track = Track::new(RunId(1), assignment(at));
         let jobs = track.accept(batch, &PlanRef { plan: 0, digest: "sha256:00".into() });
         let told: Vec<_> = jobs.iter().map(|job| (job.seq, job.batch.topic(), job.batch.offsets())).collect();
         assert_eq!(told, [(0, "a", &[0, 1][..]), (1, "b", &[2])]);

@@ -461,6 +461,7 @@ mod tests {
                 plan: plan(3),
                 counters: Counters::default(),
                 last: None,
+                told: 0,
             };
             rig.decide(Event::Sink { sink, report: Report::Committed { at: at(), run, commit } });
         }

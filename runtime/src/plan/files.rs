@@ -154,6 +154,7 @@ mod tests {
             Entry::Adopted {
                 of: InputPartition::file(2),
                 cut: Cut { from: Offset::new(7), plan },
+                epoch: crate::sink::state::Epoch::new(4),
                 runtime: "0.1.0".into(),
             },
             Entry::Paused { of: None, by: by.clone() },

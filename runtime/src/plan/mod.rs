@@ -6,14 +6,14 @@ pub mod kafka;
 pub mod memory;
 pub mod store;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::offset::{Offset, TopicPartition};
-use crate::sink::state::{Cut, Nonce, PlanRef};
+use crate::sink::state::{Cut, Epoch, Nonce, PlanRef, SinkState, forgotten, plan_at};
 use crate::source::files::FileEntry;
 
 /// A numbered statement of what runs: it never changes, a newer one takes its place. Its number is its place in
@@ -269,8 +269,8 @@ pub enum Entry {
         /// The sinks, by name.
         sinks: Vec<String>,
     },
-    /// A plan took over a partition; written when the first commit with it is durable. For people: the cut that
-    /// counts stands in the sinks' states.
+    /// A plan took over a partition; told once the first commit with it is durable. The cuts that count stand in the sinks'
+    /// states, which keep the newest: of what went before, this does.
     Adopted {
         /// The partition.
         #[serde(flatten)]
@@ -278,6 +278,9 @@ pub enum Entry {
         /// From where on, and which plan.
         #[serde(flatten)]
         cut: Cut,
+        /// Under which it was committed: of two that differ, that of the higher one is true.
+        #[serde(default)]
+        epoch: Epoch,
         /// The runtime's version.
         runtime: String,
     },
@@ -444,10 +447,10 @@ pub struct History {
     pub paused_partitions: BTreeMap<InputPartition, By>,
     /// Partitions that are finished, and how many records they had.
     pub done: BTreeMap<InputPartition, Offset>,
-    /// Cuts as they were reported, in the order of the log.
+    /// Cuts as they were told, in the order of the log.
     pub adopted: Vec<(InputPartition, Cut)>,
-    /// Partitions and plans of those.
-    known: BTreeSet<(InputPartition, u64)>,
+    /// Where those are, by partition and plan, and under which epoch they were committed.
+    told: BTreeMap<InputPartition, BTreeMap<u64, (Epoch, usize)>>,
 }
 
 impl History {
@@ -553,7 +556,7 @@ impl History {
                 let of = |partition| InputPartition { topic: topic.clone(), partition };
                 self.started.extend(partitions.into_iter().map(|partition| (of(partition), sinks.clone())));
             }
-            Entry::Adopted { of, cut, .. } => self.adopt(of, cut),
+            Entry::Adopted { of, cut, epoch, .. } => self.adopt(of, cut, epoch),
             Entry::Paused { of, by } => self.pause(of, by),
             Entry::Resumed { of, .. } => self.resume(of.as_ref()),
             Entry::Shadow(shadow) => {
@@ -641,15 +644,69 @@ impl History {
         Some(Entry::Plan(Plan { replaces, declared, made: Some(made), ..self.plans.get(&to)?.clone() }))
     }
 
-    /// Whether the log already tells of this cut.
-    pub fn knows_cut(&self, of: &InputPartition, plan: &PlanRef) -> bool {
-        self.known.contains(&(of.clone(), plan.plan))
+    /// Whether the log tells of this cut, or of another one of that plan which is as sure.
+    pub fn knows_cut(&self, of: &InputPartition, cut: &Cut, epoch: Epoch) -> bool {
+        let told = self.told.get(of).and_then(|told| told.get(&cut.plan.plan));
+        told.is_some_and(|(held, at)| *held > epoch || self.adopted[*at].1 == *cut)
+    }
+
+    /// Whether an entry would tell of a cut and nothing new: another process may have told the same.
+    pub fn is_told(&self, entry: &Entry) -> bool {
+        matches!(entry, Entry::Adopted { of, cut, epoch, .. } if self.knows_cut(of, cut, *epoch))
     }
 
     /// A cut is told of.
-    pub(crate) fn adopt(&mut self, of: InputPartition, cut: Cut) {
-        self.known.insert((of.clone(), cut.plan.plan));
-        self.adopted.push((of, cut));
+    pub(crate) fn adopt(&mut self, of: InputPartition, cut: Cut, epoch: Epoch) {
+        let told = self.told.entry(of.clone()).or_default();
+        match told.entry(cut.plan.plan) {
+            btree_map::Entry::Vacant(first) => {
+                first.insert((epoch, self.adopted.len()));
+                self.adopted.push((of, cut));
+            }
+            btree_map::Entry::Occupied(mut held) => {
+                let (of_epoch, at) = held.get_mut();
+                if *of_epoch <= epoch {
+                    *of_epoch = epoch;
+                    self.adopted[*at].1 = cut;
+                }
+            }
+        }
+    }
+
+    /// The plan that made an offset of a partition, if the sink with `state` has it: as that says, or the log of what it has
+    /// forgotten.
+    pub fn plan_at(&self, of: &InputPartition, state: &SinkState, offset: Offset) -> Option<PlanRef> {
+        if offset >= state.next {
+            return None;
+        }
+        match state.plan_at(offset) {
+            Some(plan) => Some(plan.clone()),
+            None => plan_at(&self.forgotten(of, state)?, offset).cloned(),
+        }
+    }
+
+    /// The cuts that the sink with `state` has forgotten, oldest first; `None` where the log does not have exactly those.
+    pub fn forgotten(&self, of: &InputPartition, state: &SinkState) -> Option<Vec<Cut>> {
+        let cuts = state.cuts.first().map_or_else(Vec::new, |oldest| self.cuts_before(of, oldest));
+        (forgotten(None, &cuts) == state.forgotten).then_some(cuts)
+    }
+
+    /// What was told of the cuts of a partition that came before `oldest`, oldest first.
+    ///
+    /// A plan that made nothing after all, since every sink was restored to an earlier state, is overruled by those that came
+    /// after it.
+    fn cuts_before(&self, of: &InputPartition, oldest: &Cut) -> Vec<Cut> {
+        let told = self.told.get(of).into_iter().flat_map(|told| told.range(..oldest.plan.plan));
+        let mut cuts = Vec::new();
+        let mut from = oldest.from;
+        for cut in told.rev().map(|(_, (_, at))| &self.adopted[*at].1) {
+            if cut.from < from {
+                from = cut.from;
+                cuts.push(cut.clone());
+            }
+        }
+        cuts.reverse();
+        cuts
     }
 }
 
@@ -708,7 +765,8 @@ pub(crate) mod tests {
         ours.put_plan(&mut log, &plan(None, "a")).unwrap();
         let mut theirs = ours.clone();
         let cut = Cut { from: Offset::ZERO, plan: PlanRef { plan: 0, digest: "a".into() } };
-        let adopted = Entry::Adopted { of: InputPartition::file(0), cut, runtime: String::new() };
+        let (of, epoch, runtime) = (InputPartition::file(0), Epoch::new(1), String::new());
+        let adopted = Entry::Adopted { of, cut, epoch, runtime };
         theirs.append(&mut log, |_| Some(adopted.clone())).unwrap();
         assert_eq!(ours.put_plan(&mut log, &plan(Some(0), "b")).unwrap(), Some(2));
         assert_eq!(theirs.put_plan(&mut log, &plan(Some(0), "c")).unwrap(), None);
@@ -732,6 +790,50 @@ pub(crate) mod tests {
         assert!(!plan.is_on_trial() && plan.does_the_same(&ours.plans[&0]));
         late.append(&mut log, |h| Some(next_plan(h, "c"))).unwrap();
         assert_eq!(ours.append(&mut log, |h| h.taking_back(2, 0, made())).unwrap(), None);
+    }
+
+    /// Of plan `n`.
+    fn cut(n: u64, from: i64) -> Cut {
+        Cut { from: Offset::new(from), plan: PlanRef { plan: n, digest: format!("sha256:{n}").into() } }
+    }
+
+    #[test]
+    fn what_a_sink_has_forgotten_is_found_in_the_log_only_if_that_has_all_of_it() {
+        let of = InputPartition::file(0);
+        let state = state(&[cut(0, 0), cut(2, 5), cut(3, 9)], &[cut(4, 20)]);
+        let mut history = History::default();
+        history.adopt(of.clone(), cut(0, 0), Epoch::new(1));
+        history.adopt(of.clone(), cut(3, 9), Epoch::new(1));
+        assert_eq!(history.plan_at(&of, &state, Offset::new(20)).unwrap().plan, 4);
+        assert_eq!(history.plan_at(&of, &state, Offset::new(6)), None, "nobody told of plan 2");
+        history.adopt(of.clone(), cut(2, 5), Epoch::new(1));
+        let at = |offset| history.plan_at(&of, &state, Offset::new(offset)).map(|plan| plan.plan);
+        assert_eq!([0, 4, 5, 8, 9, 19, 20].map(at), [0, 0, 2, 2, 3, 3, 4].map(Some));
+        assert_eq!(at(30), None, "it does not have that");
+        assert_eq!(history.plan_at(&InputPartition::file(1), &state, Offset::ZERO), None);
+    }
+
+    #[test]
+    fn of_two_cuts_of_a_plan_that_of_the_higher_epoch_is_true_and_one_that_made_nothing_is_overruled() {
+        let of = InputPartition::file(0);
+        let mut history = History::default();
+        // All sinks were restored to offset 4, where plan 3 went on.
+        for (n, from, generation) in [(0, 0, 1), (1, 8, 1), (2, 12, 1), (3, 4, 3), (3, 15, 2)] {
+            history.adopt(of.clone(), cut(n, from), Epoch::new(generation));
+        }
+        assert!(history.knows_cut(&of, &cut(3, 4), Epoch::new(3)));
+        assert!(history.knows_cut(&of, &cut(3, 15), Epoch::new(2)), "a lower epoch is no news");
+        assert!(!history.knows_cut(&of, &cut(3, 15), Epoch::new(4)));
+        let state = state(&[cut(0, 0), cut(3, 4)], &[cut(4, 20)]);
+        assert_eq!(history.forgotten(&of, &state), Some(vec![cut(0, 0), cut(3, 4)]));
+        assert_eq!(history.adopted.iter().filter(|(_, told)| told.plan.plan == 3).count(), 1);
+    }
+
+    /// Of a sink at offset 30 that has forgotten `old`.
+    fn state(old: &[Cut], cuts: &[Cut]) -> SinkState {
+        let claim = crate::sink::conformance::claim(1);
+        let (next, cuts) = (Offset::new(30), cuts.to_vec());
+        SinkState { next, cuts, forgotten: forgotten(None, old), ..SinkState::init(&claim, Offset::ZERO) }
     }
 
     pub(crate) fn shadow(beside: u64, digest: &str) -> Shadow {

@@ -8,7 +8,8 @@ use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::state::{
-    Claim, Commit, Counters, Epoch, Fingerprint, Input, Nonce, PlanRef, Refused, SinkState, Start,
+    Claim, Commit, Counters, Cut, Epoch, Fingerprint, Input, Nonce, PlanRef, Refused, SinkState, Start,
+    forgotten,
 };
 use super::{Committed, Error, Part, Resolved, RoutedBatch, Sink, Staged};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
@@ -89,6 +90,7 @@ pub(crate) fn commit(start: i64, end: i64) -> Commit {
         plan: plan(),
         counters: Counters { records_in, routed: records_in, ..Counters::default() },
         last: last_before(end),
+        told: 0,
     }
 }
 
@@ -110,7 +112,15 @@ pub(crate) fn batch(start: i64, end: i64) -> RoutedBatch {
     let even = all.iter().copied().filter(|offset| offset % 2 == 0).collect();
     let parts = vec![part("a", all, 0), part("b", even, 1)];
     let counters = Counters::default();
-    RoutedBatch { at: at(), range: range(start, end), plan: plan(), counters, last: last_before(end), parts }
+    RoutedBatch {
+        at: at(),
+        range: range(start, end),
+        plan: plan(),
+        counters,
+        last: last_before(end),
+        told: 0,
+        parts,
+    }
 }
 
 pub(crate) fn part(target: &str, offsets: Vec<i64>, index: i32) -> Part {
@@ -204,6 +214,10 @@ pub(crate) const LAWS: &[Law] = &[
     ("who has not claimed cannot write or commit", not_claimed),
     ("a commit that is known is resolved as committed, another as not", resolve_tells),
     ("cuts and counters survive the process", state_survives),
+    (
+        "cuts that the plan log has are forgotten but for the newest, also by the next process",
+        cuts_are_forgotten,
+    ),
 ];
 
 /// Tries every law on a world of its own.
@@ -503,4 +517,21 @@ fn state_survives(world: &dyn World) {
     assert_eq!(state.plan_at(Offset::new(2)), Some(&newer.plan));
     assert_eq!(state.counters.records_in, 5);
     assert_eq!(state.last_commit, Some(newer.id));
+}
+
+fn cuts_are_forgotten(world: &dyn World) {
+    let mut owner = Owner::claimed(world, 1);
+    let mut all = Vec::new();
+    for n in 0..70 {
+        let plan = PlanRef { plan: n as u64, digest: "sha256:00".into() };
+        all.push(Cut { from: Offset::new(n), plan: plan.clone() });
+        let request = Commit { plan: plan.clone(), told: u64::MAX, ..commit(n, n + 1) };
+        owner.sink.write(RoutedBatch { plan, ..batch(n, n + 1) }).unwrap();
+        assert_eq!(owner.sink.commit(&at(), &request).unwrap(), Committed::Done);
+    }
+    let state = Owner::new(world, 2).claim().unwrap();
+    let (old, kept) = all.split_at(70 - state.cuts.len());
+    assert!(!old.is_empty(), "{} cuts are kept", kept.len());
+    assert_eq!((&*state.cuts, state.forgotten), (kept, forgotten(None, old)));
+    assert_eq!(world.visible(), delivered(0, 70));
 }

@@ -131,6 +131,7 @@ pub struct MemorySink {
     store: MemoryStore,
     faults: Faults,
     together: bool,
+    kept_cuts: usize,
     owned: BTreeMap<TopicPartition, Owned>,
 }
 
@@ -157,12 +158,17 @@ impl MemorySink {
 
     /// A process whose every step is decided by `faults`.
     pub fn with_faults(store: &MemoryStore, faults: Faults) -> Self {
-        Self { store: store.clone(), faults, together: false, owned: BTreeMap::new() }
+        Self { store: store.clone(), faults, together: false, kept_cuts: usize::MAX, owned: BTreeMap::new() }
     }
 
     /// Commits of several partitions become one step, which happens as a whole, or is lost as a whole.
     pub fn together(self, together: bool) -> Self {
         Self { together, ..self }
+    }
+
+    /// Keeps so many cuts of a partition, once those before are in the plan log.
+    pub fn keeping_cuts(self, kept_cuts: usize) -> Self {
+        Self { kept_cuts, ..self }
     }
 
     fn owned(&mut self, at: &TopicPartition) -> Result<&mut Owned, Error> {
@@ -181,10 +187,10 @@ impl MemorySink {
         if fault == Fault::LostBefore {
             return Ok(Committed::Unknown("lost before it arrived".to_owned()));
         }
-        let store = self.store.clone();
+        let (store, kept_cuts) = (self.store.clone(), self.kept_cuts);
         let owned = self.owned(at)?;
         owned.check_range(commit)?;
-        deliver(&mut store.lock(), at, owned, commit)?;
+        deliver(&mut store.lock(), at, owned, commit, kept_cuts)?;
         match fault {
             Fault::AppliedThenLost => Ok(Committed::Unknown("the answer was lost".to_owned())),
             _ => Ok(owned.move_on(commit)),
@@ -295,9 +301,11 @@ fn deliver(
     at: &TopicPartition,
     owned: &Owned,
     commit: &Commit,
+    kept_cuts: usize,
 ) -> Result<(), Error> {
     let stored = partitions.get_mut(at).ok_or_else(|| state_missing(at))?;
     stored.state.commit(owned.epoch, owned.owner, commit)?;
+    stored.state.forget_cuts(kept_cuts, commit.told);
     let (epoch, owner, commit, batches) = (owned.epoch, owned.owner, commit.clone(), owned.batches.clone());
     stored.commits.push(Delivered { epoch, owner, commit, batches });
     Ok(())

@@ -123,6 +123,8 @@ pub struct RoutedBatch {
     pub counters: Counters,
     /// The last record of the range, if it has one.
     pub last: Option<Fingerprint>,
+    /// See [`Commit::told`].
+    pub told: u64,
     /// The rows. Parts of one target are in offset order.
     pub parts: Vec<Part>,
 }

@@ -273,7 +273,14 @@ pub struct Commit {
     /// The last record of the range, if it has one and that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Fingerprint>,
+    /// The plan log has all cuts of the partition by lower plans than this.
+    #[serde(default)]
+    pub told: u64,
 }
+
+/// So many cuts stay in a state, as soon as those that went before are in the plan log: a state is written with every commit,
+/// and rules may be replaced every hour for years.
+const KEPT_CUTS: usize = 64;
 
 /// What a sink knows of one input partition.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -294,8 +301,11 @@ pub struct SinkState {
     pub owner: Option<Nonce>,
     /// The first offset this sink does not have.
     pub next: Offset,
-    /// Which plan made which offsets, oldest first.
+    /// Which plan made which offsets, oldest first: the newest of them.
     pub cuts: Vec<Cut>,
+    /// What went before those, by which it is known again: see [`forgotten`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<Arc<str>>,
     /// What the partition stands for, where the source is made of files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Input>,
@@ -452,6 +462,7 @@ impl SinkState {
             owner: None,
             next: start,
             cuts: Vec::new(),
+            forgotten: None,
             input: claim.input.clone(),
             last_commit: None,
             counters: Counters::default(),
@@ -502,6 +513,7 @@ impl SinkState {
         if self.cuts.last().is_none_or(|cut| cut.plan != commit.plan) {
             self.cuts.push(Cut { from: commit.range.start, plan: commit.plan.clone() });
         }
+        self.forget_cuts(KEPT_CUTS, commit.told);
         self.next = commit.range.end;
         self.last_commit = Some(commit.id);
         self.counters.add(&commit.counters);
@@ -509,6 +521,14 @@ impl SinkState {
             self.last.clone_from(&commit.last);
         }
         Ok(())
+    }
+
+    /// Forgets all cuts by lower plans than `told`, but for the newest `kept`.
+    pub(super) fn forget_cuts(&mut self, kept: usize, told: u64) {
+        let most = self.cuts.len().saturating_sub(kept);
+        let n = self.cuts[..most].iter().take_while(|cut| cut.plan.plan < told).count();
+        self.forgotten = forgotten(self.forgotten.take(), &self.cuts[..n]);
+        self.cuts.drain(..n);
     }
 
     /// Whether [`Self::commit`] would succeed; changes nothing.
@@ -553,13 +573,29 @@ impl SinkState {
         Refused::Fenced { held: self.epoch, owner: self.owner, ours }
     }
 
-    /// The plan that made `offset`, if this sink has it.
+    /// The plan that made `offset`, if this sink has it and still knows.
     pub fn plan_at(&self, offset: Offset) -> Option<&PlanRef> {
         if offset >= self.next {
             return None;
         }
-        self.cuts.iter().rev().find(|cut| cut.from <= offset).map(|cut| &cut.plan)
+        plan_at(&self.cuts, offset)
     }
+}
+
+/// What a state keeps of cuts that it forgets, oldest first, behind those that it has forgotten `before`: 16 hexadecimal digits
+/// that depend on each of them. Whoever says that these were the cuts is believed only if it comes to the same.
+pub fn forgotten(before: Option<Arc<str>>, cuts: &[Cut]) -> Option<Arc<str>> {
+    cuts.iter().fold(before, |before, Cut { from, plan }| {
+        let before = before.as_deref().unwrap_or_default();
+        let digest = crate::digest::of(format!("{before} {from} {} {}", plan.plan, plan.digest).as_bytes());
+        let (_, digits) = digest.split_once(':').expect("it begins with the algorithm");
+        Some(digits[..16].into())
+    })
+}
+
+/// The plan that made `offset`, by cuts that begin with the oldest; absent where they begin behind it.
+pub fn plan_at(cuts: &[Cut], offset: Offset) -> Option<&PlanRef> {
+    cuts.iter().rev().find(|cut| cut.from <= offset).map(|cut| &cut.plan)
 }
 
 #[cfg(test)]

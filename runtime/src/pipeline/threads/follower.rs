@@ -156,7 +156,7 @@ impl Inner {
             // Who ends needs no other plan any more.
             let heard = self.take_back(events).and_then(|()| if ends { Ok(()) } else { self.hear(events) });
             let most = if ends { AT_THE_END } else { BETWEEN_LOOKS };
-            let failed = heard.and_then(|()| self.tell(most)).err();
+            let failed = heard.and_then(|()| self.tell(most, (!ends).then_some(events))).err();
             match (&failed, std::mem::replace(&mut self.failing, failed.is_some())) {
                 (Some(error), false) => {
                     tracing::warn!(%error, "the plan log does not answer: no new plan is heard of until it does");
@@ -180,12 +180,16 @@ impl Inner {
         }
     }
 
-    fn tell(&mut self, most: usize) -> Result<(), Error> {
+    fn tell(&mut self, most: usize, events: Option<&Sender<Event>>) -> Result<(), Error> {
         for _ in 0..most {
             let Some(entry) = self.to_tell.front() else { break };
             self.history
-                .append(self.log.as_mut(), |history| (!knows(history, entry)).then(|| entry.clone()))?;
-            self.to_tell.pop_front();
+                .append(self.log.as_mut(), |history| (!history.is_told(entry)).then(|| entry.clone()))?;
+            let told = self.to_tell.pop_front().map(|entry| Event::Told(entry.into()));
+            // Nobody listens at the end.
+            if let (Some(told), Some(events)) = (told, events) {
+                drop(events.send(told));
+            }
         }
         Ok(())
     }
@@ -283,11 +287,6 @@ type Paused = (Option<By>, BTreeMap<InputPartition, By>);
 
 fn paused(history: &History) -> Paused {
     (history.paused.clone(), history.paused_partitions.clone())
-}
-
-/// Another process may have told the same.
-fn knows(history: &History, entry: &Entry) -> bool {
-    matches!(entry, Entry::Adopted { of, cut, .. } if history.knows_cut(of, &cut.plan))
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ fn commit_of(id: u128, start: i64, end: i64, plan: u64, lost: u64) -> Commit {
             ..Counters::default()
         },
         last: None,
+        told: 0,
     }
 }
 
@@ -169,6 +170,30 @@ proptest! {
         let (state, _) = run(&ops, |_, _, _, _| ());
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<SinkState>(&text).unwrap(), state);
+    }
+}
+
+#[test]
+fn of_very_many_cuts_the_newest_stay_and_the_others_are_known_again() {
+    let mut state = SinkState::init(&claim_by(1, 1), Offset::new(10));
+    state.claim(&claim_by(1, 1)).unwrap();
+    let mut all = Vec::new();
+    for n in 0..100 {
+        // Of plan 50 it is not sure that it is in the log.
+        let commit = Commit { told: 50, ..commit_of(1, 10 + n, 11 + n, n as u64, 0) };
+        all.push(Cut { from: commit.range.start, plan: commit.plan.clone() });
+        state.commit(Epoch::new(1), Nonce::from_u128(1), &commit).unwrap();
+    }
+    let (old, kept) = all.split_at(100 - KEPT_CUTS);
+    assert_eq!(state.cuts, kept);
+    let mut more = state.clone();
+    more.forget_cuts(0, 50);
+    assert_eq!((&*more.cuts, more.forgotten), (&all[50..], forgotten(None, &all[..50])));
+    assert_eq!((state.plan_at(Offset::new(45)), state.plan_at(Offset::new(46))), (None, Some(&kept[0].plan)));
+    assert_eq!(state.forgotten, forgotten(None, old));
+    let without = |n: usize| [&old[..n], &old[n + 1..]].concat();
+    for wrong in [without(0), without(20), without(35), kept.to_vec()] {
+        assert_ne!(state.forgotten, forgotten(None, &wrong));
     }
 }
 

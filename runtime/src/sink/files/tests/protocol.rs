@@ -195,7 +195,8 @@ impl<'a> Process<'a> {
         let parts = if rows { vec![part("a", (start..end).collect(), 0)] } else { Vec::new() };
         let commit = Commit { id: Nonce::from_u128(u128::from(id) << 64), ..conformance::commit(start, end) };
         let (range, plan, counters) = (commit.range, commit.plan.clone(), commit.counters.clone());
-        let answer = self.sink.write(RoutedBatch { at: at(), range, plan, counters, last: None, parts });
+        let answer =
+            self.sink.write(RoutedBatch { at: at(), range, plan, counters, last: None, told: 0, parts });
         self.refuse_permanent(answer)?;
         for _ in 0..3 {
             self.seat.step(|shared| shared.truth.try_again(commit.id));
