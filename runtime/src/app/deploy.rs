@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 pub use shadow::{AlreadyTried, Until, drop_shadow};
 
 use super::differences::{Difference, differences};
-use super::doctor::{self, Finding, Verdict};
+use super::doctor;
 use super::plans::Candidate;
 use super::sinks::sinks_of;
 use super::{Options, Origin, plans, sandbox};
@@ -172,14 +172,7 @@ impl Deployment {
 
     /// The sinks that do not take what the plan's routes make, or cannot be asked, and why.
     pub fn refused_by_sinks(&self, options: &Options) -> Vec<(String, anyhow::Error)> {
-        let mut refused = Vec::new();
-        let mut note = |Finding { what, verdict }| {
-            if let Verdict::Fail(error) = verdict {
-                refused.push((what, error));
-            }
-        };
-        doctor::examine_sinks(&self.config, options, &self.candidate, &self.history, &mut note);
-        refused
+        doctor::refused_by_sinks(&self.config, options, &self.candidate, &self.history)
     }
 
     /// Puts it into the plan log, with the reason that somebody has; its number. From then on every process that has a

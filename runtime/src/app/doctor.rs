@@ -69,15 +69,37 @@ pub fn examine(config: &PipelineConfig, options: &Options, offline: bool, tell: 
     doctor.sinks(candidate.as_ref(), &history);
 }
 
-/// Looks at the sinks alone, and whether they take what a plan makes.
-pub(super) fn examine_sinks(
+/// The sinks that do not take what a plan makes, or cannot be asked, each with what it refuses and why.
+pub(super) fn refused_by_sinks(
     config: &PipelineConfig,
     options: &Options,
     candidate: &Candidate,
     history: &History,
-    tell: &mut dyn FnMut(Finding),
-) {
-    Doctor { config, options, tell }.sinks(Some(candidate), history);
+) -> Vec<(String, anyhow::Error)> {
+    let mut refused = Vec::new();
+    let mut note = |Finding { what, verdict }| {
+        if let Verdict::Fail(error) = verdict {
+            refused.push((what, error));
+        }
+    };
+    Doctor { config, options, tell: &mut note }.sinks(Some(candidate), history);
+    refused
+}
+
+/// That there are none.
+///
+/// # Errors
+/// What the first of them refuses.
+pub(super) fn taken_by_sinks(
+    config: &PipelineConfig,
+    options: &Options,
+    candidate: &Candidate,
+    history: &History,
+) -> Result<()> {
+    match refused_by_sinks(config, options, candidate, history).into_iter().next() {
+        None => Ok(()),
+        Some((what, error)) => Err(error.context(what)),
+    }
 }
 
 /// The statements that make the tables of all sinks of tables, by sink. Nothing outside is asked.

@@ -102,7 +102,8 @@ pub struct Ran {
 
 impl Pipeline {
     /// Opens what `config` names, once all of its files are there, in this order: state directory, transform, plan, inputs,
-    /// sinks. Nothing is written before the configuration is known to be sound, but for the state directory itself.
+    /// sinks. Nothing is written before the configuration is known to be sound, but for the state directory itself; and a plan
+    /// is put into the log only once the sinks were seen to take what its routes make.
     ///
     /// # Errors
     /// [`Held`], [`config::Error`], [`Changed`] and what the sandbox, the sources and the sinks say.
@@ -117,7 +118,14 @@ impl Pipeline {
         let candidate = plans::Candidate::load(config, &sandbox)?;
         let sinks = sinks_of(config, &inner.history)?;
         let logs::Inner { history, log: plan_log, .. } = &mut *inner;
-        let newest = candidate.choose(history, plan_log.as_mut(), store.as_ref(), options.adopt)?;
+        let newest = match candidate.chosen(history, options.adopt)? {
+            Some(runs) => runs,
+            None => {
+                // One that a sink does not take would stand in the log, and every start would fail at it.
+                doctor::taken_by_sinks(config, options, &candidate, history)?;
+                candidate.take_over(history, plan_log.as_mut(), store.as_ref())?
+            }
+        };
         let names = sinks.iter().map(|(name, _)| name.as_str().into()).collect::<Vec<Arc<str>>>();
         let log_bytes = config.limits.log_bytes_per_second.bytes();
         let plans = history.plans.clone();
@@ -356,5 +364,6 @@ pub fn history(config: &PipelineConfig) -> Result<Option<History>> {
     let Some((mut log, _)) = Origin::of(config)?.log_that_is_there(config)? else { return Ok(None) };
     let mut history = History::default();
     history.catch_up(log.as_mut())?;
-    Ok(Some(history))
+    // A start that was refused leaves a log without a plan.
+    Ok(Some(history).filter(|history| history.newest().is_some()))
 }

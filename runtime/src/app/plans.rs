@@ -116,21 +116,25 @@ impl Candidate {
         (transform, init, started)
     }
 
-    /// The newest plan if the file did not change since it was last taken over, however far the log moved on;
-    /// otherwise this one, if that is wanted.
-    pub(super) fn choose(
+    /// The newest plan if the file did not change since it was last taken over, however far the log moved on; none where
+    /// this one is to be [taken over](Self::take_over).
+    ///
+    /// # Errors
+    /// [`Changed`], where it is to be and nobody wants it to `adopt` what the file says.
+    pub(super) fn chosen(&self, history: &History, adopt: bool) -> Result<Option<PlanRef>, Changed> {
+        if let Some(runs) = self.runs_already(history) {
+            return Ok(Some(runs));
+        }
+        self.changed(history).filter(|_| !adopt).map_or(Ok(None), Err)
+    }
+
+    /// Makes it the next plan, as taken from the file.
+    pub(super) fn take_over(
         &self,
         history: &mut History,
         log: &mut dyn PlanLog,
         store: &dyn Store,
-        adopt: bool,
     ) -> Result<PlanRef> {
-        if let Some(runs) = self.runs_already(history) {
-            return Ok(runs);
-        }
-        if let Some(changed) = self.changed(history).filter(|_| !adopt) {
-            return Err(changed.into());
-        }
         let newest = history.newest().map(|(newest, _)| newest);
         let put = self.put(self.plan.declared.clone(), newest, None, history, log, store)?;
         // Another process may have been faster with the same file.

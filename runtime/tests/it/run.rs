@@ -401,6 +401,31 @@ fn a_table_that_does_not_fit_is_refused_before_a_record_is_read() {
 }
 
 #[test]
+fn a_plan_that_a_table_does_not_take_is_never_in_the_plan_log() {
+    let pipeline = Pipeline::new(&["one"]);
+    ask(&pipeline, "CREATE TABLE other (its_own TEXT NOT NULL)");
+    let refused = with_tables("").replace("base.ok", "base.other");
+    let history = || pipeline.weir("history", &["--json"]).output().expect("the program starts");
+    let is_refused = |args: &[&str]| {
+        pipeline.write(&refused);
+        let output = pipeline.run(args);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        let told = stderr(&output);
+        assert!(told.contains("E_SINK_SCHEMA") && told.contains("sink base, other"), "{told}");
+    };
+    is_refused(&[]);
+    assert!(stderr(&history()).contains("has never run"), "{}", stderr(&history()));
+    pipeline.write(&with_tables(""));
+    assert_eq!(said(&pipeline.run(&[]))["records"], 1);
+    is_refused(&["--adopt"]);
+    assert_eq!(said(&history())["plans"].as_array().map(Vec::len), Some(1));
+    // Nothing is left of it: the file that ran goes on without a word.
+    pipeline.write(&with_tables(""));
+    let again = pipeline.run(&[]);
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+}
+
+#[test]
 fn a_run_says_first_what_it_reads_and_where_it_writes() {
     let pipeline = Pipeline::new(&["one"]);
     let output = pipeline.run(&[]);
