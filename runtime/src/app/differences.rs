@@ -24,7 +24,7 @@ impl fmt::Display for Difference {
 }
 
 /// What a person sees of two plans that differ.
-pub(super) fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
+pub fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut compare = |what: String, was: Option<String>, is: Option<String>| {
         if was != is {

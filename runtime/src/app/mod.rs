@@ -40,7 +40,7 @@ use crate::sandbox::{Imports, Sandbox, SandboxOptions};
 use crate::sink::state::Nonce;
 use crate::source::Source;
 
-pub use differences::Difference;
+pub use differences::{Difference, differences};
 use logs::{Cached, Impatient, SharedLog};
 pub use named::meant_component;
 pub use plans::Changed;

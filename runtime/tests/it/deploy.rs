@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::admin::{Running, status};
 use crate::guests;
@@ -61,7 +61,13 @@ fn a_plan_that_is_deployed_makes_what_comes_next_and_is_what_a_later_start_goes_
         .collect();
     made.sort_unstable();
     assert_eq!(made, [(0, Some(first)), (1, Some(second))]);
-    let cuts = said(&weir(&pipeline, "history", &["--json"]))["cuts"].clone();
+    let history = said(&weir(&pipeline, "history", &["--json"]));
+    let change = json!({ "what": "limit deadline, ms", "was": "300", "is": "400" });
+    assert_eq!(history["plans"][0]["changes"], json!([]));
+    assert_eq!(history["plans"][1]["changes"], json!([change]));
+    let told = String::from_utf8_lossy(&weir(&pipeline, "history", &[]).stdout).into_owned();
+    assert!(told.contains("limit deadline, ms: 300 -> 400"), "{told}");
+    let cuts = &history["cuts"];
     assert_eq!((&cuts[1]["partition"], &cuts[1]["plan"]), (&1.into(), &second.into()));
 
     // The file says what it said: it is not asked to be adopted, and does not undo what was deployed.
