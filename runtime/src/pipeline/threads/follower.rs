@@ -246,7 +246,11 @@ impl Inner {
             let on_trial = shadow.plan.made.as_ref().is_some_and(|made| made.on_trial);
             let made = Made { by: by.clone(), why: format!("shadow {place}: {why}"), on_trial };
             let plan = Plan { made: Some(made), ..shadow.plan.clone() };
-            self.history.put_plan(log, &plan)?;
+            // Somebody may have dropped it a moment ago, or put another plan: then it is not tried any more.
+            self.history.append(log, |history| {
+                let is_tried = history.shadow().is_some_and(|(tried, _)| tried == place);
+                is_tried.then(|| Entry::Plan(plan.clone()))
+            })?;
         }
         self.history.end_shadow(log, place, ShadowEnd::Done, &by, &why)?;
         self.shadows.follow(&self.history);
@@ -299,7 +303,8 @@ mod tests {
     use crate::pipeline::threads::Loaded;
     use crate::pipeline::threads::shadow::Lane;
     use crate::plan::memory::MemoryLog;
-    use crate::plan::tests::plan;
+    use crate::plan::tests::{plan, shadow};
+    use crate::plan::{Shadow, ShadowEnded};
 
     /// Rules that only note what plans they were told of.
     #[derive(Default)]
@@ -320,6 +325,46 @@ mod tests {
         }
     }
 
+    /// A follower that has read nothing yet.
+    fn inner(log: MemoryLog, told: Arc<Told>) -> Inner {
+        Inner {
+            log: Box::new(log),
+            history: History::default(),
+            ready: 0,
+            refused: None,
+            rules: told.clone(),
+            shadows: Shadows::new(Arc::new(Lane::new()), told, 0),
+            now_ms: || 0,
+            max_attempts: 1,
+            paused: Paused::default(),
+            back: None,
+            to_tell: VecDeque::new(),
+            failing: false,
+        }
+    }
+
+    #[test]
+    fn what_somebody_drops_does_not_become_the_next_plan_by_itself_a_moment_later() {
+        for dropped in [false, true] {
+            let (mut log, mut theirs) = (MemoryLog::default(), History::default());
+            theirs.put_plan(&mut log, &plan(None, "a")).unwrap();
+            let through = Shadow { records: Some(0), promote_up_to: Some(0), ..shadow(0, "b") };
+            theirs.put_shadow(&mut log, &through).unwrap();
+            let mut inner = inner(log.clone(), Arc::new(Told::default()));
+            inner.history = theirs.clone();
+            inner.shadows.follow(&theirs);
+            if dropped {
+                let by = By { who: "a".to_owned(), at_ms: 7 };
+                theirs.end_shadow(&mut log, 1, ShadowEnd::Dropped, &by, "").unwrap();
+            }
+            inner.end_what_is_through().unwrap();
+            let (newest, _) = inner.history.newest().unwrap();
+            assert_eq!(newest, if dropped { 0 } else { 2 });
+            let ended = &inner.history.shadows_ended[&1];
+            assert_eq!(matches!(ended, ShadowEnded::Dropped { .. }), dropped, "{ended}");
+        }
+    }
+
     #[test]
     fn a_plan_that_came_and_went_between_two_looks_is_known_too() {
         let (mut log, mut theirs) = (MemoryLog::default(), History::default());
@@ -327,20 +372,7 @@ mod tests {
             theirs.put_plan(&mut log, &plan(replaces, digest)).unwrap();
         }
         let (told, (events, heard)) = (Arc::new(Told::default()), bounded(1));
-        let mut inner = Inner {
-            log: Box::new(log),
-            history: History::default(),
-            ready: 0,
-            refused: None,
-            rules: told.clone(),
-            shadows: Shadows::new(Arc::new(Lane::new()), told.clone(), 0),
-            now_ms: || 0,
-            max_attempts: 1,
-            paused: Paused::default(),
-            back: None,
-            to_tell: VecDeque::new(),
-            failing: false,
-        };
+        let mut inner = inner(log, told.clone());
         inner.hear(&events).unwrap();
         assert!(matches!(heard.try_recv(), Ok(Event::Plan { plan, .. }) if plan.plan == 2));
         assert_eq!(*told.0.lock().unwrap(), [0, 1, 2]);
