@@ -275,19 +275,22 @@ impl Deploying<'_> {
         self.say(&format!("{}: what would be different after plan {beside}", self.config.name));
         differences.iter().for_each(|difference| self.say(&format!("  {difference}")));
         let refused = self.refused_by_a_sink();
+        if until.promotes()
+            && let Some((refused, ended)) = refused
+        {
+            self.say(
+                "refused, since it could not take over by itself; without --promote-up-to it can be tried",
+            );
+            self.end(json!({ "shadow": null, "beside": beside, "refused": refused }));
+            return Ok(ended);
+        }
         if refused.is_some() {
             self.say("it can be tried all the same, and is refused when it is deployed");
-        }
-        if until.promotes() && refused.is_some() {
-            self.end(
-                json!({ "shadow": null, "beside": beside, "refused": refused.map(|(refused, _)| refused) }),
-            );
-            return Ok(Ended::No);
         }
         let stop = stop_on_signals("it is tried on without this command: `weir shadow status` shows it")?;
         let place = self.deployment.put_shadow(&self.how.why, until.meant(), self.on_trial)?;
         self.say(&format!("shadow {place} gets the records of plan {beside}, {}", until.told()));
-        let mut tried = shadow::Tried { place, beside, ended: None, report: None, processes: 0 };
+        let mut tried = shadow::Tried::new(place, beside);
         if !self.nobody_runs_it() {
             tried.follow(self.config, &mut self.deployment, self.how.wait, &stop, self.how.json)?;
         }

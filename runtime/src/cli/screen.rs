@@ -127,8 +127,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if find::<Overtaken>(error).is_some() {
         return Some("see `weir history`, and deploy again if it still is what you want".to_owned());
     }
-    if find::<AlreadyTried>(error).is_some() {
-        return Some("`weir shadow status` shows what it found, and `weir shadow drop` ends it".to_owned());
+    if let Some(tried) = find::<AlreadyTried>(error) {
+        return Some(how_it_is_ended(tried));
     }
     if find::<NoRoom>(error).is_some() {
         return Some("write the limit into the file, and start the processes anew with --adopt".to_owned());
@@ -172,6 +172,19 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return refused.hint().map(str::to_owned);
     }
     find::<source::Error>(error)?.hint().map(str::to_owned)
+}
+
+/// Who tries another plan since when, and what to do with that.
+fn how_it_is_ended(tried: &AlreadyTried) -> String {
+    let since = tried.made.as_ref().map_or_else(String::new, |made| {
+        let why = if made.why.is_empty() { String::new() } else { format!(" ({})", made.why) };
+        sandbox::escape(&format!("{} began it at {}{why}; ", made.by.who, time(made.by.at_ms)))
+    });
+    let file = tried.file.display();
+    format!(
+        "{since}`weir shadow status {file}` shows what it found, and `weir shadow promote {file}` or `weir shadow drop \
+         {file}` ends it"
+    )
 }
 
 /// What was named and is not there is wrong, as is what was not understood. What is there, or may be, and does not answer

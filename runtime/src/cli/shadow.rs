@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Ended;
 use super::deploy::{self, How, period, stopped};
+use super::history;
 use super::run::clock;
 use super::screen::count;
 use crate::admin;
@@ -22,7 +23,7 @@ use crate::app::deploy::{Deployment, Until, drop_shadow};
 use crate::comparison::Comparison;
 use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::shadow::{Report, ShadowState, Standing};
-use crate::plan::ShadowEnded;
+use crate::plan::{History, ShadowEnded};
 use crate::sandbox::escape;
 
 /// If nothing is said.
@@ -151,17 +152,16 @@ pub(super) fn shadow(args: &ShadowArgs) -> Result<Ended> {
 
 fn status(args: &StatusArgs) -> Result<Ended> {
     let config = PipelineConfig::load(&args.pipeline)?;
-    let history = app::history(&config)?.unwrap_or_default();
-    let Some((&place, shadow)) = history.shadows.last_key_value() else {
+    let log = app::history(&config)?.unwrap_or_default();
+    let Some((&place, shadow)) = log.shadows.last_key_value() else {
         match args.json {
             true => println!("{}", json!({ "shadow": null })),
             false => println!("{}: no plan was ever tried on live records", config.name),
         }
         return Ok(Ended::Outside);
     };
-    let beside = shadow.plan.replaces.unwrap_or_default();
-    let ended = history.shadows_ended.get(&place).cloned();
-    let mut tried = Tried { place, beside, ended, report: None, processes: 0 };
+    let mut tried = Tried::new(place, shadow.plan.replaces.unwrap_or_default());
+    tried.read(&log);
     tried.ask(&config)?;
     match args.json {
         true => println!("{}", tried.to_json()),
@@ -175,14 +175,45 @@ pub(super) struct Tried {
     pub(super) place: u64,
     pub(super) beside: u64,
     /// As the plan log has it.
-    pub(super) ended: Option<ShadowEnded>,
+    ended: Option<ShadowEnded>,
+    /// What it may be, by the plan log.
+    next: Next,
     /// What all of them found together.
-    pub(super) report: Option<Report>,
+    report: Option<Report>,
     /// How many know of it.
-    pub(super) processes: usize,
+    processes: usize,
+}
+
+/// Whether it may become the next plan.
+enum Next {
+    /// If somebody wants that.
+    May,
+    /// It is the plan with this number.
+    Is(u64),
+    /// It may not any more: this plan runs by now, and not the one that it was compared with.
+    MayNot(u64),
+    /// Nobody wants it any more.
+    Dropped,
 }
 
 impl Tried {
+    pub(super) fn new(place: u64, beside: u64) -> Self {
+        Self { place, beside, ended: None, next: Next::May, report: None, processes: 0 }
+    }
+
+    /// What the plan log says of it.
+    fn read(&mut self, log: &History) {
+        self.ended = log.shadows_ended.get(&self.place).cloned();
+        let newest = log.newest().map_or(self.beside, |(newest, _)| newest);
+        let after = history::promoted(log, self.place);
+        self.next = match (&self.ended, after) {
+            (Some(ShadowEnded::Dropped { .. }), _) => Next::Dropped,
+            (_, Some(plan)) => Next::Is(plan),
+            _ if newest == self.beside => Next::May,
+            _ => Next::MayNot(newest),
+        };
+    }
+
     /// Asks all processes anew.
     fn ask(&mut self, config: &PipelineConfig) -> Result<()> {
         let (mut all, mut processes) = (None::<Report>, 0);
@@ -223,7 +254,7 @@ impl Tried {
         let line = Line::new(quiet);
         loop {
             let over = wait.is_some_and(|wait| begun.elapsed() >= wait.duration());
-            self.ended = deployment.shadow_ended(self.place)?.cloned();
+            self.read(deployment.read_on()?);
             self.ask(config)?;
             line.say(self.standing());
             looks += u32::from(self.ended.is_some());
@@ -247,8 +278,12 @@ impl Tried {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let Self { place, beside, ended, report, processes } = self;
-        json!({ "shadow": place, "beside": beside, "ended": ended, "processes": processes, "report": report })
+        let Self { place, beside, ended, next, report, processes } = self;
+        let plan = if let Next::Is(plan) = next { Some(plan) } else { None };
+        json!({
+            "shadow": place, "beside": beside, "ended": ended, "can_be_promoted": matches!(next, Next::May), "plan": plan,
+            "processes": processes, "report": report,
+        })
     }
 
     pub(super) fn print(&self, config: &PipelineConfig) {
@@ -264,10 +299,16 @@ impl Tried {
         if matches!(config.source, SourceConfig::Kafka(_)) {
             println!("asked: {} on this machine; others may have found more", processes(self.processes));
         }
-        match &self.ended {
-            None => println!("look again: weir shadow status {file}; end it: weir shadow drop {file}"),
-            Some(ShadowEnded::Done { .. }) => println!("have it take over: weir shadow promote {file}"),
-            Some(_) => {}
+        match (&self.ended, &self.next) {
+            (None, _) => println!("look again: weir shadow status {file}; end it: weir shadow drop {file}"),
+            (_, Next::May) => println!("have it take over: weir shadow promote {file}"),
+            // That is how it ended.
+            (Some(ShadowEnded::Promoted { .. } | ShadowEnded::Replaced { .. }), _) | (_, Next::Dropped) => {}
+            (_, Next::Is(plan)) => println!("it was promoted since then: it is plan {plan}"),
+            (_, Next::MayNot(plan)) => println!(
+                "plan {plan} was put since then, and it was compared with plan {beside}: it cannot be promoted any more, \
+                 only tried again"
+            ),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{Running, status};
 use crate::guests;
-use crate::run::{FILE, Pipeline, said, stderr};
+use crate::run::{FILE, Pipeline, ask, said, stderr, with_tables};
 
 const CUSTOMERS: &str = r#"
 [pipeline]
@@ -91,6 +91,11 @@ fn move_in(pipeline: &Pipeline, name: &str, records: &[String]) {
 
 fn same(record: &str, n: usize) -> Vec<String> {
     vec![record.to_owned(); n]
+}
+
+/// What people are told of the last that was tried.
+fn status_text(pipeline: &Pipeline) -> String {
+    String::from_utf8_lossy(&shadow(pipeline, "status", &[]).stdout).into_owned()
 }
 
 /// The last that was tried, from the log.
@@ -244,7 +249,14 @@ fn a_process_that_begins_later_takes_part_until_another_plan_is_put() {
     assert_eq!(put.status.code(), Some(0), "nobody runs it: {}", stderr(&put));
     let second = weir(&pipeline, "deploy", &["--shadow", "--limit", "deadline=400 ms"]);
     assert_eq!(second.status.code(), Some(1), "{}", stderr(&second));
-    assert!(stderr(&second).contains("is being tried already"), "{}", stderr(&second));
+    let told = stderr(&second);
+    let file = pipeline.path("pipeline.toml").display().to_string();
+    let ends = format!("`weir shadow promote {file}` or `weir shadow drop {file}` ends it");
+    assert!(
+        told.contains("is being tried already, beside plan 0") && told.contains(" began it at "),
+        "{told}"
+    );
+    assert!(told.contains(&ends), "{told}");
     let mut running = Running::start(&pipeline);
     until_it_runs(&pipeline, &mut running);
     move_in(&pipeline, "b.jsonl", &["a".to_owned(), "drop".to_owned()]);
@@ -270,6 +282,8 @@ fn what_was_tried_becomes_the_next_plan_when_somebody_says_so() {
     move_in(&pipeline, "a.jsonl", &same("a", 3));
     let (code, told) = ends(tried);
     assert_eq!((code, &told["tried"]["ended"]["how"]), (Some(0), &"done".into()), "{told}");
+    assert_eq!((&told["tried"]["can_be_promoted"], &told["tried"]["plan"]), (&true.into(), &Value::Null));
+    assert!(status_text(&pipeline).contains("have it take over: weir shadow promote"));
     let promoted = shadow(&pipeline, "promote", &["--yes", "--json", "--wait", "1 ms"]);
     assert_eq!(promoted.status.code(), Some(0), "{}", stderr(&promoted));
     let newest = newest(&pipeline);
@@ -278,6 +292,13 @@ fn what_was_tried_becomes_the_next_plan_when_somebody_says_so() {
         (&newest["plan"], &"process".into())
     );
     assert_eq!(newest["what"]["made"]["why"], format!("shadow {}: it drops more", last(&pipeline)["shadow"]));
+    let (plan, tried) = (&newest["plan"], &last(&pipeline)["shadow"]);
+    assert_eq!((&newest["shadow"], &last(&pipeline)["promoted"]), (tried, plan));
+    let history = String::from_utf8_lossy(&weir(&pipeline, "history", &[]).stdout).into_owned();
+    assert!(history.contains(&format!("as tried by shadow {tried}")), "{history}");
+    assert!(history.contains("setting when: never -> process"), "{history}");
+    let told = status_text(&pipeline);
+    assert!(told.contains(&format!("it was promoted since then: it is plan {plan}")), "{told}");
     let again = shadow(&pipeline, "promote", &["--yes"]);
     assert_eq!(again.status.code(), Some(2), "{}", stderr(&again));
     assert_eq!(running.end(), Some(0));
@@ -299,6 +320,37 @@ fn what_was_tried_becomes_the_next_plan_by_itself_if_that_was_wanted_and_few_dif
         assert_eq!(newest["what"]["settings"]["when"], if promoted { "process" } else { "never" });
         let who = newest["what"]["made"]["who"].as_str().unwrap_or("the file");
         assert_eq!(who, if promoted { "weir (automatic)" } else { "the file" });
+        assert!(
+            weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--yes", "--wait", "1 ms"])
+                .status
+                .success()
+        );
+        let told = status_text(&pipeline);
+        assert_eq!(told.contains("it cannot be promoted any more"), !promoted, "{told}");
+        assert!(!told.contains("have it take over"), "{told}");
         assert_eq!(running.end(), Some(0));
     }
+}
+
+#[test]
+fn what_a_sink_does_not_take_can_be_tried_but_not_with_the_wish_that_it_takes_over_by_itself() {
+    let pipeline = Pipeline::of(guests::hostile(), &with_tables(""));
+    pipeline.input(&same("a", 1));
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    ask(&pipeline, "DROP TABLE ok");
+    ask(&pipeline, "CREATE TABLE ok (its_own TEXT NOT NULL)");
+    let tried = |more: &[&str]| {
+        let args = [&["--shadow", "--limit", "deadline=400 ms", "--records", "3"], more].concat();
+        let output = weir(&pipeline, "deploy", &args);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, told) = tried(&["--promote-up-to", "0"]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("E_SINK_SCHEMA") && told.contains("it could not take over by itself"), "{told}");
+    assert!(!told.contains("all the same"), "{told}");
+    assert_eq!(said(&weir(&pipeline, "history", &["--json"]))["shadows"], json!([]));
+    let (code, told) = tried(&[]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("it can be tried all the same"), "{told}");
+    assert_eq!(last(&pipeline)["ended"], Value::Null);
 }

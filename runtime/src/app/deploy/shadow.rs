@@ -1,13 +1,15 @@
 //! A plan that is tried on live records before it takes over: checked like one that is deployed, and put into the plan log
 //! beside the plan that runs.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail, ensure};
 
 use super::{Base, Changes, Deployment, NeverRan, NoSuchPlan, Overtaken, who};
 use crate::admin;
 use crate::app::{Options, Origin};
 use crate::config::PipelineConfig;
-use crate::plan::{By, History, Made, Plan, Shadow, ShadowEnd, ShadowEnded};
+use crate::plan::{By, History, Made, Plan, Shadow, ShadowEnd};
 
 /// When a shadow ends by itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,10 +24,16 @@ pub struct Until {
 
 /// One plan is tried at a time.
 #[derive(Debug, thiserror::Error)]
-#[error("shadow {running} is being tried already: nothing was changed")]
+#[error("shadow {running} is being tried already, beside plan {beside}: nothing was changed")]
 pub struct AlreadyTried {
     /// Its place in the plan log.
     pub running: u64,
+    /// The plan that it is compared with.
+    pub beside: u64,
+    /// Who began it, and why.
+    pub made: Option<Made>,
+    /// The pipeline file, by which it is ended.
+    pub file: PathBuf,
 }
 
 impl Deployment {
@@ -46,18 +54,22 @@ impl Deployment {
         }
         match (self.history.shadow(), self.history.newest()) {
             (_, Some((found, _))) if found != expected => Err(Overtaken { expected, found }.into()),
-            (Some((running, _)), _) => Err(AlreadyTried { running }.into()),
+            (Some((running, shadow)), _) => {
+                let Plan { replaces, made, .. } = shadow.plan.clone();
+                let (beside, file) = (replaces.unwrap_or_default(), self.config.file.clone());
+                Err(AlreadyTried { running, beside, made, file }.into())
+            }
             (None, _) => bail!("the plan log does not take it"),
         }
     }
 
-    /// How shadow `place` ended, once it has.
+    /// What the plan log says by now, such as how a shadow ended.
     ///
     /// # Errors
-    /// If the plan log cannot be read.
-    pub fn shadow_ended(&mut self, place: u64) -> Result<Option<&ShadowEnded>> {
+    /// If it cannot be read.
+    pub fn read_on(&mut self) -> Result<&History> {
         self.history.catch_up(self.log.as_mut())?;
-        Ok(self.history.shadows_ended.get(&place))
+        Ok(&self.history)
     }
 
     /// What is being tried on live records, or was to its end, as a plan that is ready to be put; and its place.
