@@ -12,7 +12,10 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Access, access, statvfs};
 
 use super::plans::Candidate;
-use super::sinks::{files_config, if_unreachable, postgres_config, sinks_of, sqlite_config, wanted};
+use super::sinks::{
+    files_config, if_unreachable, one_moves_the_group, postgres_config, same_cluster, sinks_of,
+    sqlite_config, wanted,
+};
 use super::{Options, inputs, named, sandbox, topics};
 use crate::admin::{self, ask};
 use crate::config::{self, KafkaSource, PipelineConfig, SinkConfig, SinkName, SourceConfig, TargetTable};
@@ -297,6 +300,11 @@ impl Doctor<'_> {
                 sinks_of(self.config, &History::default()).unwrap_or_default()
             }
         };
+        if matches!(self.config.source, SourceConfig::Kafka(_))
+            && let Err(error) = one_moves_the_group(&sinks)
+        {
+            self.say("sinks", Verdict::Fail(error.into()));
+        }
         for (name, sink) in sinks {
             let wanted = candidate.map(|candidate| wanted(self.config, candidate.description(), name));
             self.sink(name, sink, &wanted.unwrap_or_default());
@@ -362,6 +370,11 @@ impl Doctor<'_> {
             if gone {
                 return;
             }
+        }
+        if let SourceConfig::Kafka(source) = &self.config.source
+            && let Err(error) = topics::cluster(source).and_then(|source| same_cluster(&source, &cluster))
+        {
+            self.say(what, Verdict::Fail(error));
         }
     }
 

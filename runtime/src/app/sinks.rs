@@ -279,7 +279,7 @@ pub(super) fn kafka_config(
 }
 
 /// A transaction cannot move the offsets of a group that is in another cluster.
-fn same_cluster(source: &Cluster, sink: &Cluster) -> Result<()> {
+pub(super) fn same_cluster(source: &Cluster, sink: &Cluster) -> Result<()> {
     let (read, written) = (source.id()?, sink.id()?);
     if read != written {
         return Err(OtherCluster { read, written }.into());
@@ -299,7 +299,7 @@ pub struct OtherCluster {
 }
 
 /// The offsets of a group are the position of the sink in whose transaction they move.
-fn one_moves_the_group(used: &[(&SinkName, &SinkConfig)]) -> Result<(), TwoMoveTheGroup> {
+pub(super) fn one_moves_the_group(used: &[(&SinkName, &SinkConfig)]) -> Result<(), TwoMoveTheGroup> {
     let mut topics = used.iter().filter(|(_, sink)| matches!(sink, SinkConfig::Kafka(_)));
     match (topics.next(), topics.next()) {
         (Some((one, _)), Some((other, _))) => {

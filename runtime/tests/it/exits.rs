@@ -38,11 +38,11 @@ fn pipelines() -> Pipeline {
     change("no-table.toml", "[limits]", "[transform.tables.cities]\nfile = \"cities.csv\"\n\n[limits]");
     change("no-input.toml", "path = \"input\"", "path = \"inputs\"");
     let files = "[source.files]\npath = \"input\"\ntopic = \"records\"\n";
-    change(
-        "no-kafka.toml",
-        files,
-        &format!("[source.kafka]\nbrokers = \"{NOBODY}\"\ntopics = [\"records\"]\n"),
-    );
+    let from_topics = format!("[source.kafka]\nbrokers = \"{NOBODY}\"\ntopics = [\"records\"]\n");
+    change("no-kafka.toml", files, &from_topics);
+    let topics = |name: &str| format!("[sinks.{name}.kafka]\nbrokers = \"{NOBODY}\"\n");
+    let to_topics = FILE.replace("ok = \"out.ok\"", "ok = [\"one.ok\", \"other.ok\"]");
+    write("two-kafka.toml", to_topics.replace(files, &from_topics) + &topics("one") + &topics("other"));
     let base = "[sinks.base.postgres]\nhost = \"127.0.0.1\"\nport = 1\ndatabase = \"d\"\nuser = \"u\"\n";
     let to_base = FILE.replace("ok = \"out.ok\"", "ok = \"base.ok\"");
     write("no-postgres.toml", format!("{to_base}{base}"));
@@ -81,6 +81,7 @@ fn what_was_named_and_is_not_there_is_2_and_what_does_not_answer_is_3_in_every_c
         ("status --address 127.0.0.1:1", 3, "nobody answers"),
         ("run --once no-kafka.toml", 3, "`brokers` in [source.kafka]"),
         ("doctor no-kafka.toml", 3, "`brokers` in [source.kafka]"),
+        ("doctor two-kafka.toml", 2, "E_TWO_KAFKA_SINKS"),
         ("run --once no-postgres.toml", 3, "`host` and `port` say in [sinks.base.postgres]"),
         ("doctor no-postgres.toml", 3, "`host` and `port` say in [sinks.base.postgres]"),
     ];
