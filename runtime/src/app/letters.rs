@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::sinks::{files_config, if_unreachable, kafka_config, postgres_config, sinks_of, sqlite_config};
-use crate::config::{PipelineConfig, SinkConfig, SinkName, SourceConfig};
+use crate::config::{PipelineConfig, SinkConfig, SinkName, SourceConfig, nearest};
 use crate::plan::{History, InputPartition};
 use crate::route::DEAD_LETTERS;
 use crate::sink::back::{Each, Letter, Reader, Sought, Stage};
@@ -56,14 +56,64 @@ impl Wanted {
     fn wants(&self, stage: Stage) -> bool {
         self.stages.is_empty() || self.stages.contains(&stage)
     }
+
+    /// That the pipeline has the sink, the plan and the partitions that are named: otherwise there can be no letter.
+    fn can_be_there(&self, config: &PipelineConfig, history: &History) -> Result<(), NotThere> {
+        let not_there =
+            |what: String, hint: Option<String>| NotThere { pipeline: config.name.to_string(), what, hint };
+        if let Some(sink) = &self.sink
+            && !config.sinks.keys().any(|known| known.as_str() == sink)
+        {
+            let known = config.sinks.keys().map(SinkName::as_str);
+            return Err(not_there(format!("no sink `{sink}`"), nearest::hint(sink, known)));
+        }
+        let see = || Some("`weir history` shows which there are".to_owned());
+        if let Some(plan) = self.sought.plan.filter(|plan| !history.plans.contains_key(plan)) {
+            return Err(not_there(format!("no plan {plan}"), see()));
+        }
+        // A file of the pipeline may have been read under another name of its topic.
+        let is_of = |of: &&InputPartition, topic: &Arc<str>| of.topic.as_ref().is_none_or(|of| of == topic);
+        let mut read: Vec<&InputPartition> = history.started.keys().collect();
+        if let Some(topic) = &self.sought.topic {
+            let topics: BTreeSet<&str> = read.iter().filter_map(|of| of.topic.as_deref()).collect();
+            read.retain(|of| is_of(of, topic));
+            if read.is_empty() {
+                return Err(not_there(
+                    format!("read nothing of topic `{topic}`"),
+                    nearest::hint(topic, topics),
+                ));
+            }
+        }
+        match self.sought.partition.filter(|partition| !read.iter().any(|of| of.partition == *partition)) {
+            Some(partition) => Err(not_there(format!("read nothing of partition {partition}"), see())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Letters of something are asked for that the pipeline does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("pipeline {pipeline} has {what}")]
+pub struct NotThere {
+    pipeline: String,
+    what: String,
+    hint: Option<String>,
+}
+
+impl NotThere {
+    /// What may be meant.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
 }
 
 /// Hands all letters that are wanted to `each`, sink after sink, until that says `false`.
 ///
 /// # Errors
-/// If a sink that may have one cannot be read.
+/// [`NotThere`]; if a sink that may have one cannot be read.
 pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each: Each<'_>) -> Result<()> {
-    let mut goes_on = true;
+    wanted.can_be_there(config, history)?;
+    let (mut goes_on, mut n) = (true, 0_u64);
     for (name, sink) in used(config, history) {
         let asked = wanted.sink.as_ref().is_none_or(|sink| *sink == name.as_str());
         let rejected = wanted.wants(Stage::Source) || wanted.wants(Stage::Transform);
@@ -81,12 +131,21 @@ pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each
         let timeless = matches!((&config.source, sink), (SourceConfig::Files(_), SinkConfig::Kafka(_)));
         let read = reader.letters(&sought, &mut |mut letter| {
             letter.timestamp_ms.take_if(|_| timeless);
-            goes_on = !wanted.takes(&letter) || !is_of(history, &letter) || each(letter);
+            if wanted.takes(&letter) && is_of(history, &letter) {
+                n += 1;
+                goes_on = each(letter);
+            }
             goes_on
         });
         read.map_err(|error| if_unreachable(config, name, error)).with_context(reading)?;
     }
-    Ok(())
+    match (&config.source, &wanted.sought.topic) {
+        (SourceConfig::Files(files), Some(topic)) if n == 0 && **topic != *files.topic.as_str() => {
+            let (pipeline, what) = (config.name.to_string(), format!("read nothing of topic `{topic}`"));
+            Err(NotThere { pipeline, what, hint: nearest::hint(topic, [files.topic.as_str()]) }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a letter is of the pipeline with that plan log: others may keep theirs in the same place.

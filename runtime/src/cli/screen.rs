@@ -8,6 +8,7 @@ use indicatif::HumanCount;
 
 use super::Ended;
 use crate::app::deploy::{AlreadyTried, NeverRan, NoRoom, Overtaken, UnreadTarget, WrongLimit};
+use crate::app::letters::NotThere;
 use crate::app::{Changed, Held, NewSink, OtherCluster, TwoMoveTheGroup, Unfit};
 use crate::pipeline::Stop;
 use crate::{admin, config, kafka, plan, sandbox, sink, source};
@@ -135,6 +136,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if find::<UnreadTarget>(error).is_some() {
         return Some("stop the processes, and start them with --adopt".to_owned());
+    }
+    if let Some(refused) = find::<NotThere>(error) {
+        return refused.hint().map(str::to_owned);
     }
     if let Some(refused) = find::<WrongLimit>(error) {
         return refused.hint().map(str::to_owned);

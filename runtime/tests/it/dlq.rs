@@ -67,7 +67,11 @@ fn letters_are_counted_by_stage_reason_and_plan_and_listed_by_their_records_in_e
         assert_eq!(origins(&listed(&["--reason", code])), ["records/0/1", "records/0/4"], "{place}");
         assert_eq!(origins(&listed(&["--offsets", "2..4"])), ["records/0/3"], "{place}");
         assert_eq!(origins(&listed(&["--offsets", "2..", "-n", "1"])), ["records/0/3"], "{place}");
-        for none in [&["--stage", "source"][..], &["--plan", "999"], &["--topic", "other"], &["-p", "1"]] {
+        for none in [
+            &["--stage", "source"][..],
+            &["--offsets", "5.."],
+            &["--sink", "out", "-p", "0", "--offsets", "9.."],
+        ] {
             assert!(listed(none).is_empty(), "{place} {none:?}");
         }
         // None of them has a time.
@@ -118,4 +122,40 @@ fn looking_at_letters_makes_nothing_and_a_pipeline_that_never_ran_has_none() {
     assert_eq!(code, Some(2));
     assert!(error.contains("has never run"), "{error}");
     assert!(!pipeline.path("out").exists() && !pipeline.path("state").exists());
+}
+
+#[test]
+fn what_the_pipeline_does_not_have_is_an_error_and_a_reason_that_no_letter_has_is_told_with_those_that_there_are()
+ {
+    let pipeline = ran(&["a", "reject", "panic"], |file| file);
+    for (named, told, hint) in [
+        (["--sink", "oot"], "pipeline it has no sink `oot`", "did you mean `out`?"),
+        (["--plan", "999"], "pipeline it has no plan 999", "weir history"),
+        (
+            ["--topic", "recordz"],
+            "pipeline it has read nothing of topic `recordz`",
+            "did you mean `records`?",
+        ),
+        (["-p", "1"], "pipeline it has read nothing of partition 1", "weir history"),
+    ] {
+        for more in [&[][..], &["--json"], &["--list"]] {
+            let (code, out, error) = dlq(&pipeline, "ls", &[&named[..], more].concat());
+            assert_eq!((code, out.as_str()), (Some(2), ""), "{named:?}: {error}");
+            assert!(error.contains(told) && error.contains(hint), "{named:?}: {error}");
+        }
+    }
+    let (code, _, error) = dlq(&pipeline, "show", &["recordz/0/1"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("read nothing of topic `recordz`"), "{error}");
+    let (code, out, error) = dlq(&pipeline, "ls", &["--reason", "trapp"]);
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{error}");
+    let codes: Vec<_> = lines(&pipeline, "ls", &[])[0]["groups"]
+        .as_array()
+        .expect("groups")
+        .iter()
+        .map(|group| group["reasons"][0].as_str().expect("a code").to_owned())
+        .collect();
+    assert_eq!(codes.len(), 2);
+    assert!(error.starts_with("no dead letters there with reason trapp; there are some with: "), "{error}");
+    assert!(codes.iter().all(|code| error.contains(code)), "{codes:?}: {error}");
 }

@@ -1,6 +1,6 @@
 //! `weir dlq ls`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 
@@ -9,9 +9,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Filter, codes, opened, to_json, told};
-use crate::app::letters::letters;
+use crate::app::letters::{Wanted, letters};
 use crate::cli::Ended;
 use crate::cli::screen::{self, count};
+use crate::config::PipelineConfig;
+use crate::plan::History;
 use crate::sandbox::escape;
 use crate::sink::back::{Coordinates, Letter, Stage};
 
@@ -93,10 +95,30 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
         (false, true) => println!("{}", groups_to_json(&groups, n)),
         (false, false) => print(&groups),
     }
-    if n == 0 && !args.json {
-        eprintln!("no dead letters there");
+    if n == 0 && most > 0 {
+        eprintln!("{}", none(&config, &history, wanted)?);
     }
     Ok(Ended::Done)
+}
+
+/// That there are none; and where reasons were named, which others there are.
+fn none(config: &PipelineConfig, history: &History, wanted: Wanted) -> Result<String> {
+    if wanted.reasons.is_empty() {
+        return Ok("no dead letters there".to_owned());
+    }
+    let named = wanted.reasons.join(" or ");
+    let mut there = BTreeSet::new();
+    letters(config, history, &Wanted { reasons: Vec::new(), ..wanted }, &mut |letter| {
+        there.extend(letter.reasons.into_iter().map(|reason| reason.code));
+        true
+    })?;
+    Ok(escape(&match there.is_empty() {
+        true => "no dead letters there, with whatever reason".to_owned(),
+        false => {
+            let there = there.into_iter().collect::<Vec<_>>().join(", ");
+            format!("no dead letters there with reason {named}; there are some with: {there}")
+        }
+    }))
 }
 
 fn add(groups: &mut BTreeMap<Kind, Group>, letter: Letter) {
