@@ -288,6 +288,7 @@ impl<'a> Base<'a> {
     /// does not have are left out, and so are settings that only said what the old one takes by itself.
     fn config_that_says(&self, called: &str, plan: &Plan, changes: &Changes) -> Result<PipelineConfig> {
         let mut config = self.config.clone();
+        config.say_by(called);
         let kept = |digest: &str| self.store.file(digest).with_context(|| format!("getting {called}"));
         let component = kept(&plan.digest)?;
         config.transform.settings = plan.settings.clone();
@@ -344,10 +345,17 @@ impl<'a> Base<'a> {
 impl Changes {
     fn apply(&self, config: &mut PipelineConfig) -> Result<()> {
         if let Some(component) = &self.component {
+            config.say_by_option(&["transform", "component"], &format!("COMPONENT {}", component.display()));
             config.transform.component = component.clone();
         }
-        config.transform.settings.extend(self.settings.iter().cloned());
+        for (key, value) in &self.settings {
+            config.say_by_option(&["transform", "settings", key], &format!("--set {key}={value}"));
+            config.transform.settings.insert(key.clone(), value.clone());
+        }
         for (name, file) in &self.tables {
+            let option = format!("--table {name}={}", file.display());
+            config.say_by_option(&["transform", "tables", name], &option);
+            config.say_by_option(&["transform", "tables", name, "file"], &option);
             let table = TableConfig { file: file.clone(), delimiter: None, columns: BTreeMap::new() };
             match config.transform.tables.get_mut(name) {
                 Some(held) => held.file = file.clone(),
@@ -356,7 +364,8 @@ impl Changes {
         }
         for (key, value) in &self.limits {
             let changed = config.limits.change(key, value);
-            changed.map_err(|complaint| WrongLimit { key: key.clone(), complaint })?;
+            let (key, value) = (key.clone(), value.clone());
+            changed.map_err(|complaint| WrongLimit { key, value, complaint })?;
         }
         Ok(())
     }
@@ -364,9 +373,10 @@ impl Changes {
 
 /// A limit that cannot be changed so.
 #[derive(Debug, thiserror::Error)]
-#[error("limit {key}: {}", complaint.message)]
+#[error("--limit {key}={value}: {}", complaint.message)]
 pub struct WrongLimit {
     key: String,
+    value: String,
     complaint: Complaint,
 }
 

@@ -72,8 +72,7 @@ pub(super) fn is_wanted(question: &str, in_json: bool) -> io::Result<bool> {
 pub(super) fn explain(error: &anyhow::Error) -> Ended {
     if let Some(refused) = find::<config::Error>(error) {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let text = refused.render(colour);
-        eprintln!("{}{text}", if text.contains("error:") { "" } else { "error: " });
+        eprintln!("{}", of_file(refused, colour));
         if let Some(cause) = refused.source() {
             eprintln!("  {cause}");
         }
@@ -84,6 +83,15 @@ pub(super) fn explain(error: &anyhow::Error) -> Ended {
         eprintln!("hint: {hint}");
     }
     ended(error)
+}
+
+/// What is wrong with a pipeline file. Findings say by themselves that they are errors.
+fn of_file(refused: &config::Error, colour: bool) -> String {
+    let text = refused.render(colour);
+    match refused {
+        config::Error::Read { .. } => format!("error: {text}"),
+        config::Error::Refused(_) => text,
+    }
 }
 
 /// The same for whoever goes on: what went wrong, what to do, and how a run would end for it.
@@ -252,6 +260,20 @@ mod tests {
             (anyhow::anyhow!("not understood"), Ended::Wrong),
         ] {
             assert_eq!(ended(&error), expected, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_pipeline_file_says_once_that_it_is_one_also_in_colours() {
+        let unreadable = config::PipelineConfig::load(std::path::Path::new("/nowhere/at/all")).unwrap_err();
+        let nobody = |_: &str| None;
+        let refused =
+            config::PipelineConfig::parse("a = [", std::path::Path::new("p.toml"), &nobody).unwrap_err();
+        for error in [unreadable, refused] {
+            for colour in [false, true] {
+                let text = of_file(&error, colour);
+                assert_eq!(text.matches("error").count(), 1, "{text}");
+            }
         }
     }
 

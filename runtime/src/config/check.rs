@@ -39,8 +39,14 @@ impl PipelineConfig {
         let mut found = Vec::new();
         for route in declared.iter().filter(|route| !self.routes.contains_key(**route)) {
             let message = format!("route `{route}` of the transform is bound nowhere");
-            let help =
-                format!("add `{route} = \"sink.target\"`, or `{route} = \"none\"` to leave its rows out");
+            let to = format!("`{route} = \"sink.target\"`, or `{route} = \"none\"` to leave its rows out");
+            let help = match self.said_by(&["routes"]) {
+                None => format!("add {to}"),
+                // No option says where a route goes.
+                Some(_) => format!(
+                    "write into the file which component it is, and in [routes] {to}; then deploy the file"
+                ),
+            };
             found.push(self.error(&["routes"], message).help(help));
         }
         for route in self.routes.keys().filter(|route| !declared.contains(&route.as_str())) {
@@ -56,8 +62,12 @@ impl PipelineConfig {
         for setting in declared.iter().filter(|setting| setting.required && !given.contains_key(setting.key))
         {
             let message = format!("the transform requires the setting `{}`", setting.key);
-            let help = format!("add `{} = \"...\"` to [transform.settings]", setting.key);
-            found.push(self.error(&["transform", "settings"], message).help(help));
+            let place = ["transform", "settings"];
+            let help = match self.said_by(&place) {
+                None => format!("add `{} = \"...\"` to [transform.settings]", setting.key),
+                Some(_) => format!("give it with `--set {}=VALUE`", setting.key),
+            };
+            found.push(self.error(&place, message).help(help));
         }
         for (key, value) in given {
             let place = ["transform", "settings", key];
@@ -88,7 +98,10 @@ impl PipelineConfig {
         let mut found = Vec::new();
         for table in declared.iter().filter(|table| table.required && !given.contains_key(table.name)) {
             let message = format!("the transform requires the table `{}`", table.name);
-            let help = format!("add [transform.tables.{}] with its `file`", table.name);
+            let help = match self.said_by(&["transform"]) {
+                None => format!("add [transform.tables.{}] with its `file`", table.name),
+                Some(_) => format!("give it with `--table {}=FILE`", table.name),
+            };
             found.push(self.error(&["transform"], message).help(help));
         }
         for (name, table) in given {
@@ -155,13 +168,21 @@ impl PipelineConfig {
     ) -> Diagnostic {
         let name = path.last().expect("what is declared has a name");
         let place = Document::parse(&self.text).ok().and_then(|document| document.key(path));
-        Diagnostic::error(place, format!("the transform has {what} `{name}`"))
-            .maybe_help(nearest::hint(name, declared))
+        let found = Diagnostic::error(place, format!("the transform has {what} `{name}`"));
+        self.where_it_was_said(path, found).maybe_help(nearest::hint(name, declared))
     }
 
     /// At `path`, or at the table around it if the file does not have it.
     pub(super) fn error(&self, path: &[&str], message: String) -> Diagnostic {
-        Diagnostic::error((1..=path.len()).rev().find_map(|n| self.at(&path[..n])), message)
+        let place = (1..=path.len()).rev().find_map(|n| self.at(&path[..n]));
+        self.where_it_was_said(path, Diagnostic::error(place, message))
+    }
+
+    fn where_it_was_said(&self, path: &[&str], found: Diagnostic) -> Diagnostic {
+        match self.said_by(path) {
+            None => found,
+            Some(by) => found.given(by),
+        }
     }
 
     /// Whether the file has something at `path`, where several keys would do.

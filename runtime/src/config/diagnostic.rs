@@ -22,6 +22,8 @@ pub struct Diagnostic {
     pub message: String,
     /// Bytes of the file; absent if it is about what the file lacks as a whole.
     pub place: Option<Range<usize>>,
+    /// What it is about, where that is not the file: an option, or a plan.
+    pub given: Option<String>,
     pub help: Option<String>,
 }
 
@@ -60,7 +62,9 @@ impl Report {
         let indent = match &diagnostic.place {
             Some(place) => self.render_snippet(&mut out, diagnostic.severity, place, paint),
             None => {
-                write!(out, "\n{} {}", paint.frame(" -->"), self.file.display()).expect(TO_STRING);
+                let file = || self.file.display().to_string();
+                let about = diagnostic.given.as_ref().map_or_else(file, |given| printable(given));
+                write!(out, "\n{} {about}", paint.frame(" -->")).expect(TO_STRING);
                 1
             }
         };
@@ -107,11 +111,15 @@ impl fmt::Display for Report {
 
 impl Diagnostic {
     pub(super) fn error(place: Option<Range<usize>>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: message.into(), place, help: None }
+        Self { severity: Severity::Error, message: message.into(), place, given: None, help: None }
     }
 
     pub(super) fn warning(place: Option<Range<usize>>, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(place, message) }
+    }
+
+    pub(super) fn given(self, by: &str) -> Self {
+        Self { place: None, given: Some(by.to_owned()), ..self }
     }
 
     pub(super) fn help(self, help: impl Into<String>) -> Self {

@@ -8,6 +8,7 @@ mod database;
 mod diagnostic;
 mod document;
 mod file;
+mod given;
 mod json_schema;
 mod kafka;
 mod limit;
@@ -75,6 +76,8 @@ pub struct PipelineConfig {
     /// What the file says, to show its lines in later findings.
     text: String,
     warnings: Vec<Diagnostic>,
+    /// What says something in place of the file.
+    given: Option<given::Given>,
 }
 
 /// Where records come from.

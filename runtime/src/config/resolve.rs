@@ -56,6 +56,7 @@ impl Resolver<'_> {
             file: self.file.to_owned(),
             text: self.text.to_owned(),
             warnings,
+            given: None,
         })
     }
 

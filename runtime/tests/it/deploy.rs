@@ -89,10 +89,16 @@ fn what_is_refused_or_not_wanted_changes_nothing() {
     for (args, code, told) in [
         (&["--limit", "deadline=300 ms"][..], 0, "nothing to do: plan"),
         (&["--limit", "deadline=400 ms"], 1, "--yes does without"),
-        (&["--limit", "workers=3", "--yes"], 2, "no limit `workers` can be changed"),
+        (&["--limit", "workers=3", "--yes"], 2, "--limit workers=3: no limit `workers` can be changed"),
         (&["--limit", "memory=3 GiB", "--yes"], 2, "that running processes can give"),
-        (&["--set", "colour=red", "--yes"], 2, "has no setting `colour`"),
-        (&["--table", "cities=nowhere.csv", "--yes"], 2, "nowhere.csv"),
+        (&["--set", "colour=red", "--yes"], 2, "has no setting `colour`\n --> --set colour=red\n"),
+        (&["--table", "cities=nowhere.csv", "--yes"], 2, "`nowhere.csv`\n --> --table cities=nowhere.csv\n"),
+        (
+            &["--table", "cities=input/a.jsonl", "--yes"],
+            2,
+            "no table `cities`\n --> --table cities=input/a.jsonl\n",
+        ),
+        (&["none.wasm", "--yes"], 2, "reading the component none.wasm"),
         (&["input/a.jsonl", "--yes"], 1, "this is text, not a WebAssembly component"),
     ] {
         let output = pipeline

@@ -87,6 +87,53 @@ fn settings_are_those_that_the_transform_declares() {
 }
 
 #[test]
+fn what_a_plan_or_an_option_says_is_told_as_theirs_and_shows_no_line_of_the_file() {
+    let mut config = parse(FULL).expect("the full file is right");
+    config.say_by("plan 3");
+    config.say_by_option(&["transform", "settings", "non_usa"], "--set non_usa=other");
+    let of = |key, required, choices| DeclaredSetting { key, required, choices };
+    refused(
+        config.check_settings(&[of("non_usa", false, vec!["others", "drop"]), of("region", true, vec![])]),
+        expect![[r#"
+            error: the transform requires the setting `region`
+             --> plan 3
+              = help: give it with `--set region=VALUE`
+
+            error: the setting `non_usa` cannot be `other`
+             --> --set non_usa=other
+              = help: did you mean `others`?
+
+            error: the transform has no setting `oldest`
+             --> plan 3
+              = help: known here: `non_usa`, `region`
+
+            error: the transform has no setting `strict`
+             --> plan 3
+              = help: known here: `non_usa`, `region`"#]],
+    );
+    refused(
+        config.check_routes(&["usa", "alerts", "other", "new"]),
+        expect![[r#"
+        error: route `new` of the transform is bound nowhere
+         --> plan 3
+          = help: write into the file which component it is, and in [routes] `new = "sink.target"`, or `new = "none"` to leave its rows out; then deploy the file"#]],
+    );
+    refused(
+        config.refuse_absent(vec![Absent {
+            path: vec!["source", "files", "path"],
+            message: "there is no directory `in`".to_owned(),
+            help: None,
+        }]),
+        expect![[r#"
+            error: there is no directory `in`
+             --> conf/customers.toml:7:8
+              |
+            7 | path = "${DATA}/customers.csv"
+              |        ^^^^^^^^^^^^^^^^^^^^^^^"#]],
+    );
+}
+
+#[test]
 fn tables_are_those_that_the_transform_declares() {
     let config = parse(FULL).expect("the full file is right");
     let table =

@@ -287,6 +287,7 @@ fn a_full_file_says_what_it_says() {
             file: "conf/customers.toml",
             text: "",
             warnings: [],
+            given: None,
         }
     "#]]
     .assert_debug_eq(&PipelineConfig { text: String::new(), ..config });
