@@ -82,7 +82,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
         // It is over before anybody could look.
         admin: false,
     };
-    let done = run_pipeline(&config, &options, None)?;
+    let done = run_pipeline(&config, &options, false)?;
     if args.json {
         println!("{}", done.to_json());
     } else {

@@ -1,6 +1,6 @@
 //! `weir run`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -41,7 +41,8 @@ pub(super) struct RunArgs {
     /// Stop at the end of the input instead of waiting for more
     #[arg(long)]
     once: bool,
-    /// Take over what changes in the file, the component or a table, whenever it is valid: for whoever writes a rule
+    /// Take over what changes in the file, the component or a table, whenever it is valid: for whoever writes a rule. What is
+    /// no part of a plan, such as a sink, takes another start; then it says so
     #[arg(long, conflicts_with = "once")]
     watch: bool,
     /// Print one JSON object at the end
@@ -62,8 +63,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Ended> {
         compiler: super::this_program(),
         admin: true,
     };
-    let watched = args.watch.then_some(args.pipeline.as_path());
-    let done = run_pipeline(&config, &options, watched)?;
+    let done = run_pipeline(&config, &options, args.watch)?;
     if args.json {
         println!("{}", done.to_json());
     } else {
@@ -83,13 +83,9 @@ pub(super) struct Done {
     pub(super) running: Duration,
 }
 
-/// Opens and runs a pipeline: says what and where, shows how far it is, and ends on Ctrl-C. What changes in a file that is
-/// watched, and in what it names, is taken over.
-pub(super) fn run_pipeline(
-    config: &PipelineConfig,
-    options: &Options,
-    watched: Option<&Path>,
-) -> Result<Done> {
+/// Opens and runs a pipeline: says what and where, shows how far it is, and ends on Ctrl-C. Where it is `watched`, what
+/// changes in the file and in what it names is taken over.
+pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options, watched: bool) -> Result<Done> {
     let stop = stop_on_signals("finishing and committing what is under way")?;
     let begun = clock();
     let pipeline = Pipeline::open(config, options)?;
@@ -106,7 +102,7 @@ pub(super) fn run_pipeline(
         eprintln!("paused by {} since {since}: nothing is read until `weir resume {file}`", by.who);
     }
     let progress = Progress::start(pipeline.handle().clone()).context("starting what shows the progress")?;
-    let watch = watched.map(|file| Watch::start(file.to_owned(), options.clone())).transpose();
+    let watch = watched.then(|| Watch::start(config.clone(), options.clone())).transpose();
     let watch = watch.context("starting what looks at the files")?;
     let ran = pipeline.run(&stop);
     drop(watch);

@@ -1,5 +1,5 @@
 //! `weir run --watch`: what the pipeline file names is looked at while it runs, and deployed when it changed and is valid. For
-//! whoever writes a rule and wants to see what becomes of it.
+//! whoever writes a rule and wants to see what becomes of it. What no plan says takes another start, and is told once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,11 +29,13 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(file: PathBuf, options: Options) -> io::Result<Self> {
+    /// Looks at the file of a pipeline that was started with what `begun` says.
+    pub(super) fn start(begun: PipelineConfig, options: Options) -> io::Result<Self> {
         let (running, ended) = bounded::<()>(0);
+        let file = begun.file.clone();
         let mut seen = looks(&file);
         let thread = thread::Builder::new().name("watch".to_owned()).spawn(move || {
-            let (mut taken, mut last) = (seen.clone(), None);
+            let (mut taken, mut last, mut left) = (seen.clone(), None, Vec::new());
             while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 let now = looks(&file);
                 let stands_still = now == seen;
@@ -53,6 +55,14 @@ impl Watch {
                         said.iter().for_each(|line| progress::tell(line));
                     }
                     last = said;
+                    let now = left_out(&file, &begun);
+                    if now != left && !now.is_empty() {
+                        let keys = now.join(", ");
+                        progress::tell(&format!(
+                            "not taken over before the next start: what {keys} says now"
+                        ));
+                    }
+                    left = now;
                 }
             }
         })?;
@@ -85,6 +95,11 @@ fn deploy(file: &Path, options: &Options) -> Result<Option<String>> {
     let number = deployment.put("a file changed (--watch)", false)?;
     let lines = differences.iter().map(|difference| format!("\n  {difference}"));
     Ok(Some(format!("plan {number}:{}", lines.collect::<String>())))
+}
+
+/// The keys that say something else than at the start, and that no plan holds; none as long as the file is not valid.
+fn left_out(file: &Path, begun: &PipelineConfig) -> Vec<String> {
+    PipelineConfig::load(file).map(|config| begun.changed_for_a_start(&config)).unwrap_or_default()
 }
 
 /// When each file was changed last, and how long it is; none that cannot be looked at.

@@ -5,7 +5,8 @@ use std::num::NonZeroU64;
 use super::nearest;
 use super::{ByteSize, Complaint, Limits, Period};
 
-const KEYS: [&str; 4] = ["memory", "deadline", "output_bytes", "fuel_per_record"];
+/// The keys of `[limits]` that are part of a plan.
+pub(super) const KEYS: [&str; 4] = ["memory", "deadline", "output_bytes", "fuel_per_record"];
 
 /// The most memory that an instance of a transform can have.
 pub(super) const MOST_MEMORY: ByteSize = ByteSize::mib(4096);

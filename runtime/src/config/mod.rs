@@ -21,6 +21,7 @@ mod reference;
 mod resolve;
 mod root;
 mod schema;
+mod standing;
 mod start;
 #[cfg(test)]
 mod tests;

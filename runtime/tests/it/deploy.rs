@@ -161,5 +161,17 @@ fn what_changes_in_a_watched_file_is_taken_over_as_soon_as_it_is_valid() {
     fs::write(pipeline.path("guest.wasm"), guests::hostile()).expect("writable");
     until(&pipeline, &mut running, |process| plan(process) > second);
     assert_eq!(newest(&pipeline).1["limits"]["deadline_ms"], 500);
+
+    // What no plan says is told, once.
+    let other = |deadline: &str| {
+        pipeline.write(&(FILE.replace("300 ms", deadline) + "provenance = false\n" + ADMIN));
+    };
+    let told = "not taken over before the next start: what sinks.out.files.provenance says now";
+    other("500 ms");
+    until(&pipeline, &mut running, |_| log().contains(told));
+    let (third, _) = newest(&pipeline);
+    other("600 ms");
+    until(&pipeline, &mut running, |process| plan(process) > third);
     assert_eq!(running.end(), Some(0));
+    assert_eq!(log().matches(told).count(), 1, "{}", log());
 }

@@ -651,3 +651,15 @@ fn a_topic_is_that_of_one_target_and_none_of_ours() {
                |                   ^^^^^^^^^^^^^^^^"#]],
     );
 }
+
+#[test]
+fn what_no_plan_says_counts_from_a_start_on_and_is_named_by_its_keys() {
+    let config = |text: &str| parse(text).expect("the file is right");
+    let changed = |text: &str| config(SMALL).changed_for_a_start(&config(text));
+    let of_plans = SMALL.replace("256 MiB", "64 MiB").replace("lake.dead_letters", "lake.dead");
+    assert_eq!(changed(&of_plans), [""; 0]);
+    let others = of_plans.replace("[limits]", "[admin]\nlisten = \"none\"\n\n[limits]\nworkers = 3");
+    assert_eq!(changed(&others), ["admin.listen", "limits.workers"]);
+    let changed = config(&others).changed_for_a_start(&config(&others.replace("workers = 3", "workers = 4")));
+    assert_eq!(changed, ["limits.workers"]);
+}
