@@ -12,6 +12,7 @@ use super::Ended;
 use super::run::run_pipeline;
 use crate::app::{Options, Sharing, StateDir};
 use crate::config::PipelineConfig;
+use crate::project;
 
 /// Run the customers pipeline on the sample data that comes with the program
 ///
@@ -23,7 +24,7 @@ use crate::config::PipelineConfig;
 /// read back, and it shows whether a record is missing or there twice.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// The directory; made if it is not there [default: weir-demo, or weir-demo-live]
+    /// The directory: one that is not there yet, an empty one, or that of a demo before [default: weir-demo, or weir-demo-live]
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Begin anew: remove what an earlier demo left in the directory
@@ -54,7 +55,7 @@ const FILES: [(&str, &[u8]); 5] = [
 /// The same of the one with a stream.
 const LIVE_FILES: [(&str, &[u8]); 3] = [("pipeline.toml", live::PIPELINE.as_bytes()), COMPONENT, CITIES];
 
-/// Says that a demo made the directory.
+/// Says that a directory is a demo's.
 const MARK: &str = ".weir-demo";
 
 /// What a run makes in the directory, the stream that it reads among it.
@@ -63,6 +64,11 @@ const MADE: [&str; 4] = ["state", "out", "db", "stream"];
 pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
     let default = if args.live { "weir-demo-live" } else { "weir-demo" };
     let dir = args.dir.as_deref().unwrap_or(Path::new(default));
+    ensure!(
+        is_ours(dir) || project::is_free(dir),
+        "`{}` is there already and not empty, and no demo made it: nothing was written; name another one with --dir",
+        dir.display()
+    );
     if args.fresh || args.live {
         remove(dir)?;
     }
@@ -92,12 +98,15 @@ pub(super) fn demo(args: &DemoArgs) -> Result<Ended> {
     Ok(done.ended())
 }
 
+fn is_ours(dir: &Path) -> bool {
+    dir.join(MARK).exists()
+}
+
 /// Removes what a demo wrote and made, in a directory that a demo made, while nothing runs there.
 fn remove(dir: &Path) -> Result<()> {
-    if !dir.exists() {
+    if !is_ours(dir) {
         return Ok(());
     }
-    ensure!(dir.join(MARK).exists(), "no demo made {}; nothing was removed", dir.display());
     let _held = StateDir::open(&dir.join("state"), Sharing::Alone)?;
     for made in MADE {
         let path = dir.join(made);
@@ -116,7 +125,7 @@ fn remove(dir: &Path) -> Result<()> {
 
 /// Writes what is not there yet: what somebody changed stays.
 fn write(dir: &Path, files: &Files) -> Result<()> {
-    if !dir.exists() {
+    if !is_ours(dir) {
         fs::create_dir_all(dir)
             .and_then(|()| fs::write(dir.join(MARK), ""))
             .with_context(|| format!("making {}", dir.display()))?;

@@ -69,7 +69,7 @@ pub fn create(name: &Name, parent: &Path) -> Result<Created, CreateError> {
 }
 
 /// Whether nothing is there, or an empty directory.
-fn is_free(dir: &Path) -> bool {
+pub fn is_free(dir: &Path) -> bool {
     match fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) => e.kind() == io::ErrorKind::NotFound,

@@ -8,6 +8,6 @@ mod manifest;
 mod name;
 
 pub use build::{Announce, BuildError, Built, build};
-pub use create::{CreateError, Created, create};
+pub use create::{CreateError, Created, create, is_free};
 pub use manifest::ManifestError;
 pub use name::{Name, NameError};
