@@ -94,6 +94,9 @@ pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options, watched: 
     eprintln!("{}", start::what(config, plan_number, pipeline.sinks()));
     let look = pipeline.admin().and_then(|server| start::where_to_look(server, &config.file, options.once));
     look.iter().for_each(|line| eprintln!("{line}"));
+    if !options.once {
+        eprintln!("it runs until Ctrl-C or SIGTERM, which finish and commit what is under way");
+    }
     for note in pipeline.notes() {
         eprintln!("{note}");
     }

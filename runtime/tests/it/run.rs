@@ -320,7 +320,9 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
 #[test]
 fn sigterm_finishes_commits_and_exits_with_0_and_a_second_process_is_refused_meanwhile() {
     let pipeline = Pipeline::new(&["a", "b"]);
-    let mut running = pipeline.weir("run", &[]).stdout(Stdio::null()).spawn().expect("the program starts");
+    let mut running = pipeline.weir("run", &[]);
+    running.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = running.spawn().expect("the program starts");
     let holds = |pid: u32| {
         let held = fs::read_to_string(pipeline.path("state/lock")).unwrap_or_default();
         held.trim() == pid.to_string()
@@ -334,7 +336,9 @@ fn sigterm_finishes_commits_and_exits_with_0_and_a_second_process_is_refused_mea
     assert!(stderr(&second).contains(&format!("process {}", running.id())), "{}", stderr(&second));
     let pid = i32::try_from(running.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-    assert_eq!(running.wait().expect("it ends").code(), Some(0));
+    let ended = running.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(stderr(&ended).contains("it runs until Ctrl-C or SIGTERM"), "{}", stderr(&ended));
     // What it had not taken in by then, the next run does.
     assert!(pipeline.run(&[]).status.success());
     assert_eq!(pipeline.offsets("ok"), [0, 1]);
@@ -432,4 +436,5 @@ fn a_run_says_first_what_it_reads_and_where_it_writes() {
     let [input, out] = ["input", "out"].map(|name| pipeline.path(name).display().to_string());
     let first = format!("it, plan 0: from {input} to out ({out})\n");
     assert!(stderr(&output).starts_with(&first), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("Ctrl-C"), "it ends by itself: {}", stderr(&output));
 }
