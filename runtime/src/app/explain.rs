@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::letters::{Wanted, letters, reader, used};
 use super::rules::PlanRules;
@@ -13,6 +13,7 @@ use crate::batch::{Batch, BatchBuilder, RecordRef};
 use crate::budget::Permit;
 use crate::config::{FilesSource, KafkaSource, PipelineConfig, SinkName, SourceConfig};
 use crate::kafka::peek::{From, peek};
+use crate::kafka::{self, Cluster};
 use crate::offset::Offset;
 use crate::pipeline::threads::{Loaded, Rules};
 use crate::plan::store::Store;
@@ -391,7 +392,7 @@ impl Record<'_> {
             found = Some(seen).filter(|seen| seen.offset == *offset);
             false
         })?;
-        let seen = found.with_context(|| format!("topic {} does not have it any more", at.topic))?;
+        let Some(seen) = found else { bail!(not_there(&cluster, self.origin)?) };
         let headers: Vec<_> =
             seen.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
         let (key, value) = (seen.key.as_deref(), seen.value.as_deref());
@@ -413,7 +414,7 @@ impl Record<'_> {
             format: entry.format,
         };
         let is_same = inputs.digest(&listed)? == entry.digest;
-        anyhow::ensure!(is_same, "file {} is not the one any more that was read", entry.path);
+        ensure!(is_same, "file {} is not the one any more that was read", entry.path);
         let file = inputs.open(&entry.path)?;
         let mut reader =
             RecordReader::open(Box::new(file), entry.path.as_str(), &Reading::new(entry.format))?;
@@ -423,7 +424,53 @@ impl Record<'_> {
         reader.skip_to(offset)?;
         let mut builder = self.builder();
         reader.fill(&mut builder, 1, usize::MAX)?;
-        anyhow::ensure!(builder.n_records() == 1, "file {} has no such record", entry.path);
+        ensure!(builder.n_records() == 1, "file {} has no such record", entry.path);
         Ok((self.finished(builder), format!("file {}", entry.path)))
+    }
+}
+
+/// Why a topic has no record where one was read.
+fn not_there(cluster: &Cluster, origin: &Coordinates) -> Result<String> {
+    let at = &origin.at;
+    let place =
+        |from| Ok::<_, kafka::Error>(cluster.places(&at.topic, &[at.partition], from)?[&at.partition]);
+    let (first, end) = (place(From::Start)?, place(From::Last(0))?);
+    // Who may not ask how a topic is configured is told both.
+    let is_compacted = cluster.is_compacted(&at.topic).ok();
+    Ok(why_not_there(origin, first, end, is_compacted))
+}
+
+fn why_not_there(origin: &Coordinates, first: Offset, end: Offset, is_compacted: Option<bool>) -> String {
+    let Coordinates { at, offset } = origin;
+    if *offset < first {
+        return format!("{at} begins at offset {first} by now: retention took it, or somebody deleted it");
+    }
+    if *offset >= end {
+        return format!("{at} ends at offset {end} by now: it lost records, or the topic was made anew");
+    }
+    let mark = "there never was a record, but the mark of a transaction or what one gave up";
+    match is_compacted {
+        Some(true) => format!("the topic is compacted, and has a newer record of its key; or {mark}"),
+        Some(false) => format!("{at} has no record there: {mark}"),
+        None => format!("{at} has no record there: it was compacted away, or {mark}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_a_topic_does_not_have_went_by_retention_or_by_compaction_or_never_was_one() {
+        let origin: Coordinates = "t/0/5".parse().unwrap();
+        let why = |first, end, is_compacted| {
+            why_not_there(&origin, Offset::new(first), Offset::new(end), is_compacted)
+        };
+        assert!(why(6, 9, Some(true)).contains("retention took it"));
+        assert!(why(0, 5, Some(false)).contains("ends at offset 5 by now"));
+        assert!(why(5, 6, Some(true)).contains("is compacted, and has a newer record of its key"));
+        let (kept, unknown) = (why(5, 6, Some(false)), why(5, 6, None));
+        assert!(kept.contains("mark of a transaction") && !kept.contains("compacted"), "{kept}");
+        assert!(unknown.contains("it was compacted away, or"), "{unknown}");
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Ended;
+use super::progress::Line;
 use crate::app::Options;
 use crate::app::explain::{AtSink, Explained, explain as look};
 use crate::config::PipelineConfig;
@@ -20,7 +21,12 @@ use crate::sink::state::PlanRef;
 ///
 /// The plan is the one that the sinks themselves recorded. The record is read at its source once more, or else from its
 /// dead letter, and goes through that plan in the sandbox; what comes out is held against what is there. Nothing is
-/// written. Exit codes: 0 nothing is wrong, as far as it can be known; 1 something is not as it should be.
+/// written.
+///
+/// Topics that sinks write to are read from their first record to their end, and a table from its first row where no index has
+/// the origin of its rows: that takes as long as they are long. Of files only those are read that may have the record.
+///
+/// Exit codes: 0 nothing is wrong, as far as it can be known; 1 something is not as it should be.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
     weir explain pipeline.toml customers-raw/3/1042
@@ -66,7 +72,10 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Ended> {
     let config = PipelineConfig::load(&args.pipeline)?;
     let options =
         Options { cache_dir: super::cache_dir(), compiler: super::this_program(), ..Options::default() };
-    let explained = look(&config, &options, &args.origin()?)?;
+    let (origin, line) = (args.origin()?, Line::new(args.json));
+    line.say(&format!("looking for {origin} in the sinks and at the source"));
+    let explained = look(&config, &options, &origin)?;
+    drop(line);
     match args.json {
         true => println!("{}", to_json(&explained)),
         false => print(&explained),

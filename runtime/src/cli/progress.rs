@@ -55,6 +55,42 @@ impl Progress {
     }
 }
 
+/// On a terminal, a line that says what somebody waits for; gone when it is dropped.
+pub(super) struct Line(Option<ProgressBar>);
+
+impl Line {
+    /// None where only a program reads what is told.
+    pub(super) fn new(quiet: bool) -> Self {
+        Self((!quiet && io::stderr().is_terminal()).then(|| {
+            let line = spinner();
+            line.enable_steady_tick(BLINK);
+            line
+        }))
+    }
+
+    pub(super) fn say(&self, what: &str) {
+        if let Some(line) = &self.0 {
+            line.set_message(escape(what));
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(line) = &self.0 {
+            line.finish_and_clear();
+        }
+    }
+}
+
+fn spinner() -> ProgressBar {
+    let line = ProgressBar::new_spinner();
+    line.set_style(
+        ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is well formed"),
+    );
+    line
+}
+
 /// Tells a line on standard error while a run goes on.
 pub(super) fn tell(line: &str) {
     // Whoever closed it wants to know nothing.
@@ -79,10 +115,7 @@ impl Write for AboveTheLine {
 }
 
 fn on_terminal(handle: &Handle, ended: &Receiver<()>) {
-    let line = ProgressBar::new_spinner();
-    line.set_style(
-        ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is well formed"),
-    );
+    let line = spinner();
     let stands = |line| *STANDING.lock().unwrap_or_else(PoisonError::into_inner) = line;
     stands(Some(line.clone()));
     let mut seen = Seen::new(LOOKS_ON_TERMINAL);

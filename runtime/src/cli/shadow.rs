@@ -1,19 +1,17 @@
 //! `weir shadow`, and what `weir deploy --shadow` shows: a plan that is tried on live records before it takes over.
 
-use std::io::{self, IsTerminal as _};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use crossbeam_channel::Receiver;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::Ended;
 use super::deploy::{self, How, period, stopped};
 use super::history;
+use super::progress::Line;
 use super::run::clock;
 use super::screen::count;
 use crate::admin;
@@ -256,7 +254,9 @@ impl Tried {
             let over = wait.is_some_and(|wait| begun.elapsed() >= wait.duration());
             self.read(deployment.read_on()?);
             self.ask(config)?;
-            line.say(self.standing());
+            if let Some(standing) = self.standing() {
+                line.say(&standing.told());
+            }
             looks += u32::from(self.ended.is_some());
             let running = self.standing().is_some_and(Standing::is_running);
             let through = self.ended.is_some() && (!running || looks == LOOKS_AT_THE_END);
@@ -357,36 +357,5 @@ fn print_differences(comparison: &Comparison) {
     }
     if comparison.others > 0 {
         println!("\n  {} × something else: there are too many kinds to tell apart", count(comparison.others));
-    }
-}
-
-/// On a terminal, a line that says how far it is.
-struct Line(Option<ProgressBar>);
-
-impl Line {
-    fn new(quiet: bool) -> Self {
-        if quiet || !io::stderr().is_terminal() {
-            return Self(None);
-        }
-        let line = ProgressBar::new_spinner();
-        line.set_style(
-            ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is well formed"),
-        );
-        line.enable_steady_tick(Duration::from_millis(100));
-        Self(Some(line))
-    }
-
-    fn say(&self, standing: Option<&Standing>) {
-        if let (Some(line), Some(standing)) = (&self.0, standing) {
-            line.set_message(escape(&standing.told()));
-        }
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if let Some(line) = &self.0 {
-            line.finish_and_clear();
-        }
     }
 }

@@ -257,6 +257,22 @@ impl Cluster {
     /// # Errors
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
     pub fn most_bytes(&self, topic: &str) -> Result<usize, Error> {
+        let (key, what) = ("max.message.bytes", format!("asking how topic {topic} is configured"));
+        let told = self.configured(topic, key)?;
+        told.parse()
+            .map_err(|_| Error::Refused { what, text: format!("{key} is no number of bytes: {told}") })
+    }
+
+    /// Whether of the records with one key only the last may be kept.
+    ///
+    /// # Errors
+    /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
+    pub fn is_compacted(&self, topic: &str) -> Result<bool, Error> {
+        Ok(self.configured(topic, "cleanup.policy")?.split(',').any(|policy| policy.trim() == "compact"))
+    }
+
+    /// What the configuration of a topic says.
+    fn configured(&self, topic: &str, key: &str) -> Result<String, Error> {
         // One that is not there has a configuration without any entry.
         self.partitions(topic)?;
         let what = format!("asking how topic {topic} is configured");
@@ -267,8 +283,8 @@ impl Cluster {
             Some(Err(code)) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
             None => return Err(Error::Refused { what, text: "there is no answer for it".to_owned() }),
         };
-        let entry = found.get("max.message.bytes").and_then(|entry| entry.value.as_ref()?.parse().ok());
-        entry.ok_or_else(|| Error::Refused { what, text: "max.message.bytes is not among it".to_owned() })
+        let entry = found.get(key).and_then(|entry| entry.value.clone());
+        entry.ok_or_else(|| Error::Refused { what, text: format!("{key} is not among it") })
     }
 
     /// How long the cluster lets a transaction last at most; `None` if whoever asks may not know, or nobody says. `topic` is one of

@@ -126,6 +126,10 @@ impl Reader for KafkaReader {
         // What a topic forgets, it forgets from the first offset on.
         if self.has_forgotten(&topic)? {
             found.unknown = Some(format!("topic {topic} does not keep its oldest records any more"));
+        } else if self.config.cluster.is_compacted(&topic).unwrap_or_default() {
+            // Who may not ask takes it for a topic that keeps them all.
+            found.unknown =
+                Some(format!("topic {topic} is compacted: of one key it keeps the last record alone"));
         }
         Ok(found)
     }

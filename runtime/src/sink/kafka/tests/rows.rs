@@ -10,6 +10,7 @@ use super::*;
 use crate::batch::Headers;
 use crate::kafka::transactions::wire_bytes;
 use crate::route::{DEAD_LETTERS, dead_letters_schema, records_schema};
+use crate::sink::back::{Asked, Reader as _};
 use crate::sink::conformance::{again, part};
 
 /// The administrator of the cluster.
@@ -361,4 +362,20 @@ fn processes_that_make_a_topic_at_once_all_find_it() {
         }
     };
     std::thread::scope(|threads| (0..6).for_each(|_| drop(threads.spawn(make_all))));
+}
+
+#[test]
+fn a_row_that_a_compacted_topic_may_have_lost_is_not_known_to_be_missing() {
+    let base = Base::alone();
+    limit(&base.topic("a"), 1 << 20);
+    cluster().make_table(&base.topic("b")).unwrap();
+    let mut reader = KafkaReader::new(base.config());
+    let (origin, schema) = ("t/0/5".parse().unwrap(), records_schema());
+    for (target, told) in [("a", None), ("b", Some("is compacted"))] {
+        let asked = Asked { origin: &origin, target: &target.into(), route: "r", schema: &schema };
+        let found = reader.rows(&asked).unwrap();
+        assert_eq!(found.rows, []);
+        assert_eq!(found.unknown.is_some(), told.is_some(), "{:?}", found.unknown);
+        assert!(told.is_none_or(|told| found.unknown.unwrap().contains(told)));
+    }
 }
