@@ -55,9 +55,9 @@ const ASK_EVERY: u32 = 10;
 ///     weir deploy pipeline.toml --table us_cities=new.csv --why "three cities more" --yes
 ///     weir deploy pipeline.toml rule-2.wasm --shadow --records 100000
 ///
-/// Exit codes: 0 it is in the plan log, and with --shadow nothing differs; 1 something does, it is refused, not
-/// wanted, or there and a process cannot run it; 2 the command or the file is wrong, or does not fit the transform; 3 something could not
-/// be reached.
+/// Exit codes: 0 it is in the plan log, and with --shadow nothing differs; 1 something does, it is
+/// not wanted, another plan was faster, or a process cannot run it; 2 the command or the file is
+/// wrong, or does not fit the transform or a sink; 3 something could not be reached.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DeployArgs {
@@ -306,23 +306,20 @@ impl Deploying<'_> {
 
     /// What a sink does not take, and how the command ends for it.
     fn refused_by_a_sink(&self) -> Option<(Vec<Value>, Ended)> {
-        let mut refused = Vec::new();
-        let mut worst = Ended::No;
+        let (mut refused, mut ends) = (Vec::new(), Vec::new());
         for (what, error) in self.deployment.refused_by_sinks(&options()) {
             let (found, fix, ended) = screen::told(&error);
             self.say(&format!("{what}: {found}"));
             if let Some(fix) = &fix {
                 self.say(&format!("  hint: {fix}"));
             }
-            if ended == Ended::Outside {
-                worst = ended;
-            }
+            ends.push(ended);
             refused.push(json!({ "what": what, "found": found, "fix": fix }));
         }
         if !refused.is_empty() && self.deployment.lacking_columns().is_ok_and(|lacking| !lacking.is_empty()) {
             self.say("  columns that may be null: `--migrate` adds them, `--ddl` prints how");
         }
-        (!refused.is_empty()).then_some((refused, worst))
+        Some((refused, screen::of_all(&ends)?))
     }
 
     /// Waits until every partition that is read was taken over, somebody cannot, or it has taken long enough.

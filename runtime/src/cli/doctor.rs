@@ -108,9 +108,8 @@ impl Told {
     }
 
     fn end(self) -> Ended {
-        let worst = [Ended::Wrong, Ended::No, Ended::Outside];
-        let is_there = |ended: &Ended| self.fails.iter().any(|(_, fail)| fail == ended);
-        let ended = worst.into_iter().find(is_there).unwrap_or(Ended::Done);
+        let ends: Vec<_> = self.fails.iter().map(|(_, ended)| *ended).collect();
+        let ended = screen::of_all(&ends).unwrap_or(Ended::Done);
         match (self.in_json, &self.fails[..]) {
             (true, fails) => println!("{}", json!({ "ok": fails.is_empty(), "findings": self.findings })),
             (false, []) => println!("\nnothing to mend"),

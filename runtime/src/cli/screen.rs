@@ -199,6 +199,11 @@ fn how_it_is_ended(tried: &AlreadyTried) -> String {
     )
 }
 
+/// How to end for several things that are not well: what is wrong here is mended first.
+pub(super) fn of_all(ends: &[Ended]) -> Option<Ended> {
+    [Ended::Wrong, Ended::No, Ended::Outside].into_iter().find(|ended| ends.contains(ended))
+}
+
 /// What was named and is not there is wrong, as is what was not understood. What is there, or may be, and does not answer
 /// or may not be looked at is outside.
 fn ended(error: &anyhow::Error) -> Ended {
@@ -209,6 +214,7 @@ fn ended(error: &anyhow::Error) -> Ended {
         || find::<Overtaken>(error).is_some()
         || find::<AlreadyTried>(error).is_some()
         || find::<UnreadTarget>(error).is_some()
+        || find::<NoRoom>(error).is_some()
     {
         return Ended::No;
     }

@@ -90,7 +90,7 @@ fn what_is_refused_or_not_wanted_changes_nothing() {
         (&["--limit", "deadline=300 ms"][..], 0, "nothing to do: plan"),
         (&["--limit", "deadline=400 ms"], 1, "--yes does without"),
         (&["--limit", "workers=3", "--yes"], 2, "--limit workers=3: no limit `workers` can be changed"),
-        (&["--limit", "memory=3 GiB", "--yes"], 2, "that running processes can give"),
+        (&["--limit", "memory=3 GiB", "--yes"], 1, "that running processes can give"),
         (&["--set", "colour=red", "--yes"], 2, "has no setting `colour`\n --> --set colour=red\n"),
         (&["--table", "cities=nowhere.csv", "--yes"], 2, "`nowhere.csv`\n --> --table cities=nowhere.csv\n"),
         (

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::guests;
-use crate::run::{FILE, Pipeline, stderr};
+use crate::run::{FILE, Pipeline, ask, stderr, with_tables};
 
 /// Nobody listens there: the port is for a protocol that has none any more.
 const NOBODY: &str = "127.0.0.1:1";
@@ -129,4 +129,22 @@ fn all_files_that_are_not_there_are_shown_at_once_in_the_lines_that_name_them() 
     "#]]
     .assert_eq(&said);
     assert!(!pipeline.path("state").exists(), "nothing was made");
+}
+
+#[test]
+fn a_table_that_does_not_fit_is_2_whoever_looks_at_it() {
+    let pipeline = Pipeline::of(guests::hostile(), &with_tables(""));
+    pipeline.input(&["one".to_owned()]);
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    ask(&pipeline, "DROP TABLE ok");
+    ask(&pipeline, "CREATE TABLE ok (its_own TEXT NOT NULL)");
+    let slower = with_tables("").replace("300 ms", "400 ms");
+    pipeline.write(&slower);
+    for line in ["run --once --adopt", "doctor", "deploy --yes"] {
+        let (command, args) = line.split_once(' ').unwrap_or((line, ""));
+        let args: Vec<_> = args.split_whitespace().collect();
+        let output = pipeline.weir(command, &args).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+        assert!(output.status.code() == Some(2) && said.contains("E_SINK_SCHEMA"), "weir {line}: {said}");
+    }
 }

@@ -345,7 +345,7 @@ fn what_a_sink_does_not_take_can_be_tried_but_not_with_the_wish_that_it_takes_ov
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (code, told) = tried(&["--promote-up-to", "0"]);
-    assert_eq!(code, Some(1), "{told}");
+    assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("E_SINK_SCHEMA") && told.contains("it could not take over by itself"), "{told}");
     assert!(!told.contains("all the same"), "{told}");
     assert_eq!(said(&weir(&pipeline, "history", &["--json"]))["shadows"], json!([]));
