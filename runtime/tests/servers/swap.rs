@@ -1,5 +1,7 @@
 //! A rule that is replaced while three processes run it under load: each record arrives once, made by one plan, whoever dies,
 //! lags or cannot follow meanwhile. What has arrived is judged by a program that shows nothing of how it came there.
+//!
+//! `WEIR_SWAPS=100` has the rule replaced so often, and `WEIR_SWAPS_RATE=50000` sends so many records a second meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -34,6 +36,11 @@ fn pipeline() -> Pipeline {
     pipeline.edit(|text| text + ADMIN);
     fs::write(pipeline.path("more_cities.csv"), "city\nBoston\nAustin\nLyon\n").expect("writable");
     pipeline
+}
+
+/// What a variable says, for a longer trial.
+fn or_as_asked(name: &str, usual: u32) -> u32 {
+    std::env::var(name).map_or(usual, |asked| asked.parse().expect("a number"))
 }
 
 /// Records that are sent all the while.
@@ -241,21 +248,26 @@ fn stop(processes: impl IntoIterator<Item = Process>) {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "says how much it tried")]
 fn a_plan_that_is_replaced_again_and_again_under_load_makes_each_record_once_and_alike_in_all_sinks() {
-    /// Raise it for a longer trial.
-    const SWAPS: usize = 30;
+    let swaps = or_as_asked("WEIR_SWAPS", 30);
     let mut pipeline = pipeline();
     pipeline.send(10_000, &[]);
     let processes = [pipeline.start(), pipeline.start(), pipeline.start()];
     pipeline.wait_for(1_000);
-    let load = Load::start(&pipeline, 1_000);
-    let plans: Vec<_> = (0..SWAPS).map(|n| pipeline.swap(n)).collect();
+    let load = Load::start(&pipeline, or_as_asked("WEIR_SWAPS_RATE", 1_000));
+    let plans: Vec<_> = (0..swaps as usize).map(|n| pipeline.swap(n)).collect();
     assert!(plans.is_sorted_by(|one, next| one < next), "{plans:?}");
     load.end();
     pipeline.wait_until_all_is_there();
     stop(processes);
     let judged = pipeline.judge();
-    assert!(judged["plans"].as_u64() > Some(SWAPS as u64), "{judged}");
+    assert!(judged["plans"].as_u64() > Some(u64::from(swaps)), "{judged}");
+    let history = pipeline.history();
+    let plans = history["plans"].as_array().expect("a list").iter();
+    let made = || plans.clone().filter_map(|plan| plan["made"]["at_ms"].as_u64());
+    let took_ms = made().max().zip(made().min()).map(|(last, first)| last - first);
+    println!("{judged}; from the first plan to the last {took_ms:?} ms");
 }
 
 #[test]
