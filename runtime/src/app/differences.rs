@@ -46,9 +46,9 @@ pub fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
     for name in names {
         let table = |plan: &Plan| plan.tables.get(name).map(|table| digest::short(&table.digest).to_owned());
         compare(format!("table {name}"), table(was), table(is));
-        let mapping =
-            |plan: &Plan| plan.tables.get(name).map(|t| format!("{:?} {:?}", t.delimiter, t.columns));
-        compare(format!("columns of table {name}"), mapping(was), mapping(is));
+        let delimiter = |plan: &Plan| Some(format!("{:?}", plan.tables.get(name)?.delimiter?));
+        compare(format!("delimiter of table {name}"), delimiter(was), delimiter(is));
+        compare(format!("columns of table {name}"), columns(was, name), columns(is, name));
     }
     let mut routes: Vec<_> = was.routes.keys().chain(is.routes.keys()).collect();
     routes.sort_unstable();
@@ -64,4 +64,41 @@ pub fn differences(was: &Plan, is: &Plan) -> Vec<Difference> {
     compare("limit output_bytes".into(), limit(a.output_bytes), limit(b.output_bytes));
     compare("limit fuel_per_record".into(), limit(a.fuel_per_record), limit(b.fuel_per_record));
     found
+}
+
+/// Which header of a table stands for which column, where the file says so.
+fn columns(plan: &Plan, table: &str) -> Option<String> {
+    let columns = &plan.tables.get(table)?.columns;
+    let all: Vec<_> = columns.iter().map(|(column, header)| format!("{column} = {header:?}")).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::TableRef;
+    use crate::plan::tests::plan;
+
+    #[test]
+    fn a_table_says_what_it_is_and_how_it_is_read_only_where_the_file_says_so() {
+        let table = |delimiter, columns: &[(&str, &str)]| TableRef {
+            digest: "sha256:0123456789abcdef".into(),
+            delimiter,
+            columns: columns.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
+        };
+        let with = |table: TableRef| {
+            let mut with = plan(Some(0), "d");
+            with.tables.insert("cities".to_owned(), table);
+            with
+        };
+        let told = |was: &Plan, is: &Plan| {
+            differences(was, is).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        let (none, plain) = (plan(None, "d"), with(table(None, &[])));
+        assert_eq!(told(&none, &plain), "table cities: none -> sha256:0123456789ab");
+        assert_eq!(
+            told(&plain, &with(table(Some(';'), &[("city", "town")]))),
+            "delimiter of table cities: none -> ';'; columns of table cities: none -> city = \"town\""
+        );
+    }
 }
