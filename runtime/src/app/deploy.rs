@@ -23,7 +23,7 @@ use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, Ta
 use crate::description::Description;
 use crate::origin::replay_topic;
 use crate::plan::store::Store;
-use crate::plan::{By, History, InputPartition, Made, Plan, PlanLog};
+use crate::plan::{Adopted, By, History, InputPartition, Made, Plan, PlanLog};
 use crate::route::DEAD_LETTERS;
 use crate::sandbox::Sandbox;
 use crate::sink::state::Cut;
@@ -216,7 +216,8 @@ impl Deployment {
         };
         let read = self.history.started.keys().filter(is_read);
         let mut all: BTreeMap<_, _> = read.map(|of| (of.clone(), None)).collect();
-        for (of, cut) in self.history.adopted.iter().filter(|(_, cut)| cut.plan.plan == number) {
+        for Adopted { of, cut, .. } in self.history.adopted.iter().filter(|told| told.cut.plan.plan == number)
+        {
             all.insert(of.clone(), Some(cut.clone()));
         }
         Ok(all)

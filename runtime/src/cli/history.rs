@@ -11,7 +11,7 @@ use super::screen;
 use crate::app::{self, Difference, differences};
 use crate::config::PipelineConfig;
 use crate::digest;
-use crate::plan::{History, InputPartition, Plan, ShadowEnded};
+use crate::plan::{Adopted, History, InputPartition, Plan, ShadowEnded};
 use crate::sandbox::escape;
 
 /// Show which plan made which offsets: plans and cuts, oldest first
@@ -45,7 +45,7 @@ pub(super) fn to_json(history: &History) -> serde_json::Value {
         let (changes, shadow) = (changes(history, plan), tried_before(history, *number));
         json!({ "plan": number, "what": plan, "changes": changes, "shadow": shadow })
     });
-    let cuts = history.adopted.iter().map(|(of, cut)| {
+    let cuts = history.adopted.iter().map(|Adopted { of, cut, .. }| {
         let input = input_of(history, of);
         json!({ "partition": of.partition, "input": input, "from": cut.from, "plan": cut.plan.plan, "digest": cut.plan.digest })
     });
@@ -112,7 +112,7 @@ fn print(history: &History) {
     println!("{plans}\n");
     print_shadows(history);
     let mut cuts = screen::table(&["partition", "input", "from offset", "plan"], &[0, 2, 3]);
-    for (of, cut) in &history.adopted {
+    for Adopted { of, cut, .. } in &history.adopted {
         let input = input_of(history, of).unwrap_or_default().to_owned();
         cuts.add_row(vec![of.partition.to_string(), input, cut.from.to_string(), cut.plan.plan.to_string()]);
     }

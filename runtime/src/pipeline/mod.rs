@@ -14,13 +14,13 @@ pub mod threads;
 mod track;
 pub mod trial;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::{Claimed, Report};
 use crate::offset::{Offset, TopicPartition};
-use crate::plan::{By, Entry, History, InputPartition};
+use crate::plan::{Adopted, By, Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
 use crate::rule::Judging;
 use crate::sink::state::{
@@ -31,7 +31,7 @@ use crate::source::{self, Assignment, RunId, SourceEvent};
 
 pub use orders::{Order, Refusal, What};
 pub use track::Job;
-use track::{End, Maker, Phase, Track};
+use track::{End, Maker, NotKnown, Phase, Track};
 use trial::{TakenBack, Trials};
 
 /// What a pipeline is told once.
@@ -145,8 +145,8 @@ pub enum Event {
         /// Why.
         stop: Stop,
     },
-    /// What was to be told is in the plan log.
-    Told(Box<Entry>),
+    /// The plan log tells of these cuts, in this order.
+    Adopted(Vec<Adopted>),
     /// What is not to be read, as the plan log has it up to a place: somebody may have paused it elsewhere.
     Paused {
         /// Behind the last entry that counts in it.
@@ -426,7 +426,7 @@ pub struct Core {
     /// Also while they are claimed again, until a commit shows that it went well.
     troubles: BTreeMap<TopicPartition, Trouble>,
     /// Cuts that are to be in the plan log, and are not there yet.
-    telling: BTreeSet<(InputPartition, u64)>,
+    telling: BTreeMap<(InputPartition, u64), Cut>,
     /// Until they are assigned again, here or elsewhere.
     stopped: BTreeMap<TopicPartition, Stop>,
     next_run: u64,
@@ -456,7 +456,7 @@ impl Core {
             waiting: BTreeMap::new(),
             leaving: Vec::new(),
             troubles: BTreeMap::new(),
-            telling: BTreeSet::new(),
+            telling: BTreeMap::new(),
             stopped: BTreeMap::new(),
             next_run: 0,
             exhausted: false,
@@ -499,7 +499,7 @@ impl Core {
             Event::GivenUp { at, run, seq } => self.given_up(&at, run, seq, now),
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan { plan, on_trial } => self.plan(plan, on_trial, now),
-            Event::Told(entry) => self.told(*entry),
+            Event::Adopted(adopted) => self.adopted(adopted),
             Event::Kept { plan, error } => self.kept(plan, &error, now),
             Event::NotReady { plan, stop } => self.not_ready(plan, stop),
             Event::Paused { up_to, all, partitions } => self.paused_elsewhere(up_to, all, partitions),
@@ -672,8 +672,14 @@ impl Core {
             let track = self.tracks.get_mut(at).expect("looked up before");
             match track.all_claimed(|state| self.history.forgotten(&of, state)) {
                 Ok(()) => true,
-                Err(unknown) => {
-                    self.drain(at, Some(unknown.into()));
+                Err(NotKnown::Forgotten(stop)) if self.settings.plans_can_come => {
+                    // Whoever had it has told, or tells: this process only has to hear of it.
+                    tracing::warn!(partition = %at, hint = stop.hint, "waiting for the plan log: {stop}");
+                    track.phase = Phase::NeedsCuts(stop);
+                    false
+                }
+                Err(NotKnown::Forgotten(stop) | NotKnown::Differ(stop)) => {
+                    self.drain(at, Some(stop));
                     false
                 }
             }
@@ -862,10 +868,8 @@ impl Core {
         let of = self.of(at);
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         let (run, seed) = (track.run, crate::route::partition_seed(&track.assignment.topic_id, at.partition));
-        let (history, telling, epoch) = (&self.history, &self.telling, track.assignment.epoch);
-        let told = track.told(|cut| {
-            history.knows_cut(&of, cut, epoch) && !telling.contains(&(of.clone(), cut.plan.plan))
-        });
+        let (history, epoch) = (&self.history, track.assignment.epoch);
+        let told = track.told(|cut| history.knows_cut(&of, cut, epoch));
         let mut wanted = false;
         for (sink, routes) in routed.bindings.sinks.iter().enumerate() {
             let from = track.hand(sink, routed.range.end);
@@ -899,19 +903,23 @@ impl Core {
     /// Tells people of a cut, once.
     fn log_cut(&mut self, at: &TopicPartition, cut: Cut) {
         let (of, epoch) = (self.of(at), self.tracks[at].assignment.epoch);
-        if self.history.knows_cut(&of, &cut, epoch) {
+        let to_tell = (of.clone(), cut.plan.plan);
+        if self.history.knows_cut(&of, &cut, epoch) || self.telling.get(&to_tell) == Some(&cut) {
             return;
         }
-        self.history.adopt(of.clone(), cut.clone(), epoch);
-        self.telling.insert((of.clone(), cut.plan.plan));
+        self.telling.insert(to_tell, cut.clone());
         let runtime = env!("CARGO_PKG_VERSION").to_owned();
         self.actions.push_back(Action::Tell(Entry::Adopted { of, cut, epoch, runtime }));
     }
 
-    fn told(&mut self, entry: Entry) {
-        if let Entry::Adopted { of, cut, .. } = entry {
-            self.telling.remove(&(of, cut.plan.plan));
+    fn adopted(&mut self, adopted: Vec<Adopted>) {
+        for adopted in adopted {
+            self.telling.remove(&(adopted.of.clone(), adopted.cut.plan.plan));
+            self.history.adopt(adopted);
         }
+        let waiting = self.tracks.iter().filter(|(_, track)| matches!(track.phase, Phase::NeedsCuts(_)));
+        let waiting = waiting.map(|(at, _)| at.clone()).collect();
+        self.all_claimed(waiting);
     }
 
     fn finish_if_through(&mut self, at: &TopicPartition) {
@@ -984,7 +992,7 @@ impl Core {
             Phase::Running => track.phase = Phase::Draining(stop),
             Phase::Draining(None) if stop.is_some() => track.phase = Phase::Draining(stop),
             Phase::Draining(_) => return,
-            Phase::Unclaimed | Phase::Claiming | Phase::NeedsPlan => {
+            Phase::Unclaimed | Phase::Claiming | Phase::NeedsPlan | Phase::NeedsCuts(_) => {
                 if let Some(stop) = stop {
                     self.stopped(at, stop);
                 }

@@ -78,6 +78,8 @@ struct Seen {
     begun_anew: u64,
     /// Partitions that began where no sink knew any more which plan had made what.
     recalled: u64,
+    /// Partitions that nobody had after everything healed.
+    left: u64,
 }
 
 impl Seen {
@@ -97,6 +99,7 @@ impl Seen {
         self.given_up += other.given_up;
         self.begun_anew += other.begun_anew;
         self.recalled += other.recalled;
+        self.left += other.left;
     }
 }
 
@@ -215,6 +218,8 @@ struct Process {
     source: VecDeque<Event>,
     /// What is to be in the plan log when there is time.
     telling: VecDeque<Entry>,
+    /// Cuts of the log that it has heard of.
+    n_adopted: usize,
     /// Set from inside a sink: the process dies there.
     dead: Arc<AtomicBool>,
 }
@@ -229,7 +234,10 @@ struct World {
     /// Plans that are about to be put.
     to_come: u32,
     now: Duration,
-    calm: bool,
+    /// Nothing goes wrong any more.
+    calm: Arc<AtomicBool>,
+    /// To which process a partition was given last, by what only that one has.
+    owners: BTreeMap<TopicPartition, Arc<AtomicBool>>,
     seen: Seen,
 }
 
@@ -245,7 +253,8 @@ impl World {
             generation: 0,
             to_come: 0,
             now: Duration::ZERO,
-            calm: false,
+            calm: Arc::default(),
+            owners: BTreeMap::new(),
             seen: Seen::default(),
         };
         world.new_plan();
@@ -313,6 +322,7 @@ impl World {
             rollback: Some(TRIAL),
         };
         let (history, newest) = (self.history(), self.newest());
+        let n_adopted = history.adopted.len();
         let stores = self.stores.clone();
         let writers = stores.iter().map(|store| self.writer(store, &dead)).collect();
         let process = Process {
@@ -327,6 +337,7 @@ impl World {
             asked: BTreeSet::new(),
             source: VecDeque::new(),
             telling: VecDeque::new(),
+            n_adopted,
             dead,
         };
         self.processes.push(process);
@@ -341,10 +352,7 @@ impl World {
             eager: self.random.chance(50),
             offsets: 5 + self.random.below(30) as u64,
         };
-        let faults: Faults = match self.calm {
-            true => Box::new(|_| Fault::None),
-            false => faults(Random::new(self.random.next()), dead.clone()),
-        };
+        let faults = faults(Random::new(self.random.next()), self.calm.clone(), dead.clone());
         let mut names = Random::new(self.random.next());
         let nonce = move || Nonce::from_u128(u128::from(names.next()) << 64 | u128::from(names.next()));
         let sink =
@@ -381,6 +389,7 @@ impl World {
         };
         let event = SourceEvent::Assigned(vec![assignment]);
         self.processes[new_owner].source.push_back(Event::Source(event));
+        self.owners.insert(at.clone(), self.processes[new_owner].dead.clone());
     }
 
     /// Asks a process to hand over a partition. Another one gets it once that has let go.
@@ -435,11 +444,7 @@ impl World {
             13..25 if !self.processes.is_empty() => {
                 let i = self.random.below(self.processes.len());
                 let on_trial = self.random.chance(80);
-                let (newest, history) = (self.newest(), self.history());
-                self.processes[i].source.push_back(Event::Plan { plan: newest, on_trial });
-                let (up_to, all) = (history.next(), history.paused);
-                let paused = Event::Paused { up_to, all, partitions: history.paused_partitions };
-                self.processes[i].source.push_back(paused);
+                self.follow(i, on_trial);
             }
             _ => {}
         }
@@ -460,6 +465,19 @@ impl World {
         for process in &mut self.processes {
             process.source.push_back(Event::Plan { plan: newest.clone(), on_trial: false });
         }
+    }
+
+    /// A process hears what the log says now.
+    fn follow(&mut self, i: usize, on_trial: bool) {
+        let (newest, history) = (self.newest(), self.history());
+        let process = &mut self.processes[i];
+        let adopted = history.adopted[process.n_adopted..].to_vec();
+        process.n_adopted = history.adopted.len();
+        process.source.push_back(Event::Adopted(adopted));
+        self.processes[i].source.push_back(Event::Plan { plan: newest, on_trial });
+        let (up_to, all) = (history.next(), history.paused);
+        let paused = Event::Paused { up_to, all, partitions: history.paused_partitions };
+        self.processes[i].source.push_back(paused);
     }
 
     fn bury(&mut self, i: usize) {
@@ -525,20 +543,21 @@ impl World {
     }
 
     fn work(&mut self, i: usize) -> bool {
+        let calm = self.is_calm();
         let process = &mut self.processes[i];
         if process.jobs.is_empty() {
             return false;
         }
         let job = process.jobs.swap_remove(self.random.below(process.jobs.len()));
         let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
-        if !self.calm && process.give_up.is_about(&job) && self.random.chance(30) {
+        if !calm && process.give_up.is_about(&job) && self.random.chance(30) {
             self.seen.given_up += 1;
             process.results.push(Event::GivenUp { at, run, seq });
             return true;
         }
         let trial = process.core.status(self.now).trial;
         let stops = if trial.is_some_and(|trial| trial.plan == job.plan.plan) { 15 } else { 1 };
-        let result = match !self.calm && self.random.chance(stops) {
+        let result = match !calm && self.random.chance(stops) {
             true => Err(Stop::new("E_STALL: simulated")),
             false => Ok(transform(&job, &mut self.random)),
         };
@@ -593,7 +612,6 @@ impl World {
         let append =
             history.append(&mut self.log, |history| (!history.is_told(&entry)).then(|| entry.clone()));
         append.expect("memory does not fail");
-        self.processes[i].source.push_back(Event::Told(entry.into()));
         true
     }
 
@@ -680,29 +698,77 @@ impl World {
         self.processes[i].source.push_back(Event::Plan { plan: newest, on_trial: false });
     }
 
-    /// All processes die; one that nothing goes wrong for brings everything to its end.
+    fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
+    }
+
+    /// From here on nothing goes wrong any more. Either all processes die, and another one brings everything to its end; or those
+    /// that live do, from wherever they are.
     fn recover(&mut self) -> Result<(), String> {
-        while !self.processes.is_empty() {
-            self.bury(0);
+        let all_die = self.random.chance(50);
+        let dies = |process: &Process| all_die || process.dead.load(Ordering::Relaxed);
+        let dead: Vec<_> = (0..self.processes.len()).rev().filter(|i| dies(&self.processes[*i])).collect();
+        dead.into_iter().for_each(|i| self.bury(i));
+        self.calm.store(true, Ordering::Relaxed);
+        if self.processes.is_empty() {
+            self.start_process();
+            self.move_partitions();
         }
-        self.calm = true;
-        self.start_process();
-        self.move_partitions();
-        let by = By { who: "somebody".into(), at_ms: 0 };
-        self.decide(0, Event::Order { ticket: 0, order: Order { what: What::Resume, of: None, by } });
-        for _ in 0..20_000 {
+        for i in 0..self.processes.len() {
+            // Who has not heard yet that all is paused has nothing to resume.
+            self.follow(i, false);
+            while self.told(i) {}
+            let by = By { who: "somebody".into(), at_ms: 0 };
+            self.decide(i, Event::Order { ticket: 0, order: Order { what: What::Resume, of: None, by } });
+        }
+        for n in 0..20_000 {
             self.step();
-            let end = Offset::new(N_RECORDS);
-            let has_all = |store: &MemoryStore, partition| {
-                store.state(&TopicPartition::new(TOPIC, partition)).is_some_and(|state| state.next == end)
-            };
-            if self.stores.iter().all(|store| (0..N_PARTITIONS).all(|p| has_all(store, p))) {
-                let process = self.processes.remove(0);
-                self.count(&process);
+            let left: Vec<_> =
+                (0..N_PARTITIONS).filter(|partition| !self.is_everywhere(*partition)).collect();
+            if left.is_empty() {
+                for process in std::mem::take(&mut self.processes) {
+                    self.count(&process);
+                }
                 return Ok(());
+            }
+            if n % 100 == 0 {
+                (0..self.processes.len()).for_each(|i| self.follow(i, false));
+                left.into_iter().for_each(|partition| self.assign_if_nobody_has(partition));
             }
         }
         Err("I7: the sinks did not reach the end after everything healed".to_owned())
+    }
+
+    /// Whether every sink has all of a partition.
+    fn is_everywhere(&self, partition: i32) -> bool {
+        let at = TopicPartition::new(TOPIC, partition);
+        let has_all =
+            |store: &MemoryStore| store.state(&at).is_some_and(|s| s.next == Offset::new(N_RECORDS));
+        self.stores.iter().all(has_all)
+    }
+
+    /// Gives a partition away anew of which nobody says any more that they bring it to its end: who had it died, or said that
+    /// they stopped it.
+    fn assign_if_nobody_has(&mut self, partition: i32) {
+        let at = TopicPartition::new(TOPIC, partition);
+        let owner = self.owners.get(&at);
+        let owner =
+            self.processes.iter().find(|process| owner.is_some_and(|o| Arc::ptr_eq(o, &process.dead)));
+        let has = |process: &Process| {
+            let to_come = process.source.iter().any(|event| match event {
+                Event::Source(SourceEvent::Assigned(all)) => all.iter().any(|assignment| assignment.at == at),
+                _ => false,
+            });
+            let status = process.core.status(self.now).partitions;
+            let has = |p: &status::Partition| p.partition == partition && p.state != status::State::Stopped;
+            to_come || status.iter().any(has) || process.asked.contains(&at)
+        };
+        if !owner.is_some_and(has) {
+            self.seen.left += 1;
+            self.generation += 1;
+            let new_owner = self.random.below(self.processes.len());
+            self.assign(&at, new_owner);
+        }
     }
 
     fn check(&mut self) -> Result<(), String> {
@@ -818,8 +884,11 @@ fn expected_rows(at: &TopicPartition, offset: i64, plan: u64, sink: usize) -> Ve
     rows
 }
 
-fn faults(mut random: Random, dead: Arc<AtomicBool>) -> Faults {
+fn faults(mut random: Random, calm: Arc<AtomicBool>, dead: Arc<AtomicBool>) -> Faults {
     Box::new(move |step| {
+        if calm.load(Ordering::Relaxed) {
+            return Fault::None;
+        }
         let (dies, lost, refused) = match step {
             Step::Commit(..) => (3, 8, 4),
             Step::Claim(_) => (2, 2, 2),

@@ -80,6 +80,8 @@ pub(super) enum Phase {
     Claiming,
     /// The plan that made what a sink has is not known here yet.
     NeedsPlan,
+    /// Nor is which plan that was.
+    NeedsCuts(Stop),
     /// Records flow.
     Running,
     /// No more records are taken in; what is under way is brought to an end. Then it stops for the reason given,
@@ -88,27 +90,29 @@ pub(super) enum Phase {
 }
 
 /// Why it is not known which plan made what some sink already has.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub(super) enum NotKnown {
     /// Two sinks say different things of the same offset.
-    #[error(
-        "E_PLANS_DIFFER: offset {offset} was made by plan {one} in one sink and by plan {other} in another"
-    )]
-    Differ { offset: Offset, one: u64, other: u64 },
+    Differ(Stop),
     /// It is so many plans ago that the sink does not keep it, and the plan log does not have what the sink had.
-    #[error("E_PLAN_MISSING: neither the sinks nor the plan log know which plan made offset {offset}")]
-    Forgotten { offset: Offset },
+    Forgotten(Stop),
 }
 
-impl From<NotKnown> for Stop {
-    fn from(unknown: NotKnown) -> Self {
-        let stop = Self::new(unknown.to_string());
-        match unknown {
-            NotKnown::Differ { .. } => stop,
-            NotKnown::Forgotten { .. } => {
-                stop.hint("the plan log is not the one that the sinks were filled with: restore it")
-            }
-        }
+impl NotKnown {
+    fn differ(offset: Offset, one: u64, other: u64) -> Self {
+        Self::Differ(Stop::new(format!(
+            "E_PLANS_DIFFER: offset {offset} was made by plan {one} in one sink and by plan {other} in another"
+        )))
+    }
+
+    fn forgotten(offset: Offset) -> Self {
+        let text = format!(
+            "E_PLAN_MISSING: neither the sinks nor the plan log know which plan made offset {offset}"
+        );
+        Self::Forgotten(
+            Stop::new(text)
+                .hint("if it stays so, the plan log is not the one that the sinks were filled with"),
+        )
     }
 }
 
@@ -175,9 +179,9 @@ impl Track {
         let next = || self.states.iter().map(|state| state.next);
         self.ahead = next().max().expect("there is a sink");
         self.read = next().min().expect("there is a sink");
+        self.cuts = merge_cuts(&self.states, self.read, told)?;
         self.committed = next().collect();
         self.handed = next().collect();
-        self.cuts = merge_cuts(&self.states, self.read, told)?;
         let plans = self.states.iter().flat_map(|state| &state.cuts);
         self.floor = plans.map(|cut| cut.plan.plan).max().unwrap_or(0);
         Ok(())
@@ -348,18 +352,18 @@ fn merge_cuts(
     let leader = states.iter().max_by_key(|state| state.next).expect("there is a sink");
     let mut cuts = Vec::new();
     if from < leader.next && leader.plan_at(from).is_none() {
-        cuts = told(leader).ok_or(NotKnown::Forgotten { offset: from })?;
+        cuts = told(leader).ok_or_else(|| NotKnown::forgotten(from))?;
     }
     cuts.extend_from_slice(&leader.cuts);
     if from < leader.next && plan_at(&cuts, from).is_none() {
-        return Err(NotKnown::Forgotten { offset: from });
+        return Err(NotKnown::forgotten(from));
     }
     for state in states {
         let points = state.cuts.iter().chain(&cuts).map(|cut| cut.from.max(from));
         for offset in points.filter(|offset| *offset < leader.next) {
             let (Some(one), Some(other)) = (plan_at(&cuts, offset), state.plan_at(offset)) else { continue };
             if one != other {
-                return Err(NotKnown::Differ { offset, one: one.plan, other: other.plan });
+                return Err(NotKnown::differ(offset, one.plan, other.plan));
             }
         }
     }
@@ -392,8 +396,8 @@ mod tests {
             track.states = vec![behind.clone(), ahead.clone()];
             track
         };
-        let refused = claimed().all_claimed(|_| None).unwrap_err().to_string();
-        assert!(refused.starts_with("E_PLAN_MISSING") && refused.contains("offset 2"), "{refused}");
+        let Err(NotKnown::Forgotten(stop)) = claimed().all_claimed(|_| None) else { panic!("it is known") };
+        assert!(stop.text.starts_with("E_PLAN_MISSING") && stop.text.contains("offset 2"), "{stop}");
 
         let mut track = claimed();
         track.all_claimed(|_| Some(old.to_vec())).unwrap();

@@ -6,7 +6,7 @@ pub mod kafka;
 pub mod memory;
 pub mod store;
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -448,9 +448,20 @@ pub struct History {
     /// Partitions that are finished, and how many records they had.
     pub done: BTreeMap<InputPartition, Offset>,
     /// Cuts as they were told, in the order of the log.
-    pub adopted: Vec<(InputPartition, Cut)>,
-    /// Where those are, by partition and plan, and under which epoch they were committed.
-    told: BTreeMap<InputPartition, BTreeMap<u64, (Epoch, usize)>>,
+    pub adopted: Vec<Adopted>,
+    /// Which of those are true, by partition and plan.
+    told: BTreeMap<InputPartition, BTreeMap<u64, usize>>,
+}
+
+/// A cut as the log tells of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Adopted {
+    /// The partition.
+    pub of: InputPartition,
+    /// From where on, and which plan.
+    pub cut: Cut,
+    /// Under which it was committed.
+    pub epoch: Epoch,
 }
 
 impl History {
@@ -556,7 +567,7 @@ impl History {
                 let of = |partition| InputPartition { topic: topic.clone(), partition };
                 self.started.extend(partitions.into_iter().map(|partition| (of(partition), sinks.clone())));
             }
-            Entry::Adopted { of, cut, epoch, .. } => self.adopt(of, cut, epoch),
+            Entry::Adopted { of, cut, epoch, .. } => self.adopt(Adopted { of, cut, epoch }),
             Entry::Paused { of, by } => self.pause(of, by),
             Entry::Resumed { of, .. } => self.resume(of.as_ref()),
             Entry::Shadow(shadow) => {
@@ -647,7 +658,7 @@ impl History {
     /// Whether the log tells of this cut, or of another one of that plan which is as sure.
     pub fn knows_cut(&self, of: &InputPartition, cut: &Cut, epoch: Epoch) -> bool {
         let told = self.told.get(of).and_then(|told| told.get(&cut.plan.plan));
-        told.is_some_and(|(held, at)| *held > epoch || self.adopted[*at].1 == *cut)
+        told.map(|at| &self.adopted[*at]).is_some_and(|told| told.epoch > epoch || told.cut == *cut)
     }
 
     /// Whether an entry would tell of a cut and nothing new: another process may have told the same.
@@ -656,21 +667,14 @@ impl History {
     }
 
     /// A cut is told of.
-    pub(crate) fn adopt(&mut self, of: InputPartition, cut: Cut, epoch: Epoch) {
-        let told = self.told.entry(of.clone()).or_default();
-        match told.entry(cut.plan.plan) {
-            btree_map::Entry::Vacant(first) => {
-                first.insert((epoch, self.adopted.len()));
-                self.adopted.push((of, cut));
-            }
-            btree_map::Entry::Occupied(mut held) => {
-                let (of_epoch, at) = held.get_mut();
-                if *of_epoch <= epoch {
-                    *of_epoch = epoch;
-                    self.adopted[*at].1 = cut;
-                }
-            }
+    pub(crate) fn adopt(&mut self, adopted: Adopted) {
+        let at = self.adopted.len();
+        let told = self.told.entry(adopted.of.clone()).or_default();
+        let told = told.entry(adopted.cut.plan.plan).or_insert(at);
+        if *told == at || self.adopted[*told].epoch <= adopted.epoch {
+            *told = at;
         }
+        self.adopted.push(adopted);
     }
 
     /// The plan that made an offset of a partition, if the sink with `state` has it: as that says, or the log of what it has
@@ -699,7 +703,7 @@ impl History {
         let told = self.told.get(of).into_iter().flat_map(|told| told.range(..oldest.plan.plan));
         let mut cuts = Vec::new();
         let mut from = oldest.from;
-        for cut in told.rev().map(|(_, (_, at))| &self.adopted[*at].1) {
+        for cut in told.rev().map(|(_, at)| &self.adopted[*at].cut) {
             if cut.from < from {
                 from = cut.from;
                 cuts.push(cut.clone());
@@ -802,11 +806,12 @@ pub(crate) mod tests {
         let of = InputPartition::file(0);
         let state = state(&[cut(0, 0), cut(2, 5), cut(3, 9)], &[cut(4, 20)]);
         let mut history = History::default();
-        history.adopt(of.clone(), cut(0, 0), Epoch::new(1));
-        history.adopt(of.clone(), cut(3, 9), Epoch::new(1));
+        let adopted = |cut: Cut| Adopted { of: of.clone(), cut, epoch: Epoch::new(1) };
+        history.adopt(adopted(cut(0, 0)));
+        history.adopt(adopted(cut(3, 9)));
         assert_eq!(history.plan_at(&of, &state, Offset::new(20)).unwrap().plan, 4);
         assert_eq!(history.plan_at(&of, &state, Offset::new(6)), None, "nobody told of plan 2");
-        history.adopt(of.clone(), cut(2, 5), Epoch::new(1));
+        history.adopt(adopted(cut(2, 5)));
         let at = |offset| history.plan_at(&of, &state, Offset::new(offset)).map(|plan| plan.plan);
         assert_eq!([0, 4, 5, 8, 9, 19, 20].map(at), [0, 0, 2, 2, 3, 3, 4].map(Some));
         assert_eq!(at(30), None, "it does not have that");
@@ -819,14 +824,13 @@ pub(crate) mod tests {
         let mut history = History::default();
         // All sinks were restored to offset 4, where plan 3 went on.
         for (n, from, generation) in [(0, 0, 1), (1, 8, 1), (2, 12, 1), (3, 4, 3), (3, 15, 2)] {
-            history.adopt(of.clone(), cut(n, from), Epoch::new(generation));
+            history.adopt(Adopted { of: of.clone(), cut: cut(n, from), epoch: Epoch::new(generation) });
         }
         assert!(history.knows_cut(&of, &cut(3, 4), Epoch::new(3)));
         assert!(history.knows_cut(&of, &cut(3, 15), Epoch::new(2)), "a lower epoch is no news");
         assert!(!history.knows_cut(&of, &cut(3, 15), Epoch::new(4)));
         let state = state(&[cut(0, 0), cut(3, 4)], &[cut(4, 20)]);
         assert_eq!(history.forgotten(&of, &state), Some(vec![cut(0, 0), cut(3, 4)]));
-        assert_eq!(history.adopted.iter().filter(|(_, told)| told.plan.plan == 3).count(), 1);
     }
 
     /// Of a sink at offset 30 that has forgotten `old`.

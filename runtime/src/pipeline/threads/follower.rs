@@ -78,7 +78,7 @@ impl Follower {
         let Begin { log, history, newest: ready, rules, shadows, now_ms, max_attempts } = begin;
         let (told, to_do) = unbounded();
         let (refused, back, to_tell, failing) = (None, None, VecDeque::new(), false);
-        let paused = paused(&history);
+        let (paused, n_adopted) = (paused(&history), history.adopted.len());
         let inner = Inner {
             log,
             history,
@@ -89,6 +89,7 @@ impl Follower {
             now_ms,
             max_attempts,
             paused,
+            n_adopted,
             back,
             to_tell,
             failing,
@@ -124,6 +125,8 @@ struct Inner {
     shadows: Shadows,
     /// As it was told last.
     paused: Paused,
+    /// Of so many cuts it was told.
+    n_adopted: usize,
     now_ms: fn() -> u64,
     max_attempts: u32,
     back: Option<Back>,
@@ -156,7 +159,10 @@ impl Inner {
             // Who ends needs no other plan any more.
             let heard = self.take_back(events).and_then(|()| if ends { Ok(()) } else { self.hear(events) });
             let most = if ends { AT_THE_END } else { BETWEEN_LOOKS };
-            let failed = heard.and_then(|()| self.tell(most, (!ends).then_some(events))).err();
+            let failed = heard.and_then(|()| self.tell(most)).err();
+            if !ends {
+                self.tell_what_was_adopted(events);
+            }
             match (&failed, std::mem::replace(&mut self.failing, failed.is_some())) {
                 (Some(error), false) => {
                     tracing::warn!(%error, "the plan log does not answer: no new plan is heard of until it does");
@@ -180,16 +186,12 @@ impl Inner {
         }
     }
 
-    fn tell(&mut self, most: usize, events: Option<&Sender<Event>>) -> Result<(), Error> {
+    fn tell(&mut self, most: usize) -> Result<(), Error> {
         for _ in 0..most {
             let Some(entry) = self.to_tell.front() else { break };
             self.history
                 .append(self.log.as_mut(), |history| (!history.is_told(entry)).then(|| entry.clone()))?;
-            let told = self.to_tell.pop_front().map(|entry| Event::Told(entry.into()));
-            // Nobody listens at the end.
-            if let (Some(told), Some(events)) = (told, events) {
-                drop(events.send(told));
-            }
+            self.to_tell.pop_front();
         }
         Ok(())
     }
@@ -255,6 +257,15 @@ impl Inner {
         self.history.end_shadow(log, place, ShadowEnd::Done, &by, &why)?;
         self.shadows.follow(&self.history);
         Ok(())
+    }
+
+    /// By this process and by others.
+    fn tell_what_was_adopted(&mut self, events: &Sender<Event>) {
+        let news = self.history.adopted[self.n_adopted..].to_vec();
+        if !news.is_empty() {
+            self.n_adopted += news.len();
+            drop(events.send(Event::Adopted(news)));
+        }
     }
 
     fn tell_what_is_paused(&mut self, events: &Sender<Event>) {
@@ -337,6 +348,7 @@ mod tests {
             now_ms: || 0,
             max_attempts: 1,
             paused: Paused::default(),
+            n_adopted: 0,
             back: None,
             to_tell: VecDeque::new(),
             failing: false,
