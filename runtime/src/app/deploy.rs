@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-pub use shadow::{AlreadyTried, Until, drop_shadow};
+pub use shadow::{AlreadyTried, Until, drop_shadow, is_overdue};
 
 use super::differences::{Difference, differences};
 use super::doctor;

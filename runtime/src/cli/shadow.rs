@@ -17,7 +17,7 @@ use super::screen::count;
 use crate::admin;
 use crate::admin::ask::{self, Error};
 use crate::app;
-use crate::app::deploy::{Deployment, Until, drop_shadow};
+use crate::app::deploy::{Deployment, Until, drop_shadow, is_overdue};
 use crate::comparison::Comparison;
 use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::shadow::{Report, ShadowState, Standing};
@@ -174,6 +174,8 @@ pub(super) struct Tried {
     pub(super) beside: u64,
     /// As the plan log has it.
     ended: Option<ShadowEnded>,
+    /// Whether its time is over, and no process was there to say so.
+    overdue: bool,
     /// What it may be, by the plan log.
     next: Next,
     /// What all of them found together.
@@ -196,12 +198,13 @@ enum Next {
 
 impl Tried {
     pub(super) fn new(place: u64, beside: u64) -> Self {
-        Self { place, beside, ended: None, next: Next::May, report: None, processes: 0 }
+        Self { place, beside, ended: None, overdue: false, next: Next::May, report: None, processes: 0 }
     }
 
     /// What the plan log says of it.
     fn read(&mut self, log: &History) {
         self.ended = log.shadows_ended.get(&self.place).cloned();
+        self.overdue = log.shadow().is_some_and(|(place, shadow)| place == self.place && is_overdue(shadow));
         let newest = log.newest().map_or(self.beside, |(newest, _)| newest);
         let after = history::promoted(log, self.place);
         self.next = match (&self.ended, after) {
@@ -278,10 +281,10 @@ impl Tried {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let Self { place, beside, ended, next, report, processes } = self;
+        let Self { place, beside, ended, overdue, next, report, processes } = self;
         let plan = if let Next::Is(plan) = next { Some(plan) } else { None };
         json!({
-            "shadow": place, "beside": beside, "ended": ended, "can_be_promoted": matches!(next, Next::May), "plan": plan,
+            "shadow": place, "beside": beside, "ended": ended, "overdue": overdue, "can_be_promoted": matches!(next, Next::May), "plan": plan,
             "processes": processes, "report": report,
         })
     }
@@ -290,6 +293,9 @@ impl Tried {
         let (place, beside, file) = (self.place, self.beside, config.file.display());
         match &self.ended {
             Some(ended) => println!("shadow {place} beside plan {beside}: {}", escape(&ended.to_string())),
+            None if self.overdue => println!(
+                "shadow {place} beside plan {beside}: its time is over, and no process runs that would have ended it"
+            ),
             None => println!("shadow {place} beside plan {beside}: it goes on"),
         }
         match &self.report {

@@ -354,3 +354,34 @@ fn what_a_sink_does_not_take_can_be_tried_but_not_with_the_wish_that_it_takes_ov
     assert!(told.contains("it can be tried all the same"), "{told}");
     assert_eq!(last(&pipeline)["ended"], Value::Null);
 }
+
+#[test]
+fn one_whose_time_is_over_while_nothing_runs_is_told_and_stands_in_nobodys_way() {
+    let pipeline = hostile();
+    pipeline.input(&same("a", 1));
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    let try_it =
+        |deadline: &str| weir(&pipeline, "deploy", &["--shadow", "--limit", deadline, "--for", "1 h"]);
+    assert_eq!(try_it("deadline=400 ms").status.code(), Some(0));
+    assert!(status_text(&pipeline).contains("it goes on"));
+    make_old(&pipeline);
+    assert!(status_text(&pipeline).contains("its time is over"));
+    let second = try_it("deadline=500 ms");
+    assert_eq!(second.status.code(), Some(0), "{}", stderr(&second));
+    let history = said(&weir(&pipeline, "history", &["--json"]));
+    let shadows = history["shadows"].as_array().expect("a list");
+    assert_eq!(shadows.len(), 2);
+    assert_eq!((&shadows[0]["ended"]["how"], &shadows[1]["ended"]), (&"done".into(), &Value::Null));
+}
+
+/// As if what is tried had been begun long ago.
+fn make_old(pipeline: &Pipeline) {
+    let entries = fs::read_dir(pipeline.path("state/plans")).expect("it ran");
+    for path in entries.map(|entry| entry.expect("readable").path()) {
+        let mut entry: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
+        if entry["entry"]["kind"] == "shadow" {
+            entry["entry"]["until_ms"] = 1.into();
+            fs::write(&path, entry.to_string()).expect("writable");
+        }
+    }
+}

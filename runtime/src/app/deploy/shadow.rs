@@ -22,6 +22,14 @@ pub struct Until {
     pub promote_up_to: Option<u64>,
 }
 
+/// So long after its time a shadow would have been ended by a process that runs.
+const LATE_MS: u64 = 10_000;
+
+/// Whether its time is over and no process was there to say so.
+pub fn is_overdue(shadow: &Shadow) -> bool {
+    shadow.until_ms.is_some_and(|until| until.saturating_add(LATE_MS) < admin::now_ms())
+}
+
 /// One plan is tried at a time.
 #[derive(Debug, thiserror::Error)]
 #[error("shadow {running} is being tried already, beside plan {beside}: nothing was changed")]
@@ -37,7 +45,8 @@ pub struct AlreadyTried {
 }
 
 impl Deployment {
-    /// Has every process try it on live records, beside the plan that it would replace; its place in the plan log.
+    /// Has every process try it on live records, beside the plan that it would replace; its place in the plan log. One whose time
+    /// is over, and that nobody was there to end, is ended for it.
     ///
     /// # Errors
     /// [`AlreadyTried`], [`Overtaken`], and what the plan log says.
@@ -48,6 +57,11 @@ impl Deployment {
         let plan = Plan { replaces, declared, made: Some(made), ..self.candidate.plan().clone() };
         let Until { records, at_ms: until_ms, promote_up_to } = until;
         self.candidate.keep_in(self.store.as_ref())?;
+        let overdue = self.history.shadow().filter(|(_, shadow)| is_overdue(shadow)).map(|(place, _)| place);
+        if let Some(place) = overdue {
+            let why = "its time was over, and no process ran that would have ended it";
+            self.history.end_shadow(self.log.as_mut(), place, ShadowEnd::Done, &by(), why)?;
+        }
         let shadow = Shadow { plan, records, until_ms, promote_up_to };
         if let Some(place) = self.history.put_shadow(self.log.as_mut(), &shadow)? {
             return Ok(place);
