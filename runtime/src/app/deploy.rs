@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 pub use shadow::{AlreadyTried, Until, drop_shadow, is_overdue};
 
+use super::again::Again;
 use super::differences::{Difference, differences};
 use super::doctor;
 use super::plans::Candidate;
@@ -163,6 +164,12 @@ impl Deployment {
     /// The plan that it would replace.
     pub fn replaces(&self) -> (u64, &Plan) {
         self.history.newest().expect("looked up when it was prepared")
+    }
+
+    /// What it would run, and the plan in which it would.
+    pub(super) fn into_again(self) -> (Again, Plan) {
+        let plan = self.candidate.plan().clone();
+        (Again::of(self.candidate), plan)
     }
 
     /// What would be different.

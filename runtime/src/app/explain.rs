@@ -6,20 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::again::Again;
 use super::letters::{Wanted, letters, reader, used};
-use super::rules::PlanRules;
-use super::{Options, Origin as Kept, inputs, sandbox, topics};
+use super::{Options, Origin as Kept, inputs, topics};
 use crate::batch::{Batch, BatchBuilder, RecordRef};
 use crate::budget::Permit;
 use crate::config::{FilesSource, KafkaSource, PipelineConfig, SinkName, SourceConfig};
 use crate::kafka::peek::{From, peek};
 use crate::kafka::{self, Cluster};
 use crate::offset::Offset;
-use crate::pipeline::threads::{Loaded, Rules};
-use crate::plan::store::Store;
 use crate::plan::{History, InputPartition, Plan};
 use crate::route::{self, DEAD_LETTERS, Fate, Routed};
-use crate::sandbox::verdict::Keeper;
 use crate::sink::back::{Asked, Coordinates, Letter, Made, Reader, Sought, Stage, Stood};
 use crate::sink::state::{PlanRef, SinkState};
 use crate::source::files::{Found as Listed, Inputs};
@@ -191,35 +188,6 @@ fn fate(routed: &Routed) -> &'static str {
         Some(Fate::Rejected) => "rejected",
         Some(Fate::Dropped) => "dropped",
         Some(Fate::Failed) | None => "failed",
-    }
-}
-
-/// A plan of the past, ready to run once more.
-struct Again {
-    loaded: Arc<dyn Loaded>,
-}
-
-impl Again {
-    fn load(
-        config: &PipelineConfig,
-        options: &Options,
-        history: &History,
-        store: Arc<dyn Store>,
-        names: Vec<Arc<str>>,
-        plan: &PlanRef,
-    ) -> Result<Self> {
-        let log_bytes = config.limits.log_bytes_per_second.bytes();
-        let sandbox = sandbox(config, options, history)?;
-        let rules = PlanRules::new(sandbox, store, history.plans.clone(), names, log_bytes, 1);
-        Ok(Self { loaded: rules.load(plan)? })
-    }
-
-    fn run(&self, batch: &Batch, plan: &PlanRef) -> Result<Routed, String> {
-        let (fresh, judge) = (self.loaded.clone(), self.loaded.clone());
-        let mut keeper = Keeper::new(Box::new(move || fresh.instance()), Box::new(move || judge.judge()));
-        let judged = keeper.transform(batch).map_err(|stopped| stopped.to_string())?;
-        let (description, bindings) = (self.loaded.description(), self.loaded.bindings());
-        route::route(batch, plan.clone(), description, bindings, judged.pieces).map_err(|e| e.to_string())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Puts a pipeline together from its file: the only place that names concrete sources and sinks. It decides nothing
 //! while records flow.
 
+mod again;
 mod columns;
 pub mod deploy;
 mod differences;

@@ -1,8 +1,10 @@
 //! Copies dead letters to the replay input of their pipeline, by which they go through it again: each once, however often
 //! that is asked for and wherever it was cut short. Who reads letters from a sink, and who is asked first, is not known here.
 
+pub mod dry_run;
+mod topic;
+
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -10,21 +12,15 @@ use super::Origin as Source;
 use super::columns::Columns;
 use super::letters::{dead_targets, used};
 use crate::config::PipelineConfig;
-use crate::kafka::Cluster;
-use crate::kafka::peek::{From, peek};
-use crate::kafka::produce::Compression;
-use crate::kafka::transactions::{Ended, Outgoing, Settings, Transactions, Undone, wire_bytes};
-use crate::origin::{ENVELOPE, Origin, replay_topic};
+use crate::kafka::transactions::wire_bytes;
+use crate::origin::{ENVELOPE, Origin};
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::table::Wanted;
 
-/// Letters that become visible in one transaction, and their bytes. More of them are copied in several: what is there already is
+/// Letters that are copied at once, and their bytes. More of them are copied in several steps: what is there already is
 /// left out, so it does not matter where that ends.
 const AT_ONCE: (usize, usize) = (10_000, 16 << 20);
-
-/// Of such a transaction, after which the cluster gives it up.
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 const NOT_OF_FILES: &str = "the dead letters of a pipeline that reads files cannot be sent through it again yet: put the records \
                             into a file of its input";
@@ -45,7 +41,7 @@ pub struct Letter {
 }
 
 /// What became of letters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     /// They are in the replay input now.
     pub copied: u64,
@@ -53,6 +49,66 @@ pub struct Copied {
     pub there: u64,
     /// They went through as often as `dead_letter.max_attempts` says, and are left where they are.
     pub spent: u64,
+    /// The replay input does not take them, and they are left where they are.
+    pub too_large: Vec<TooLarge>,
+}
+
+/// A letter that is larger than the replay input takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Which it would be there.
+    pub origin: Origin,
+    /// What it takes there.
+    pub bytes: usize,
+    /// What there is room for.
+    pub most: usize,
+}
+
+/// What letters are copied to.
+trait Input {
+    /// Copies letters, none of which is there: all or none of them, wherever it is cut short.
+    ///
+    /// # Errors
+    /// Then none was copied, or that is not known; in either case whoever asks again copies none twice.
+    fn copy(&mut self, letters: &[Letter]) -> Result<()>;
+}
+
+/// What is known of a replay input before anything is copied.
+#[derive(Debug, Default)]
+struct Known {
+    /// What is in it, and what is about to be.
+    there: BTreeSet<Origin>,
+    /// Bytes that it takes for a letter, if they are limited.
+    most_bytes: Option<usize>,
+}
+
+/// What is to be done with a letter.
+enum Choice {
+    /// It is to be copied like this, and takes so many bytes.
+    Copy(Letter, usize),
+    There,
+    Spent,
+    TooLarge(TooLarge),
+}
+
+impl Known {
+    fn choose(&mut self, letter: Letter, most_attempts: u16) -> Choice {
+        if letter.origin.attempt >= most_attempts {
+            return Choice::Spent;
+        }
+        let letter = Letter { origin: letter.origin.again(), ..letter };
+        if self.there.contains(&letter.origin) {
+            return Choice::There;
+        }
+        let bytes = letter.bytes();
+        match self.most_bytes.filter(|most| bytes > *most) {
+            Some(most) => Choice::TooLarge(TooLarge { origin: letter.origin, bytes, most }),
+            None => {
+                self.there.insert(letter.origin.clone());
+                Choice::Copy(letter, bytes)
+            }
+        }
+    }
 }
 
 /// Whether a pipeline has a replay input.
@@ -84,18 +140,20 @@ pub fn lacking(config: &PipelineConfig, history: &History) -> Result<Vec<String>
     Ok(all)
 }
 
-/// Copies letters to the replay input of the pipeline of `config`, whether it runs or not.
+/// Copies letters to the replay input of the pipeline of `config`, whether it runs or not. A letter that is too large keeps none
+/// of the others.
 ///
 /// # Errors
-/// What reading a letter ends with, and what the cluster says. What was copied by then stays copied, and whoever asks again
+/// What reading a letter ends with, and what the replay input says. What was copied by then stays copied, and whoever asks again
 /// copies the others.
 pub fn replay(config: &PipelineConfig, letters: impl Iterator<Item = Result<Letter>>) -> Result<Copied> {
     let most_attempts = config.dead_letter.max_attempts.get();
     match Source::of(config)? {
         Source::Files(_) => bail!(NOT_OF_FILES),
         Source::Kafka(_, cluster) => {
-            let mut input = Input::open(cluster, config.name.as_str()).context("opening the replay input")?;
-            select(letters, most_attempts, &mut input)
+            let opened = topic::Topic::open(cluster, config.name.as_str());
+            let (mut topic, known) = opened.context("opening the replay input")?;
+            select(letters, most_attempts, known, &mut topic)
         }
     }
 }
@@ -104,136 +162,44 @@ pub fn replay(config: &PipelineConfig, letters: impl Iterator<Item = Result<Lett
 fn select(
     letters: impl Iterator<Item = Result<Letter>>,
     most_attempts: u16,
-    input: &mut Input,
+    mut known: Known,
+    input: &mut dyn Input,
 ) -> Result<Copied> {
     let mut copied = Copied::default();
-    let (mut selected, mut bytes) = (Vec::new(), 0);
+    let (mut selected, mut taken) = (Vec::new(), 0);
     for letter in letters {
-        let mut letter = letter?;
-        if letter.origin.attempt >= most_attempts {
-            copied.spent += 1;
-            continue;
+        match known.choose(letter?, most_attempts) {
+            Choice::Spent => copied.spent += 1,
+            Choice::There => copied.there += 1,
+            Choice::TooLarge(letter) => copied.too_large.push(letter),
+            Choice::Copy(letter, bytes) => {
+                taken += bytes;
+                selected.push(letter);
+            }
         }
-        letter.origin = letter.origin.again();
-        if !input.there.insert(letter.origin.clone()) {
-            copied.there += 1;
-            continue;
-        }
-        bytes += input.bytes_of(&letter)?;
-        selected.push(letter);
-        if selected.len() >= AT_ONCE.0 || bytes >= AT_ONCE.1 {
-            copied.copied += input.copy(&selected)?;
-            (selected, bytes) = (Vec::new(), 0);
+        if selected.len() >= AT_ONCE.0 || taken >= AT_ONCE.1 {
+            input.copy(&selected)?;
+            copied.copied += selected.len() as u64;
+            (selected, taken) = (Vec::new(), 0);
         }
     }
     if !selected.is_empty() {
-        copied.copied += input.copy(&selected)?;
+        input.copy(&selected)?;
+        copied.copied += selected.len() as u64;
     }
     Ok(copied)
 }
 
-/// The topic that letters are copied to.
-struct Input {
-    topic: String,
-    most_bytes: usize,
-    transactions: Transactions,
-    /// What is in it.
-    there: BTreeSet<Origin>,
-}
-
-impl Input {
-    /// Makes the topic if it is not there. Whoever else copies to it is fenced, and what they had begun is ended; so what
-    /// is there then is all that is.
-    fn open(cluster: Cluster, pipeline: &str) -> Result<Self> {
-        let topic = replay_topic(pipeline);
-        cluster.make_kept_in_order(&topic)?;
-        let most_bytes = cluster.most_bytes(&topic)?;
-        let mut transactions = Transactions::new(&cluster);
-        transactions.renew(&Settings {
-            id: topic.clone(),
-            timeout: TIMEOUT,
-            compression: Compression::Lz4,
-            batch_bytes: most_bytes.clamp(1, 1_000_000),
-            record_bytes: most_bytes.clamp(1_000, 1_000_000_000),
-        })?;
-        fail::fail_point!("replay.after_renewal");
-        let mut there = BTreeSet::new();
-        peek(&cluster, &topic, None, From::Start, &mut |seen| {
-            let headers: Vec<_> =
-                seen.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
-            // What is no envelope becomes a dead letter itself, and is no copy of any.
-            there.extend(Origin::open(&headers).map(|(origin, _)| origin));
-            true
-        })?;
-        Ok(Self { topic, most_bytes, transactions, there })
-    }
-
-    /// What the topic has to take for a letter.
-    fn bytes_of(&self, letter: &Letter) -> Result<usize> {
-        let id = letter.origin.to_string();
-        let (key, value) = (letter.key.as_deref(), letter.value.as_deref());
-        let bytes = wire_bytes(key, value, letter.envelope(&id));
-        if bytes > self.most_bytes {
-            let (topic, most) = (&self.topic, self.most_bytes);
-            bail!(
-                "the dead letter {id} takes {bytes} bytes, and topic {topic} takes {most} at once: raise its \
-                 max.message.bytes, and ask again"
-            );
-        }
-        Ok(bytes)
-    }
-
-    /// One transaction.
-    fn copy(&mut self, letters: &[Letter]) -> Result<u64> {
-        match self.send(letters) {
-            Ok(Ended::Committed) => {}
-            Ok(Ended::Undone(undone)) | Err(undone) => return Err(why(undone)),
-            Ok(Ended::Unknown(text) | Ended::UnknownAndFenced(text)) => bail!(
-                "whether the last {} dead letters were copied is not known ({text}): ask again, none is copied twice",
-                letters.len()
-            ),
-        }
-        fail::fail_point!("replay.after_commit");
-        Ok(letters.len() as u64)
-    }
-
-    fn send(&mut self, letters: &[Letter]) -> Result<Ended, Undone> {
-        self.transactions.begin()?;
-        for (tag, letter) in letters.iter().enumerate() {
-            let id = letter.origin.to_string();
-            let (key, value, timestamp_ms) =
-                (letter.key.as_deref(), letter.value.as_deref(), letter.timestamp_ms);
-            let record = Outgoing { topic: &self.topic, key, value, timestamp_ms };
-            self.transactions.send(tag, &record, letter.envelope(&id))?;
-            fail::fail_point!("replay.mid_letters");
-        }
-        self.transactions.settle()?;
-        fail::fail_point!("replay.before_commit");
-        Ok(self.transactions.commit())
-    }
-}
-
 impl Letter {
+    /// What a topic has to take for its copy.
+    fn bytes(&self) -> usize {
+        let id = self.origin.to_string();
+        wire_bytes(self.key.as_deref(), self.value.as_deref(), self.envelope(&id))
+    }
+
     /// The headers of its copy, whose first is `id`.
     fn envelope<'a>(&'a self, id: &'a str) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone {
         let own = self.headers.iter().map(|(name, value)| (&**name, value.as_deref()));
         std::iter::once((ENVELOPE, Some(id.as_bytes()))).chain(own)
     }
 }
-
-/// None of the letters of the transaction was copied.
-fn why(undone: Undone) -> anyhow::Error {
-    match undone {
-        Undone::Failed(error) => error.into(),
-        Undone::Fenced(text) => {
-            anyhow::anyhow!("somebody else began to replay dead letters of this pipeline ({text}): ask again")
-        }
-        Undone::Refused { why, .. } => anyhow::anyhow!("the cluster refuses a dead letter: {why}"),
-        Undone::Stale(text) | Undone::TooLarge(text) | Undone::GivenUp(text) => {
-            anyhow::anyhow!("copying dead letters: {text}")
-        }
-    }
-}
-
-#[cfg(all(test, feature = "servers"))]
-mod tests;

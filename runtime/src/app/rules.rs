@@ -53,10 +53,7 @@ impl PlanRules {
     pub(super) fn keep(&self, number: u64, candidate: Candidate) {
         let plan = self.plan(number).filter(|plan| plan.does_the_same(candidate.plan()));
         let Some(plan) = plan else { return };
-        let (transform, init, started) = candidate.into_parts();
-        let bindings = Arc::new(bindings(&plan, &self.sinks));
-        let started = Mutex::new(vec![started]);
-        let loaded = Arc::new(LoadedPlan { plan, transform, init, bindings, started });
+        let loaded = Arc::new(LoadedPlan::of(plan, candidate, &self.sinks));
         *self.slot(number).lock().expect("nobody panics with a plan in hand") = Some(loaded);
     }
 
@@ -165,6 +162,12 @@ struct LoadedPlan {
 }
 
 impl LoadedPlan {
+    fn of(plan: Plan, candidate: Candidate, sinks: &[Arc<str>]) -> Self {
+        let (transform, init, started) = candidate.into_parts();
+        let bindings = Arc::new(bindings(&plan, sinks));
+        Self { plan, transform, init, bindings, started: Mutex::new(vec![started]) }
+    }
+
     fn table(&self, name: &str, reference: &TableRef) -> Option<Arc<Table>> {
         let at = self.plan.tables.iter().position(|(held, of)| held == name && of == reference)?;
         Some(self.init.tables[at].clone())
@@ -203,6 +206,11 @@ impl Rules for PlanRules {
         let loaded = self.load_as_it_is(plan.clone());
         Ok(Arc::new(loaded.map_err(|error| Stop::new(format!("loading it: {error:#}")))?))
     }
+}
+
+/// What a plan runs that is in no log; its rows go to no sink.
+pub(super) fn loaded(candidate: Candidate) -> Arc<dyn Loaded> {
+    Arc::new(LoadedPlan::of(candidate.plan().clone(), candidate, &[]))
 }
 
 fn no_plan(number: u64, error: &anyhow::Error) -> Stop {

@@ -438,7 +438,7 @@ pub(super) fn no_letter(place: &str, why: &str) -> Error {
 }
 
 /// Reasons as dead letters have them in JSON.
-pub(super) fn reasons(all: &Value) -> Vec<Reason> {
+pub fn reasons(all: &Value) -> Vec<Reason> {
     let text = |reason: &Value, name: &str| reason.get(name).and_then(Value::as_str).map(str::to_owned);
     let one = |reason: &Value| Reason {
         code: text(reason, "code").unwrap_or_default(),

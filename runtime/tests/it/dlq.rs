@@ -1,5 +1,8 @@
 //! Dead letters are found where sinks have them: counted, named by their records, and shown as they came.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
 use crate::guests;
@@ -19,6 +22,7 @@ fn ran(records: &[&str], change: impl Fn(String) -> String) -> Pipeline {
 
 fn dlq(pipeline: &Pipeline, command: &str, args: &[&str]) -> (Option<i32>, String, String) {
     let mut weir = std::process::Command::new(env!("CARGO_BIN_EXE_weir"));
+    weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     let output = weir.args(["dlq", command]).arg(pipeline.path("pipeline.toml")).args(args).output();
     let output = output.expect("the program starts");
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output))
@@ -158,4 +162,122 @@ fn what_the_pipeline_does_not_have_is_an_error_and_a_reason_that_no_letter_has_i
     assert_eq!(codes.len(), 2);
     assert!(error.starts_with("no dead letters there with reason trapp; there are some with: "), "{error}");
     assert!(codes.iter().all(|code| error.contains(code)), "{codes:?}: {error}");
+}
+
+/// What letters would become, and the summary.
+fn dry_run(pipeline: &Pipeline, args: &[&str]) -> (Vec<Value>, Value) {
+    let mut all = lines(pipeline, "replay", &[&["--dry-run"], args].concat());
+    let summary = all.pop().expect("a summary");
+    (all, summary)
+}
+
+/// Letters by their records, each with its fate.
+fn fates(foreseen: &[Value]) -> Vec<(&str, &str)> {
+    let mut all = Vec::new();
+    for letter in foreseen {
+        all.push((letter["letter"].as_str().expect("text"), letter["fate"].as_str().expect("text")));
+    }
+    all
+}
+
+/// All files below a directory, with what is in them; but for those that SQLite has while a database is open.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else if path.extension().is_none_or(|ending| ending != "db-wal" && ending != "db-shm") {
+            all.insert(path.clone(), std::fs::read(&path).expect("readable"));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_dry_run_shows_what_would_become_of_each_letter_and_changes_nothing() {
+    for (place, change) in places() {
+        let pipeline = ran(&["a", "reject", "b", "panic", "drop", "reject"], change);
+        let input = pipeline.path("pipeline.toml");
+        let dir = input.parent().expect("a directory");
+        let before = files(dir);
+        let (letters, summary) = dry_run(&pipeline, &[]);
+        let expected = [("records/0/1", "rejected"), ("records/0/3", "failed"), ("records/0/5", "rejected")];
+        assert_eq!(fates(&letters), expected, "{place}");
+        assert_eq!(
+            (&letters[0]["attempt"], &letters[0]["reasons"][0]["code"]),
+            (&0.into(), &"refused".into())
+        );
+        assert_eq!(letters[1]["reasons"][0]["code"], "trap", "{place}");
+        let fates = json!([
+            { "fate": "failed", "of": ["trap"], "letters": 1 },
+            { "fate": "rejected", "of": ["refused"], "letters": 2 },
+        ]);
+        assert_eq!(summary, json!({ "letters": 3, "fates": fates }), "{place}");
+        assert!(before == files(dir), "{place}: something was written");
+    }
+}
+
+#[test]
+fn letters_can_be_tried_with_another_setting_or_component_before_that_is_deployed() {
+    let pipeline = ran(&["a", "reject", "panic"], |file| file);
+    std::fs::write(pipeline.path("rule-2.wasm"), guests::hostile()).expect("writable");
+    let other = pipeline.path("rule-2.wasm").display().to_string();
+    for with in [&["--set", "when=never"][..], &[&other, "--set", "when=never"]] {
+        let (letters, summary) = dry_run(&pipeline, with);
+        let routed = json!([{ "route": "ok", "rows": 1, "to": ["out.ok"] }]);
+        let found: Vec<_> = letters.iter().map(|letter| (&letter["fate"], &letter["routes"])).collect();
+        assert_eq!(found, [(&json!("routed"), &routed), (&json!("routed"), &routed)], "{letters:?}");
+        assert_eq!(summary["fates"], json!([{ "fate": "routed", "of": ["ok"], "letters": 2 }]));
+    }
+    let only = dry_run(&pipeline, &[&other, "--reason", "refused"]).0;
+    assert_eq!(fates(&only), [("records/0/1", "rejected")]);
+    // What could not be deployed is refused in the same way.
+    std::fs::write(pipeline.path("rule-3.wasm"), guests::strict()).expect("writable");
+    let unfit = pipeline.path("rule-3.wasm").display().to_string();
+    for (with, why) in [(&[unfit.as_str()][..], "right"), (&["--set", "whem=never"], "did you mean `when`?")]
+    {
+        let (code, _, error) = dlq(&pipeline, "replay", &[&["--dry-run"], with].concat());
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains(why), "{error}");
+    }
+    let (code, _, error) = dlq(&pipeline, "replay", &[&other]);
+    assert_eq!(code, Some(2), "a component is for a dry run: {error}");
+}
+
+#[test]
+fn a_letter_at_which_the_pipeline_would_stop_is_named_and_the_others_are_judged() {
+    let pipeline = ran(&["reject", "loop", "panic"], |file| file.replace("20 s", "300 ms"));
+    let short = FILE.replace("100_000_000", "1_000_000_000_000").replace("300 ms", "50 ms");
+    pipeline.write(&short);
+    assert_eq!(pipeline.run(&["--adopt"]).status.code(), Some(0));
+    let (letters, _) = dry_run(&pipeline, &[]);
+    let expected = [("records/0/0", "rejected"), ("records/0/1", "stops"), ("records/0/2", "failed")];
+    assert_eq!(fates(&letters), expected);
+    assert!(letters[1]["why"].as_str().is_some_and(|why| why.contains("E_STALL")), "{letters:?}");
+}
+
+#[test]
+fn a_dry_run_in_a_pipe_is_a_line_per_letter_and_then_one_per_fate() {
+    let pipeline = ran(&["reject", "a", "reject"], |file| file);
+    let (code, text, error) = dlq(&pipeline, "replay", &["--dry-run"]);
+    let letter = |n| format!("records/0/{n}\t0\trejected\trefused (refused on request)\n");
+    assert_eq!(
+        (code, text),
+        (Some(0), format!("{}{}\nrejected\trefused\t2\n", letter(0), letter(2))),
+        "{error}"
+    );
+    let (code, text, error) = dlq(&pipeline, "replay", &["--dry-run", "--reason", "none-of-these"]);
+    assert_eq!((code, text.as_str()), (Some(0), ""));
+    assert!(error.contains("no dead letters there"), "{error}");
+}
+
+#[test]
+fn what_a_source_could_not_cut_is_tried_only_where_that_is_asked_for() {
+    let csv = FILE.replace("topic = \"records\"", "topic = \"records\"\nformat = \"csv\"");
+    let pipeline = Pipeline::of(guests::hostile(), &csv);
+    std::fs::write(pipeline.path("input/a.csv"), b"a,b\n1,2\n1,2,3\n").expect("writable");
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    assert!(dry_run(&pipeline, &[]).0.is_empty());
+    assert_eq!(fates(&dry_run(&pipeline, &["--stage", "source"]).0), [("records/0/1", "routed")]);
 }

@@ -213,8 +213,9 @@ fn letters_that_are_replayed_arrive_once_in_every_sink_as_the_records_that_they_
     assert_eq!((before.len(), &pipeline.said("lake")), (RECORDS - BAD, &before));
 
     assert_eq!(pipeline.replay(&[]), (Some(1), Value::Null), "nobody said yes");
-    let said =
-        |copied: usize, there: usize| (Some(0), json!({ "copied": copied, "there": there, "spent": 0 }));
+    let said = |copied: usize, there: usize| {
+        (Some(0), json!({ "copied": copied, "there": there, "spent": 0, "too_large": [] }))
+    };
     assert_eq!(pipeline.replay(&["--yes", "--reason", "none-of-these"]), said(0, 0));
     let one = letters[0].origin.offset.to_string();
     let (topic, partition) = (&*letters[0].origin.at.topic, letters[0].origin.at.partition.to_string());
@@ -270,7 +271,7 @@ fn a_letter_that_fails_again_says_the_next_attempt_until_there_are_enough() {
     let pipeline = Pipeline::new();
     pipeline.run(&[]);
     let said = |copied: usize, there: usize, spent: usize| {
-        (Some(0), json!({ "copied": copied, "there": there, "spent": spent }))
+        (Some(0), json!({ "copied": copied, "there": there, "spent": spent, "too_large": [] }))
     };
     assert_eq!(pipeline.replay(&["--yes"]), said(BAD, 0, 0));
     pipeline.run(&[]);

@@ -1,5 +1,6 @@
 //! `weir dlq`: what went nowhere else, and why.
 
+mod dry_run;
 mod list;
 mod replay;
 mod show;
@@ -16,6 +17,7 @@ use super::peek::entry;
 use crate::app;
 use crate::app::letters::Wanted;
 use crate::config::PipelineConfig;
+use crate::origin::Origin;
 use crate::plan::History;
 use crate::sink::back::{Coordinates, Letter, Reason, Sought, Stage};
 
@@ -136,7 +138,6 @@ fn codes(letter: &Letter) -> String {
 /// A letter with all there is of it.
 fn to_json(letter: &Letter, history: &History) -> Value {
     let plan = history.plans.get(&letter.plan);
-    let reason = |reason: &Reason| json!({ "code": reason.code, "field": reason.field, "message": reason.message, "detail": reason.detail });
     let header = |(name, value): &(String, Option<Vec<u8>>)| {
         let mut header = Map::from_iter([("name".to_owned(), json!(name))]);
         let (name, value) = entry("value", value.as_deref());
@@ -152,7 +153,7 @@ fn to_json(letter: &Letter, history: &History) -> Value {
     say("attempt", json!(letter.attempt));
     say("index", json!(letter.index));
     say("stage", json!(letter.stage.name()));
-    say("reasons", letter.reasons.iter().map(reason).collect());
+    say("reasons", letter.reasons.iter().map(reason_to_json).collect());
     say("trap", json!(letter.trap));
     say("log", json!(letter.log));
     say(
@@ -177,6 +178,15 @@ fn to_json(letter: &Letter, history: &History) -> Value {
         all.insert(name, json!(value));
     }
     Value::Object(all)
+}
+
+fn reason_to_json(reason: &Reason) -> Value {
+    json!({ "code": reason.code, "field": reason.field, "message": reason.message, "detail": reason.detail })
+}
+
+/// The record of a letter, as people name it.
+fn record_of(Origin { at, offset, .. }: &Origin) -> Coordinates {
+    Coordinates { at: at.clone(), offset: *offset }
 }
 
 /// A time as RFC 3339 has it.

@@ -6,15 +6,15 @@ use std::thread;
 use anyhow::{Result, ensure};
 use clap::Args;
 use crossbeam_channel::bounded;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Filter, opened};
+use super::{Filter, dry_run, opened, record_of};
 use crate::app::letters::{Wanted, letters};
-use crate::app::replay::{self, Copied, replay};
+use crate::app::replay::{self, Copied, TooLarge, replay};
 use crate::cli::Ended;
 use crate::cli::screen::{self, count};
 use crate::config::PipelineConfig;
-use crate::origin::Origin;
+use crate::origin::{Origin, replay_topic};
 use crate::plan::History;
 use crate::sink::back::{Letter, Stage};
 
@@ -28,25 +28,39 @@ const AHEAD: usize = 1_000;
 /// is. What fails again is a dead letter again, and may be sent up to `dead_letter.max_attempts` times. The letters themselves
 /// stay where they are.
 ///
-/// Mend the rule first, with `weir deploy`. Without --yes it says how many letters there are, and asks.
+/// Mend the rule first, with `weir deploy`; --dry-run shows what would become of the letters by then, with the changes that would
+/// be deployed. Without --yes it says how many letters there are, and asks.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
+    weir dlq replay pipeline.toml --reason age-not-integer --dry-run
+    weir dlq replay pipeline.toml rule-2.wasm --set on_bad_age=null --dry-run
     weir dlq replay pipeline.toml --reason age-not-integer
     weir dlq replay pipeline.toml --plan 0 --topic customers-raw --offsets 100..200 --yes
 
-Exit codes: 0 they are copied, or were; 1 not wanted; 2 the command or the file is wrong; 3 something could not be reached.
+Exit codes: 0 they are copied, or were, or with --dry-run shown; 1 not wanted, or some are larger than the topic takes: they are
+named, and all others are copied; 2 the command or the file is wrong; 3 something could not be reached.
 What a sink refused is not sent: it is the row, and the record has gone elsewhere. What a source could not read as a record is
-sent where --stage source asks for it.")]
+sent where --stage source asks for it.
+
+--dry-run copies nothing, and asks no sink whether it would take the rows. A line is a letter, the attempt at which it became
+one, its fate and more of that, with tabs in between; then comes how many have which fate. A fate is: routed, dropped,
+rejected, failed; stops, where the pipeline would not get past it; sent before, spent or too large, where it would not be
+copied. With --json a line is an object for a letter, and the last one for all of them.")]
 pub(super) struct ReplayArgs {
     /// The pipeline file
     #[arg(value_name = "PIPELINE")]
     pipeline: PathBuf,
     #[command(flatten)]
     filter: Filter,
+    /// Copy nothing, and show what would become of each letter
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    #[command(flatten)]
+    by: dry_run::By,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
-    /// Print one JSON object
+    /// Print one JSON object; with --dry-run, one per letter and one for all
     #[arg(long)]
     json: bool,
 }
@@ -61,24 +75,28 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
     if wanted.stages.is_empty() {
         wanted.stages = vec![Stage::Transform];
     }
-    replay::is_possible(&config)?;
+    if !args.dry_run {
+        replay::is_possible(&config)?;
+    }
     let lacking = replay::lacking(&config, &history)?;
     ensure!(
         lacking.is_empty(),
         "a table of dead letters cannot say which attempt a letter is of: {}",
         lacking.join("; ")
     );
+    if args.dry_run {
+        let dry_run = args.by.open(&config)?;
+        return read_ahead(&config, &history, &wanted, |letters| dry_run::show(dry_run, letters, args.json));
+    }
     if !args.yes && !is_wanted(&config, &history, &wanted, args.json)? {
         return Ok(Ended::No);
     }
-    let copied = copy(&config, &history, &wanted)?;
-    if args.json {
-        let Copied { copied, there, spent } = copied;
-        println!("{}", json!({ "copied": copied, "there": there, "spent": spent }));
-    } else {
-        print(&config, copied);
+    let copied = read_ahead(&config, &history, &wanted, |letters| replay(&config, letters))?;
+    match args.json {
+        true => println!("{}", to_json(&copied)),
+        false => print(&config, &copied),
     }
-    Ok(Ended::Done)
+    Ok(if copied.too_large.is_empty() { Ended::Done } else { Ended::No })
 }
 
 fn is_wanted(config: &PipelineConfig, history: &History, wanted: &Wanted, in_json: bool) -> Result<bool> {
@@ -96,11 +114,16 @@ fn is_wanted(config: &PipelineConfig, history: &History, wanted: &Wanted, in_jso
 }
 
 /// Letters are read while others are copied, and never all in memory.
-fn copy(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<Copied> {
+fn read_ahead<T>(
+    config: &PipelineConfig,
+    history: &History,
+    wanted: &Wanted,
+    take: impl FnOnce(&mut dyn Iterator<Item = Result<replay::Letter>>) -> Result<T>,
+) -> Result<T> {
     let (to, from) = bounded(AHEAD);
     thread::scope(|scope| {
         let mut read = Some(move || {
-            let read = letters(config, history, wanted, &mut |letter| to.send(Ok(record_of(letter))).is_ok());
+            let read = letters(config, history, wanted, &mut |letter| to.send(Ok(copied_as(letter))).is_ok());
             // Nobody listens any more: the copy has failed, and says why.
             read.unwrap_or_else(|error| drop(to.send(Err(error))));
         });
@@ -109,11 +132,11 @@ fn copy(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<C
             read.take().into_iter().for_each(|read| drop(scope.spawn(read)));
             from.recv().ok()
         };
-        replay(config, std::iter::from_fn(next))
+        take(&mut std::iter::from_fn(next))
     })
 }
 
-fn record_of(letter: Letter) -> replay::Letter {
+fn copied_as(letter: Letter) -> replay::Letter {
     let Letter { origin, attempt, key, value, headers, timestamp_ms, .. } = letter;
     replay::Letter {
         origin: Origin { at: origin.at, offset: origin.offset, attempt },
@@ -124,19 +147,36 @@ fn record_of(letter: Letter) -> replay::Letter {
     }
 }
 
-fn print(config: &PipelineConfig, Copied { copied, there, spent }: Copied) {
-    println!("{} letters go through {} again", count(copied), config.name);
-    if there > 0 {
-        println!("  {} were sent before", count(there));
+fn to_json(Copied { copied, there, spent, too_large }: &Copied) -> Value {
+    let large = |TooLarge { origin, bytes, most }: &TooLarge| json!({ "letter": record_of(origin).to_string(), "attempt": origin.attempt - 1, "bytes": bytes, "most": most });
+    let too_large: Vec<_> = too_large.iter().map(large).collect();
+    json!({ "copied": copied, "there": there, "spent": spent, "too_large": too_large })
+}
+
+fn print(config: &PipelineConfig, Copied { copied, there, spent, too_large }: &Copied) {
+    println!("{} letters go through {} again", count(*copied), config.name);
+    if *there > 0 {
+        println!("  {} were sent before", count(*there));
     }
-    if spent > 0 {
+    if *spent > 0 {
         println!(
             "  {} have failed {} times, and are left where they are (dead_letter.max_attempts)",
-            count(spent),
+            count(*spent),
             config.dead_letter.max_attempts
         );
     }
-    if copied > 0 {
+    for TooLarge { origin, bytes, most } in too_large {
+        let (letter, bytes, most) = (record_of(origin), count(*bytes as u64), count(*most as u64));
+        println!("  too large: {letter} takes {bytes} bytes, and the topic takes {most} at once");
+    }
+    if !too_large.is_empty() {
+        println!(
+            "  {} are too large: raise max.message.bytes of {}, and ask again",
+            count(too_large.len() as u64),
+            replay_topic(config.name.as_str())
+        );
+    }
+    if *copied > 0 {
         let file = config.file.display();
         println!("  where nothing runs, with the next start; see what becomes of them: weir status {file}");
     }

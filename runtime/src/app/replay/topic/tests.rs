@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::super::{Copied, TooLarge, select};
 use super::*;
 use crate::kafka::peek::Seen;
+use crate::origin::ENVELOPE;
 use crate::sink::state::Nonce;
 
 /// What failpoints do is one table for all tests of this program.
@@ -38,7 +40,8 @@ fn letter(origin: &str) -> Letter {
 }
 
 fn copy(pipeline: &str, letters: &[Letter]) -> Result<Copied> {
-    select(letters.iter().cloned().map(Ok), 3, &mut Input::open(cluster(), pipeline)?)
+    let (mut topic, known) = Topic::open(cluster(), pipeline)?;
+    select(letters.iter().cloned().map(Ok), 3, known, &mut topic)
 }
 
 fn copies(pipeline: &str) -> Vec<Seen> {
@@ -80,8 +83,14 @@ fn a_letter_is_copied_once_for_each_attempt_and_no_more_often_than_is_allowed() 
     let _alone = alone();
     let pipeline = pipeline();
     let letters = ["t/0/5/0", "t/0/6/0", "t/0/5/0", "t/0/7/3", "t/0/8/65535"].map(letter);
-    assert_eq!(copy(&pipeline, &letters).unwrap(), Copied { copied: 2, there: 1, spent: 2 });
-    assert_eq!(copy(&pipeline, &letters).unwrap(), Copied { copied: 0, there: 3, spent: 2 });
+    assert_eq!(
+        copy(&pipeline, &letters).unwrap(),
+        Copied { copied: 2, there: 1, spent: 2, ..Copied::default() }
+    );
+    assert_eq!(
+        copy(&pipeline, &letters).unwrap(),
+        Copied { copied: 0, there: 3, spent: 2, ..Copied::default() }
+    );
     assert_eq!(copy(&pipeline, &[letter("t/0/5/1")]).unwrap().copied, 1);
     assert_eq!(ids(&pipeline), ["t/0/5/1", "t/0/6/1", "t/0/5/2"]);
 }
@@ -90,23 +99,42 @@ fn a_letter_is_copied_once_for_each_attempt_and_no_more_often_than_is_allowed() 
 fn whoever_began_before_somebody_else_did_copies_nothing() {
     let _alone = alone();
     let pipeline = pipeline();
-    let mut first = Input::open(cluster(), &pipeline).unwrap();
-    let mut second = Input::open(cluster(), &pipeline).unwrap();
-    let late = select([Ok(letter("t/0/5/0"))].into_iter(), 3, &mut first).unwrap_err();
+    let (mut first, known) = Topic::open(cluster(), &pipeline).unwrap();
+    let (mut second, later_known) = Topic::open(cluster(), &pipeline).unwrap();
+    let late = select([Ok(letter("t/0/5/0"))].into_iter(), 3, known, &mut first).unwrap_err();
     assert!(late.to_string().contains("somebody else began"), "{late:#}");
-    assert_eq!(select([Ok(letter("t/0/5/0"))].into_iter(), 3, &mut second).unwrap().copied, 1);
+    let copied = select([Ok(letter("t/0/5/0"))].into_iter(), 3, later_known, &mut second).unwrap();
+    assert_eq!(copied.copied, 1);
     assert_eq!(ids(&pipeline), ["t/0/5/1"]);
 }
 
 #[test]
-fn a_letter_that_the_topic_does_not_take_is_named_and_keeps_none_from_being_copied_later() {
+fn a_letter_that_the_topic_does_not_take_is_named_and_all_behind_it_are_copied() {
     let _alone = alone();
     let pipeline = pipeline();
     let large = Letter { value: Some(vec![b'x'; 2 << 20]), ..letter("t/0/6/0") };
-    let refused = copy(&pipeline, &[letter("t/0/5/0"), large]).unwrap_err().to_string();
-    assert!(refused.contains("t/0/6/1") && refused.contains("max.message.bytes"), "{refused}");
-    assert_eq!(copy(&pipeline, &[letter("t/0/5/0")]).unwrap().copied, 1);
-    assert_eq!(ids(&pipeline), ["t/0/5/1"]);
+    let letters = [letter("t/0/5/0"), large, letter("t/0/7/0")];
+    let copied = copy(&pipeline, &letters).unwrap();
+    let [TooLarge { origin, bytes, most }] = &copied.too_large[..] else { panic!("{copied:?}") };
+    assert_eq!((origin.to_string().as_str(), copied.copied), ("t/0/6/1", 2));
+    assert!(*bytes > 2 << 20 && most < bytes, "{copied:?}");
+    assert_eq!(ids(&pipeline), ["t/0/5/1", "t/0/7/1"]);
+    // It stays so, and is named each time.
+    let again = copy(&pipeline, &letters).unwrap();
+    assert_eq!((again.copied, again.there, again.too_large), (0, 2, copied.too_large));
+}
+
+#[test]
+fn who_only_looks_knows_what_is_there_and_makes_no_topic() {
+    let _alone = alone();
+    let pipeline = pipeline();
+    let known = look(&cluster(), &pipeline).unwrap();
+    assert_eq!((known.there.len(), known.most_bytes), (0, None));
+    assert!(matches!(there(&cluster(), &replay_topic(&pipeline)), Err(Error::NoTopic { .. })));
+    copy(&pipeline, &[letter("t/0/5/0")]).unwrap();
+    let known = look(&cluster(), &pipeline).unwrap();
+    assert_eq!(known.there, BTreeSet::from(["t/0/5/1".parse().unwrap()]));
+    assert!(known.most_bytes.is_some());
 }
 
 #[cfg(feature = "failpoints")]
