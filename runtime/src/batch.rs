@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::budget::Permit;
 use crate::offset::{Offset, OffsetRange, TopicPartition};
-use crate::origin::Origin;
+use crate::origin::{Envelope, Meant, Origin};
 use crate::sink::state::Fingerprint;
 
 /// `n` byte strings in one buffer, in Arrow's layout: entry `i` is `data[offsets[i]..offsets[i + 1]]`, and bit
@@ -201,6 +201,8 @@ pub struct Batch {
     unreadable: Vec<Unreadable>,
     /// Where each record came first, in a batch of the replay input; absent in all others.
     origins: Option<Vec<Origin>>,
+    /// See [`Self::meant`].
+    meant: Vec<(Offset, Meant)>,
     /// Whether its last record is to be known again.
     is_remembered: bool,
     permit: Permit,
@@ -266,6 +268,11 @@ impl Batch {
     /// came first.
     pub fn origins(&self) -> Option<&[Origin]> {
         self.origins.as_deref()
+    }
+
+    /// Records that come again for one of their rows alone, and which that is, ascending.
+    pub fn meant(&self) -> &[(Offset, Meant)] {
+        &self.meant
     }
 
     /// The topic that all records are of which a transform sees at once: see [`Self::topic_ends`].
@@ -353,6 +360,7 @@ impl Batch {
             keys: self.keys.slice(rows.clone()),
             headers: self.headers.slice(rows.clone()),
             origins: self.origins.as_ref().map(|origins| origins[rows.clone()].to_vec()),
+            meant: self.meant.iter().filter(|(offset, _)| range.contains(*offset)).cloned().collect(),
             timestamps: self.timestamps[rows].to_vec(),
             unreadable: self.unreadable.iter().filter(|u| range.contains(u.offset)).cloned().collect(),
             is_remembered: self.is_remembered,
@@ -374,6 +382,7 @@ pub struct BatchBuilder {
     timestamps: Vec<i64>,
     unreadable: Vec<Unreadable>,
     origins: Option<Vec<Origin>>,
+    meant: Vec<(Offset, Meant)>,
     is_remembered: bool,
     bytes: usize,
 }
@@ -392,6 +401,7 @@ impl BatchBuilder {
             timestamps: Vec::new(),
             unreadable: Vec::new(),
             origins: None,
+            meant: Vec::new(),
             is_remembered: false,
             bytes: 0,
         }
@@ -430,9 +440,10 @@ impl BatchBuilder {
 
     /// What is no envelope cannot be read: nobody knows which record it is.
     fn push_envelope(&mut self, offset: Offset, record: RecordRef<'_>) {
-        match Origin::open(record.headers) {
-            Ok((origin, headers)) => {
+        match Envelope::open(record.headers) {
+            Ok((Envelope { origin, meant }, headers)) => {
                 self.origins.get_or_insert_default().push(origin);
+                self.meant.extend(meant.map(|meant| (offset, meant)));
                 self.add(offset, RecordRef { headers, ..record });
             }
             Err(why) => self.push_unreadable(Unreadable {
@@ -496,6 +507,7 @@ impl BatchBuilder {
             timestamps: self.timestamps,
             unreadable: self.unreadable,
             origins: self.origins,
+            meant: self.meant,
             is_remembered: self.is_remembered,
             permit,
         })
@@ -605,6 +617,17 @@ mod tests {
         let back = back.unwrap();
         assert_eq!((back.topic(), back.topic_ends()), ("b", Some(Offset::new(4))));
         assert_eq!((envelopes(&[None]).topic(), envelopes(&[None]).topic_ends()), ("weir.p.replay", None));
+    }
+
+    #[test]
+    fn the_halves_of_a_batch_know_which_rows_are_meant_of_their_records() {
+        let batch = envelopes(&[Some("t/0/5/1 a.b/0"), Some("t/0/6/1"), Some("t/0/5/1 a.b/1")]);
+        let (front, back) = batch.split(Offset::new(1));
+        let meant = |batch: Option<Batch>| -> Vec<_> {
+            let batch = batch.unwrap();
+            batch.meant().iter().map(|(offset, meant)| format!("{offset} {meant}")).collect()
+        };
+        assert_eq!((meant(front), meant(back)), (vec!["0 a.b/0".to_owned()], vec!["2 a.b/1".to_owned()]));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! From what a transform returned to rows per route, each still carrying the offset it came from. Every record of
 //! a batch gets exactly one fate here; nothing is written or dropped.
 
+mod meant;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -9,15 +11,17 @@ use arrow::array::{
     new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
-use arrow::datatypes::{BinaryType, ByteArrayType, Schema, SchemaRef, Utf8Type};
+use arrow::datatypes::{ArrowNativeType, BinaryType, ByteArrayType, Schema, SchemaRef, Utf8Type};
 use serde_json::json;
 
 use crate::batch::{Batch, Headers, VarBytes};
 use crate::budget::Permit;
 use crate::description::{DataType, Description, Field, RouteContent};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
-use crate::origin::Origin;
+use crate::origin::{Meant, Origin};
 use crate::sink::state::{Fingerprint, PlanRef};
+use meant::Narrowing;
+pub use meant::{Addressee, ROW_NOT_MADE};
 
 /// The name that dead letters go by among the routes; no transform can declare it.
 pub const DEAD_LETTERS: &str = "weir_dead_letters";
@@ -111,7 +115,9 @@ pub enum Fate {
 /// Where the rows of the routes go, as a plan has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bindings {
-    /// Per sink of the pipeline, in their order: which route goes to which target. [`DEAD_LETTERS`] is a route here.
+    /// The sinks of the pipeline, in their order.
+    pub names: Vec<Arc<str>>,
+    /// Per sink, in the same order: which route goes to which target. [`DEAD_LETTERS`] is a route here.
     pub sinks: Vec<Vec<(Arc<str>, Arc<str>)>>,
 }
 
@@ -134,6 +140,8 @@ pub struct Routed {
     pub fates: Vec<(Offset, Fate)>,
     /// The rows per route, dead letters last.
     pub parts: Vec<RoutePart>,
+    /// Records of which one row alone goes to one place alone, ascending. All other sinks count them as being elsewhere.
+    pub addressed: Vec<(Offset, Addressee)>,
     /// How many records were rejected for which reason, each counted under its first.
     pub rejected: BTreeMap<Arc<str>, u64>,
     /// How many records went to which route.
@@ -193,14 +201,29 @@ pub fn route(
     for failed in &pieces.failed {
         fates.set(failed.row, Fate::Failed);
     }
-    let fates = fates.finish(batch)?;
-    let routes = count_routes(description, &pieces);
-    let (dead, rejected) = dead_letters(batch, &plan, description, &pieces);
+    let mut fates = fates.finish(batch)?;
+    let narrowing = Narrowing::find(batch, description, &bindings, &pieces.outputs);
+    let (dead, rejected) = dead_letters(batch, &plan, description, &pieces, &narrowing);
     let mut parts = route_parts(batch, description, pieces.outputs);
+    let addressed = narrowing.narrow(&mut fates, &mut parts);
+    let routes = count_routes(description, &parts);
     parts.extend(dead);
     let (at, range, permit) = (batch.at().clone(), batch.range(), batch.permit());
     let (n_records, last) = (batch.n_records() as u64, batch.last());
-    Ok(Routed { at, range, plan, bindings, n_records, last, fates, parts, rejected, routes, permit })
+    Ok(Routed {
+        at,
+        range,
+        plan,
+        bindings,
+        n_records,
+        last,
+        fates,
+        parts,
+        addressed,
+        rejected,
+        routes,
+        permit,
+    })
 }
 
 /// One fate per record; a second, different one is remembered as a breach.
@@ -251,12 +274,12 @@ impl Fates {
     }
 }
 
-fn count_routes(description: &Description, pieces: &Pieces) -> BTreeMap<Arc<str>, u64> {
+fn count_routes(description: &Description, parts: &[RoutePart]) -> BTreeMap<Arc<str>, u64> {
     let mut counts: BTreeMap<Arc<str>, u64> =
         description.routes.iter().map(|route| (route.name.clone(), 0)).collect();
-    for rows in pieces.outputs.iter().flat_map(|(_, output)| &output.routes) {
-        let distinct = rows.rows.chunk_by(|a, b| a == b).count() as u64;
-        *counts.entry(description.routes[rows.route].name.clone()).or_default() += distinct;
+    for part in parts {
+        let distinct = part.offsets.chunk_by(|a, b| a == b).count() as u64;
+        *counts.entry(part.route.clone()).or_default() += distinct;
     }
     counts
 }
@@ -308,16 +331,18 @@ fn keys_of(batch: &Batch, rows: impl Iterator<Item = Option<u32>>) -> Option<Var
 /// The same for headers.
 fn headers_of(batch: &Batch, rows: impl Iterator<Item = Option<u32>>) -> Option<Headers> {
     let all = batch.headers();
-    all.has_any().then(|| {
-        let mut picked = Headers::default();
-        for row in rows {
-            picked.push(&row.map_or_else(Vec::new, |row| all.get(row as usize).collect()));
-        }
-        picked
-    })
+    all.has_any().then(|| picked_headers(all, rows))
 }
 
-fn picked(values: &[i64], rows: &[u32]) -> ScalarBuffer<i64> {
+fn picked_headers(all: &Headers, rows: impl Iterator<Item = Option<u32>>) -> Headers {
+    let mut picked = Headers::default();
+    for row in rows {
+        picked.push(&row.map_or_else(Vec::new, |row| all.get(row as usize).collect()));
+    }
+    picked
+}
+
+fn picked<T: ArrowNativeType>(values: &[T], rows: &[u32]) -> ScalarBuffer<T> {
     rows.iter().map(|&row| values[row as usize]).collect()
 }
 
@@ -536,6 +561,7 @@ fn dead_letters(
     plan: &PlanRef,
     description: &Description,
     pieces: &Pieces,
+    narrowing: &Narrowing,
 ) -> (Option<RoutePart>, BTreeMap<Arc<str>, u64>) {
     let rejects = pieces.outputs.iter().flat_map(|(first, output)| {
         output.rejects.iter().map(move |reject| rejected(batch, description, first + reject.row, reject))
@@ -551,8 +577,10 @@ fn dead_letters(
         trap: None,
         log: None,
     });
-    let mut all: Vec<_> = rejects.chain(failed).chain(unreadable).collect();
+    let unmade = narrowing.unmade().map(|row| unmade(batch, row));
+    let mut all: Vec<_> = rejects.chain(failed).chain(unreadable).chain(unmade).collect();
     all.sort_by_key(|dead| dead.offset);
+    all.iter_mut().for_each(|dead| dead.say_what_is_meant(batch.meant()));
     let mut rejected = BTreeMap::new();
     for dead in all.iter().filter(|dead| dead.trap.is_none()) {
         *rejected.entry(dead.code.clone()).or_default() += 1;
@@ -588,6 +616,31 @@ fn trapped<'a>(batch: &Batch, failed: &'a Failed) -> DeadLetter<'a> {
         reasons: json!([{ "code": failed.code, "message": failed.message }]),
         trap: Some(&failed.message),
         log: Some(&failed.log).filter(|log| !log.is_empty()).map(String::as_str),
+    }
+}
+
+/// It would be on a route, but not as the row that it comes again for.
+fn unmade<'a>(batch: &Batch, row: u32) -> DeadLetter<'a> {
+    let message = "the rule does not make the row that the record comes again for, or sends it elsewhere";
+    DeadLetter {
+        offset: batch.offsets()[row as usize],
+        row: Some(row),
+        bytes: &[],
+        stage: "transform",
+        code: ROW_NOT_MADE.into(),
+        reasons: json!([{ "code": ROW_NOT_MADE, "message": message }]),
+        trap: None,
+        log: None,
+    }
+}
+
+impl DeadLetter<'_> {
+    /// Otherwise all rows of a record would be sent where it comes again once more, and not the one that is missing.
+    fn say_what_is_meant(&mut self, all: &[(Offset, Meant)]) {
+        let Ok(place) = all.binary_search_by_key(&self.offset, |(offset, _)| offset.get()) else { return };
+        let text = all[place].1.to_string();
+        let reasons = self.reasons.as_array_mut().into_iter().flatten();
+        reasons.for_each(|reason| reason["meant"] = json!(text));
     }
 }
 

@@ -294,6 +294,7 @@ fn bindings() -> Bindings {
         routes.iter().map(|(route, target)| ((*route).into(), (*target).into())).collect()
     };
     Bindings {
+        names: vec!["lake".into(), "notes".into()],
         sinks: vec![
             sink(&[("usa", "usa"), ("other", "other")]),
             sink(&[("alerts", "alerts"), (DEAD_LETTERS, "dead_letters")]),

@@ -154,6 +154,13 @@ const METRICS: &[Metric] = &[
         |view, to| to.count(&[], view.status.records.skipped),
     ),
     metric(
+        "weir_records_elsewhere_total",
+        Counter,
+        &[],
+        "Records of which a sink was given nothing because they came again for a row that another sink had refused.",
+        |view, to| to.count(&[], view.status.records.elsewhere),
+    ),
+    metric(
         "weir_batches_replayed_total",
         Counter,
         &[],

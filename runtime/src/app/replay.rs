@@ -13,7 +13,7 @@ use super::columns::Columns;
 use super::letters::{dead_targets, used};
 use crate::config::PipelineConfig;
 use crate::kafka::transactions::wire_bytes;
-use crate::origin::{ENVELOPE, Origin};
+use crate::origin::{ENVELOPE, Envelope, Meant, Origin};
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::table::Wanted;
@@ -30,6 +30,8 @@ const NOT_OF_FILES: &str = "the dead letters of a pipeline that reads files cann
 pub struct Letter {
     /// Which record, and at which attempt it became a letter: 0 where it came by for the first time.
     pub origin: Origin,
+    /// The row that alone is wanted of it; absent: all that becomes of it.
+    pub meant: Option<Meant>,
     /// Absent and empty differ.
     pub key: Option<Vec<u8>>,
     /// Absent: a tombstone.
@@ -77,7 +79,7 @@ trait Input {
 #[derive(Debug, Default)]
 struct Known {
     /// What is in it, and what is about to be.
-    there: BTreeSet<Origin>,
+    there: BTreeSet<Envelope>,
     /// Bytes that it takes for a letter, if they are limited.
     most_bytes: Option<usize>,
 }
@@ -97,14 +99,14 @@ impl Known {
             return Choice::Spent;
         }
         let letter = Letter { origin: letter.origin.again(), ..letter };
-        if self.there.contains(&letter.origin) {
+        if self.there.contains(&letter.id()) {
             return Choice::There;
         }
         let bytes = letter.bytes();
         match self.most_bytes.filter(|most| bytes > *most) {
             Some(most) => Choice::TooLarge(TooLarge { origin: letter.origin, bytes, most }),
             None => {
-                self.there.insert(letter.origin.clone());
+                self.there.insert(letter.id());
                 Choice::Copy(letter, bytes)
             }
         }
@@ -191,9 +193,14 @@ fn select(
 }
 
 impl Letter {
+    /// What names its copy.
+    fn id(&self) -> Envelope {
+        Envelope { origin: self.origin.clone(), meant: self.meant.clone() }
+    }
+
     /// What a topic has to take for its copy.
     fn bytes(&self) -> usize {
-        let id = self.origin.to_string();
+        let id = self.id().to_string();
         wire_bytes(self.key.as_deref(), self.value.as_deref(), self.envelope(&id))
     }
 

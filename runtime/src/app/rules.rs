@@ -264,5 +264,5 @@ fn bindings(plan: &Plan, sinks: &[Arc<str>]) -> Bindings {
         });
         ours.collect()
     };
-    Bindings { sinks: sinks.iter().map(of_sink).collect() }
+    Bindings { names: sinks.to_vec(), sinks: sinks.iter().map(of_sink).collect() }
 }

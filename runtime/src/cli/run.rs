@@ -164,6 +164,7 @@ impl Done {
         said["counters"] = json!({
             "commits": self.ran.outcome.writers.iter().map(|writer| writer.commits).sum::<u64>(),
             "skipped": tally.skipped,
+            "elsewhere": tally.elsewhere,
             "replayed_older": tally.replayed_older,
             "rolled_forward": self.ran.rolled_forward,
             "refused": self.ran.refused,

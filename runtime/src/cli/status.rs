@@ -78,6 +78,10 @@ fn print(answers: &[Answer]) {
     let mut records = answers[0].status.records.clone();
     answers[1..].iter().for_each(|answer| records.add(&answer.status.records));
     println!("{}\n{}\n", fates::table(&records), fates::equation(&records));
+    if records.elsewhere > 0 {
+        let n = count(records.elsewhere);
+        println!("{n} times a sink was given nothing of a record: it came again for a row of another one\n");
+    }
     print_sinks(answers);
 }
 

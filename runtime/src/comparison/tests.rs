@@ -57,6 +57,7 @@ fn made(fates: &[Fate], parts: Vec<RoutePart>) -> Routed {
         last: None,
         fates,
         parts,
+        addressed: Vec::new(),
         rejected: BTreeMap::new(),
         routes: BTreeMap::new(),
         permit: Permit::free(),

@@ -312,6 +312,8 @@ pub struct Tally {
     pub n_rejected: u64,
     /// Records that a sink was not given because it had them.
     pub skipped: u64,
+    /// Records of which a sink was given nothing because they came again for a row in another one.
+    pub elsewhere: u64,
     /// Batches made again for a sink that lags, with a plan older than the newest.
     pub replayed_older: u64,
     /// Partitions that were lost to another owner.
@@ -873,9 +875,10 @@ impl Core {
         let mut wanted = false;
         for (sink, routes) in routed.bindings.sinks.iter().enumerate() {
             let from = track.hand(sink, routed.range.end);
-            let batch = for_sink(&routed, routes, from, seed, told);
+            let batch = for_sink(&routed, sink, routes, from, seed, told);
             let given = batch.as_ref().map_or(0, |batch| batch.counters.records_in);
             self.tally.skipped += routed.fates.len() as u64 - given;
+            self.tally.elsewhere += batch.as_ref().map_or(0, |batch| batch.counters.elsewhere);
             wanted |= batch.is_some();
             let permit = routed.permit.clone();
             let write = |batch| Action::Write { sink, run, batch, permit };
@@ -1212,23 +1215,24 @@ fn backoff(attempt: u32) -> Duration {
 /// range.
 fn for_sink(
     routed: &Routed,
+    sink: usize,
     routes: &[(Arc<str>, Arc<str>)],
     from: Offset,
     seed: u64,
     told: u64,
 ) -> Option<RoutedBatch> {
     let range = routed.range.from(from)?;
-    let mut counters = count_fates(routed, from);
+    let mut counters = count_fates(routed, sink, from);
     let mut parts = Vec::new();
     for part in &routed.parts {
-        let first = part.offsets.partition_point(|offset| *offset < from.get());
-        let n = part.offsets.len() - first;
-        if n == 0 {
-            continue;
-        }
-        let targets = routes.iter().filter(|(route, _)| *route == part.route);
-        for (_, target) in targets {
-            let part = slice(part, target, first, n);
+        for (_, target) in routes.iter().filter(|(route, _)| *route == part.route) {
+            let part = routed.rows_for(part, sink, target);
+            let first = part.offsets.partition_point(|offset| *offset < from.get());
+            let n = part.offsets.len() - first;
+            if n == 0 {
+                continue;
+            }
+            let part = slice(&part, target, first, n);
             let counted = counters.targets.entry(target.clone()).or_default();
             count_rows(counted, &part, seed);
             parts.push(part);
@@ -1238,11 +1242,15 @@ fn for_sink(
     Some(RoutedBatch { at, range, plan, counters, last: routed.last.clone(), told, parts })
 }
 
-fn count_fates(routed: &Routed, from: Offset) -> Counters {
+fn count_fates(routed: &Routed, sink: usize, from: Offset) -> Counters {
     let first = routed.fates.partition_point(|(offset, _)| *offset < from);
     let mut counters = Counters::default();
-    for (_, fate) in &routed.fates[first..] {
+    for (offset, fate) in &routed.fates[first..] {
         counters.records_in += 1;
+        if routed.addressee(*offset).is_some_and(|to| to.sink != sink) {
+            counters.elsewhere += 1;
+            continue;
+        }
         *match fate {
             Fate::Routed => &mut counters.routed,
             Fate::Rejected => &mut counters.rejected,

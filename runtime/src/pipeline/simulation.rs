@@ -29,6 +29,9 @@ const TOPIC: &str = "records";
 /// Far less than in the product: what a sink has forgotten is looked up in the log.
 const KEPT_CUTS: usize = 1;
 
+/// The partition that stands for the replay input: its records come again, many of them for one of their rows alone.
+const AGAIN: i32 = 1;
+
 /// A plan is on trial for a good part of the records; what one rejects more than another decides only now and then.
 const TRIAL: trial::Limits =
     trial::Limits { records: 20, time: Duration::from_secs(1), rejected: 0.0, failed: 0.0 };
@@ -54,6 +57,8 @@ fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
         seen.given_up,
         seen.begun_anew,
         seen.recalled,
+        seen.elsewhere,
+        seen.row_not_made,
     ];
     assert!(!many || rare.iter().all(|n| *n >= 100), "the simulation no longer gets into trouble: {seen:?}");
 }
@@ -80,6 +85,10 @@ struct Seen {
     recalled: u64,
     /// Partitions that nobody had after everything healed.
     left: u64,
+    /// Records that came again for a row of another sink, as sinks counted them.
+    elsewhere: u64,
+    /// Records that came again for a row which the plan of that moment does not make.
+    row_not_made: u64,
 }
 
 impl Seen {
@@ -100,6 +109,8 @@ impl Seen {
         self.begun_anew += other.begun_anew;
         self.recalled += other.recalled;
         self.left += other.left;
+        self.elsewhere += other.elsewhere;
+        self.row_not_made += other.row_not_made;
     }
 }
 
@@ -138,6 +149,24 @@ fn expected(partition: i32, offset: i64, plan: u64) -> Expected {
     }
 }
 
+/// The row that a record comes again for: in which sink, where there, and its number.
+fn meant(at: &TopicPartition, offset: i64) -> Option<(usize, &'static str, i32)> {
+    let drawn = crate::route::row_hash(77, offset, at.partition) as u64;
+    let (sink, target, index) = (drawn % 3, drawn / 3 % 3, drawn / 9 % 2);
+    (at.partition == AGAIN && !(drawn / 18).is_multiple_of(4)).then(|| {
+        let target = ["ta", "tb", "copy"][target as usize];
+        (sink as usize, target, index as i32)
+    })
+}
+
+fn envelope(at: &TopicPartition, offset: Offset) -> String {
+    let origin = format!("first/0/{offset}/1");
+    match meant(at, offset.get()) {
+        Some((sink, target, index)) => format!("{origin} {}.{target}/{index}", SINKS[sink]),
+        None => origin,
+    }
+}
+
 const SINKS: [&str; 3] = ["one", "two", "three"];
 
 /// Plans differ in where they send their rows, too.
@@ -147,6 +176,7 @@ fn bindings(plan: u64) -> Bindings {
     };
     let third: &[_] = if plan.is_multiple_of(2) { &[("b", "tb"), ("b", "copy")] } else { &[("a", "ta")] };
     Bindings {
+        names: SINKS.iter().map(|name| (*name).into()).collect(),
         sinks: vec![
             bind(&[("a", "ta"), (DEAD_LETTERS, "dead")]),
             bind(&[("a", "ta"), ("b", "tb")]),
@@ -529,10 +559,18 @@ impl World {
             return true;
         }
         let mut builder = BatchBuilder::new(at.clone(), from);
+        if at.partition == AGAIN {
+            builder.open_envelopes();
+        }
         for _ in 0..1 + self.random.below(9) {
             if builder.next() < end {
                 let offset = builder.next();
-                builder.push(offset, RecordRef { value: Some(b"x"), timestamp_ms: -1, ..Default::default() });
+                let envelope = envelope(&at, offset);
+                let headers = [(crate::origin::ENVELOPE, Some(envelope.as_bytes()))];
+                builder.push(
+                    offset,
+                    RecordRef { value: Some(b"x"), headers: &headers, timestamp_ms: -1, key: None },
+                );
             }
         }
         let next = builder.next();
@@ -779,7 +817,13 @@ impl World {
                 let name = SINKS[sink];
                 check_chain(store, &at, &plans).map_err(|e| format!("{at} in {name}: {e}"))?;
                 check_rows(store, &at, sink, &plans).map_err(|e| format!("{at} in {name}: {e}"))?;
+                self.seen.elsewhere +=
+                    check_elsewhere(store, &at, sink, &plans).map_err(|e| format!("{at} in {name}: {e}"))?;
             }
+            let without = |(offset, plan): (usize, &u64)| {
+                meant(&at, offset as i64).is_some() && goes_to(&at, offset as i64, *plan).is_none()
+            };
+            self.seen.row_not_made += plans.iter().enumerate().filter(|of| without(*of)).count() as u64;
         }
         Ok(())
     }
@@ -863,22 +907,55 @@ fn check_rows(store: &MemoryStore, at: &TopicPartition, sink: usize, plans: &[u6
     Ok(())
 }
 
-fn expected_rows(at: &TopicPartition, offset: i64, plan: u64, sink: usize) -> Vec<MemoryRow> {
-    let per_route: Vec<(&str, usize)> = match expected(at.partition, offset, plan) {
-        Expected::Routed([a, b]) => vec![("a", a), ("b", b)],
-        Expected::Rejected | Expected::Failed => vec![(DEAD_LETTERS, 1)],
+/// A record is counted as being elsewhere by all sinks but the one that has the row that it came again for.
+fn check_elsewhere(
+    store: &MemoryStore,
+    at: &TopicPartition,
+    sink: usize,
+    plans: &[u64],
+) -> Result<u64, String> {
+    let to = plans.iter().enumerate().filter_map(|(offset, plan)| goes_to(at, offset as i64, *plan));
+    let expected = to.filter(|(of, ..)| *of != sink).count() as u64;
+    let counted = store.state(at).map_or(0, |state| state.counters.elsewhere);
+    match counted == expected {
+        true => Ok(counted),
+        false => Err(format!("I3: {counted} records are elsewhere instead of {expected}")),
+    }
+}
+
+/// By which route each row of a record goes, in the order of their numbers.
+fn expected_routes(at: &TopicPartition, offset: i64, plan: u64) -> Vec<&'static str> {
+    match expected(at.partition, offset, plan) {
+        Expected::Routed([a, b]) => [vec!["a"; a], vec!["b"; b]].concat(),
+        Expected::Rejected | Expected::Failed => vec![DEAD_LETTERS],
         Expected::Dropped => vec![],
-    };
+    }
+}
+
+/// Where the row goes that a record comes again for, if the plan makes it: in which sink, where there, and its number.
+fn goes_to(at: &TopicPartition, offset: i64, plan: u64) -> Option<(usize, &'static str, i32)> {
+    let (sink, target, index) = meant(at, offset)?;
+    let routes = expected_routes(at, offset, plan);
+    let route = routes.get(index as usize).filter(|route| **route != DEAD_LETTERS)?;
+    let bound = bindings(plan).sinks[sink].iter().any(|(r, t)| **r == **route && **t == *target);
+    bound.then_some((sink, target, index))
+}
+
+fn expected_rows(at: &TopicPartition, offset: i64, plan: u64, sink: usize) -> Vec<MemoryRow> {
+    let mut by_routes = expected_routes(at, offset, plan);
+    let goes_to = goes_to(at, offset, plan);
+    let is_routed = by_routes.first().is_some_and(|route| *route != DEAD_LETTERS);
+    if meant(at, offset).is_some() && goes_to.is_none() && is_routed {
+        by_routes = vec![DEAD_LETTERS];
+    }
     let routes = &bindings(plan).sinks[sink];
     let mut rows = Vec::new();
-    let mut index = 0;
-    for (route, n) in per_route {
-        for _ in 0..n {
-            for (_, target) in routes.iter().filter(|(r, _)| **r == *route) {
+    for (index, route) in (0..).zip(by_routes) {
+        for (_, target) in routes.iter().filter(|(r, _)| **r == *route) {
+            if goes_to.is_none_or(|to| to == (sink, &**target, index)) {
                 let (at, route, target) = (at.clone(), route.into(), target.clone());
                 rows.push(MemoryRow { at, offset: Offset::new(offset), index, target, route, plan });
             }
-            index += 1;
         }
     }
     rows

@@ -220,6 +220,9 @@ pub struct Records {
     pub reasons: BTreeMap<Arc<str>, u64>,
     /// That a sink was not given because it had them.
     pub skipped: u64,
+    /// Of which a sink was given nothing because they came again for a row in another one.
+    #[serde(default)]
+    pub elsewhere: u64,
     /// Batches made again for a sink that lags, with a plan older than the newest.
     pub replayed_older: u64,
     /// Partitions that were lost to another owner.
@@ -470,6 +473,7 @@ impl Records {
             routes: tally.routed.clone(),
             reasons: tally.rejected.clone(),
             skipped: tally.skipped,
+            elsewhere: tally.elsewhere,
             replayed_older: tally.replayed_older,
             lost: tally.lost,
             restarted: tally.restarted,
@@ -485,6 +489,7 @@ impl Records {
             (&mut self.dropped, other.dropped),
             (&mut self.failed, other.failed),
             (&mut self.skipped, other.skipped),
+            (&mut self.elsewhere, other.elsewhere),
             (&mut self.replayed_older, other.replayed_older),
             (&mut self.lost, other.lost),
             (&mut self.restarted, other.restarted),

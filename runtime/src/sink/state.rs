@@ -141,6 +141,9 @@ pub struct Counters {
     pub dropped: u64,
     /// Records at which the transform itself failed.
     pub failed: u64,
+    /// Records that came again for a row that another sink alone is to have.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub elsewhere: u64,
     /// Per target of this sink.
     pub targets: BTreeMap<Arc<str>, TargetCounters>,
 }
@@ -151,9 +154,10 @@ impl Counters {
         u128::from(self.records_in) == self.accounted()
     }
 
-    /// Wide enough for any four numbers, since they may have been read from a disk.
+    /// Wide enough for any five numbers, since they may have been read from a disk.
     fn accounted(&self) -> u128 {
-        [self.routed, self.rejected, self.dropped, self.failed].into_iter().map(u128::from).sum()
+        let all = [self.routed, self.rejected, self.dropped, self.failed, self.elsewhere];
+        all.into_iter().map(u128::from).sum()
     }
 
     /// Adds what another commit counted. What is full stays so.
@@ -164,12 +168,18 @@ impl Counters {
             (&mut self.rejected, other.rejected),
             (&mut self.dropped, other.dropped),
             (&mut self.failed, other.failed),
+            (&mut self.elsewhere, other.elsewhere),
         ];
         counts.into_iter().for_each(|(count, more)| *count = count.saturating_add(more));
         for (target, counted) in &other.targets {
             self.targets.entry(target.clone()).or_default().add(counted);
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none(n: &u64) -> bool {
+    *n == 0
 }
 
 /// What was written to one target.
@@ -425,7 +435,7 @@ pub enum Refused {
         range: OffsetRange,
         /// Records in.
         records_in: u64,
-        /// Routed, rejected, dropped and failed together.
+        /// All fates together.
         accounted: u128,
     },
 }

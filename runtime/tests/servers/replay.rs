@@ -189,6 +189,7 @@ fn letter(seen: Seen) -> Letter {
     let own = seen.headers.into_iter().filter(|(name, _)| !name.starts_with("weir-"));
     Letter {
         origin: Origin { at, offset: Offset::new(number(parts[2])), attempt },
+        meant: None,
         key: seen.key,
         value: seen.value,
         headers: own.collect(),

@@ -201,7 +201,7 @@ impl DryRun {
         let mut builder = BatchBuilder::new(self.at.clone(), Offset::ZERO);
         builder.open_envelopes();
         for letter in letters {
-            let id = letter.origin.to_string();
+            let id = letter.id().to_string();
             let headers: Vec<_> = letter.envelope(&id).collect();
             let (key, value) = (letter.key.as_deref(), letter.value.as_deref());
             let record = RecordRef { key, value, headers: &headers, timestamp_ms: letter.timestamp_ms };

@@ -10,7 +10,7 @@ use crate::kafka::peek::{From, peek};
 use crate::kafka::produce::Compression;
 use crate::kafka::transactions::{Ended, Outgoing, Settings, Transactions, Undone};
 use crate::kafka::{Cluster, Error};
-use crate::origin::{Origin, replay_topic};
+use crate::origin::{Envelope, replay_topic};
 
 /// Of a transaction, after which the cluster gives it up.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ impl Topic {
     fn send(&mut self, letters: &[Letter]) -> Result<Ended, Undone> {
         self.transactions.begin()?;
         for (tag, letter) in letters.iter().enumerate() {
-            let id = letter.origin.to_string();
+            let id = letter.id().to_string();
             let (key, value, timestamp_ms) =
                 (letter.key.as_deref(), letter.value.as_deref(), letter.timestamp_ms);
             let record = Outgoing { topic: &self.topic, key, value, timestamp_ms };
@@ -84,12 +84,12 @@ pub(super) fn look(cluster: &Cluster, pipeline: &str) -> Result<Known> {
 }
 
 /// Which letters are in the topic, as far as it is committed.
-fn there(cluster: &Cluster, topic: &str) -> Result<BTreeSet<Origin>, Error> {
+fn there(cluster: &Cluster, topic: &str) -> Result<BTreeSet<Envelope>, Error> {
     let mut there = BTreeSet::new();
     peek(cluster, topic, None, From::Start, &mut |seen| {
         let headers: Vec<_> = seen.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
         // What is no envelope becomes a dead letter itself, and is no copy of any.
-        there.extend(Origin::open(&headers).map(|(origin, _)| origin));
+        there.extend(Envelope::open(&headers).map(|(envelope, _)| envelope));
         true
     })?;
     Ok(there)

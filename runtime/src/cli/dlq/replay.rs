@@ -140,6 +140,7 @@ fn copied_as(letter: Letter) -> replay::Letter {
     let Letter { origin, attempt, key, value, headers, timestamp_ms, .. } = letter;
     replay::Letter {
         origin: Origin { at: origin.at, offset: origin.offset, attempt },
+        meant: None,
         key,
         value,
         headers,

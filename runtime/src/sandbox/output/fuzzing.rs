@@ -90,7 +90,8 @@ pub(super) fn holds(said: wit::Output, count: usize) {
 fn becomes_rows(batch: &Batch, output: Output, description: &Description) {
     let plan = PlanRef { plan: 1, digest: "sha256:ab".into() };
     let routes = description.routes.iter().map(|route| route.name.clone());
-    let bindings = Bindings { sinks: vec![routes.map(|route| (route.clone(), route)).collect()] };
+    let sinks = vec![routes.map(|route| (route.clone(), route)).collect()];
+    let bindings = Bindings { names: vec!["s".into()], sinks };
     let pieces = Pieces { outputs: vec![(0, output)], failed: vec![] };
     let routed =
         route_all(batch, plan, description, Arc::new(bindings), pieces).expect("each record has one fate");

@@ -30,8 +30,10 @@ fn pipeline() -> String {
 }
 
 fn letter(origin: &str) -> Letter {
+    let Envelope { origin: of, meant } = origin.parse().unwrap();
     Letter {
-        origin: origin.parse().unwrap(),
+        origin: of,
+        meant,
         key: Some(b"k".to_vec()),
         value: Some(origin.as_bytes().to_vec()),
         headers: vec![("trace".to_owned(), None), (ENVELOPE.to_owned(), Some(b"of another".to_vec()))],
