@@ -166,6 +166,11 @@ impl Part {
             Some(origins) => (&origins[row].at, origins[row].offset.get()),
         }
     }
+
+    /// How often the record of a row was sent through again; 0 where it never was.
+    pub(super) fn attempt(&self, row: usize) -> u16 {
+        self.origins.as_ref().map_or(0, |origins| origins[row].attempt)
+    }
 }
 
 /// A number that a sink counts up and others look at.

@@ -32,7 +32,7 @@ const ROWS: usize = 64;
 const IDLE: &str = "SET TRANSACTION READ ONLY; SET LOCAL idle_in_transaction_session_timeout = '10min'";
 
 /// The table of rows that were refused.
-const REJECTS: &str = "weir_reject";
+pub(super) const REJECTS: &str = "weir_reject";
 
 /// Its columns, but for those of provenance.
 const OF_REJECTS: [&str; 5] = ["target", "route", "reason", "sqlstate", "row"];
@@ -252,7 +252,7 @@ impl Reader for PostgresReader {
             ours.and("sink", "=", Bound::Text(sink.clone()));
             let kind = |name: &str| if name == "row" { Kind::Json } else { Kind::Text };
             let columns = OF_REJECTS.iter().map(|name| Column::new(name, kind(name)));
-            let columns: Vec<_> = columns.chain(Column::provenance()).collect();
+            let columns: Vec<_> = columns.chain(Column::provenance()).chain([Column::attempt()]).collect();
             let place = format!("{server}, table {REJECTS}");
             self.read(REJECTS, &columns, &ours.sought(sought), &mut |row| {
                 let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);

@@ -4,11 +4,14 @@
 use sqlx::AssertSqlSafe;
 
 use super::PostgresConfig;
+use super::back::REJECTS;
 use super::database::{Database, Ended};
 use super::examine::{table_of, tried};
 use super::parameters::no_values;
+use super::rows::says_attempt;
+use super::table::quoted;
 use super::tables::{Tables, find, look_at};
-use crate::sink::table::Wanted;
+use crate::sink::table::{ATTEMPT, Wanted};
 use crate::sink::{Error, Problem};
 
 /// The statements that would add them. Nothing is changed.
@@ -54,6 +57,19 @@ pub fn add_columns(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Vec<Str
             Problem::new(lost).hint("run it again: a column that is there is not added twice"),
         )),
     }
+}
+
+/// The statement after which the table of refused rows says how often a record has come again, where it was made without. Nothing
+/// is changed.
+///
+/// # Errors
+/// If the server cannot be reached.
+pub fn rejects_lack(config: &PostgresConfig) -> Result<Option<String>, Error> {
+    let mut db = Database::open(config.server.clone(), config.patience)?;
+    let lacks =
+        tried(&mut db, |db| Ok(find(db, &config.schema, REJECTS)?.is_some() && !says_attempt(db, config)?))?;
+    let table = quoted(&config.schema);
+    Ok(lacks.then(|| format!("ALTER TABLE {table}.{REJECTS} ADD COLUMN {ATTEMPT} integer")))
 }
 
 fn lacks(db: &mut Database, config: &PostgresConfig, want: &Wanted) -> Result<Vec<String>, Error> {

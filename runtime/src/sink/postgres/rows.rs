@@ -17,14 +17,14 @@ use super::pieces::{Size, pieces};
 use super::table::{Table, parameter, quoted};
 use super::tables::Tables;
 use super::values::Values;
-use crate::sink::table::{Stored, row_as_json};
+use crate::sink::table::{ATTEMPT, Stored, row_as_json};
 use crate::sink::{Error, Part, RoutedBatch};
 
 /// What the table of rejects is made with: rows that the database refused, by the pipeline and sink that brought them.
 pub(super) const REJECTS: &str = "pipeline text NOT NULL, sink text NOT NULL, weir_topic text NOT NULL, \
      weir_partition integer NOT NULL, weir_offset bigint NOT NULL, weir_index integer NOT NULL, \
      weir_plan bigint NOT NULL, target text NOT NULL, route text NOT NULL, reason text NOT NULL, \
-     sqlstate text, \"row\" text";
+     sqlstate text, \"row\" text, weir_attempt integer";
 
 /// A row whose JSON is longer than this is told about without it: PostgreSQL takes no value of 1 GiB.
 const MAX_REJECT: usize = 500_000_000;
@@ -191,10 +191,16 @@ impl Storing<'_> {
 
     fn reject(&mut self, item: Item, refusal: &Refusal) -> Result<(), Error> {
         let Ready { partition, batch, part, .. } = self.rows.of(item);
+        let attempt = match part.attempt(item.row) {
+            0 => None,
+            attempt => says_attempt(self.db, self.config)?.then_some(attempt),
+        };
+        let (column, value) =
+            if attempt.is_some() { (format!(", {ATTEMPT}"), ", $13") } else { (String::new(), "") };
         let sql = format!(
             "INSERT INTO {}.weir_reject (pipeline, sink, weir_topic, weir_partition, weir_offset, weir_index, \
-             weir_plan, target, route, reason, sqlstate, \"row\") \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             weir_plan, target, route, reason, sqlstate, \"row\"{column}) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12{value})",
             quoted(&self.config.schema)
         );
         let mut values = no_values();
@@ -211,11 +217,26 @@ impl Storing<'_> {
         bound(values.add(refusal.reason.replace('\0', "\u{fffd}")));
         bound(values.add(refusal.sqlstate.clone()));
         bound(values.add(row_as_json(part, item.row, MAX_REJECT)?));
+        if let Some(attempt) = attempt {
+            bound(values.add(i32::from(attempt)));
+        }
         self.db.run(AssertSqlSafe(sql), values)?;
         self.stored[*partition].rejected += 1;
         fail::fail_point!("postgres.after_reject");
         Ok(())
     }
+}
+
+/// Whether the table of rejects has a column for attempts: it may have been made without. Few rows are refused that come again,
+/// so it is asked for each.
+pub(super) fn says_attempt(db: &mut Database, config: &PostgresConfig) -> Result<bool, Error> {
+    const SQL: &str = "SELECT 1 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+                       JOIN pg_namespace n ON n.oid = c.relnamespace \
+                       WHERE n.nspname = $1 AND c.relname = 'weir_reject' AND a.attname = $2 AND NOT a.attisdropped";
+    let mut values = no_values();
+    bound(values.add(config.schema.clone()));
+    bound(values.add(ATTEMPT));
+    Ok(!db.query(SQL, values)?.is_empty())
 }
 
 impl<'a> Rows<'a> {

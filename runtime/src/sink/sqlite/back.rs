@@ -28,7 +28,7 @@ use crate::sink::table::{Owner, overwritten};
 const ROWS: usize = 64;
 
 /// The table of rows that were refused.
-const REJECTS: &str = "weir_reject";
+pub(super) const REJECTS: &str = "weir_reject";
 
 /// Reads back what a SQLite sink has.
 pub struct SqliteReader {

@@ -4,10 +4,13 @@
 use sqlx::AssertSqlSafe;
 
 use super::SqliteConfig;
+use super::back::REJECTS;
 use super::database::{Database, Ended, no_values};
-use super::examine::{table_of, tried};
+use super::examine::{is_there, table_of, tried};
+use super::rows::says_attempt;
 use super::tables::Tables;
-use crate::sink::table::Wanted;
+
+use crate::sink::table::{ATTEMPT, Wanted};
 use crate::sink::{Error, Problem};
 
 /// The statements that would add them, to the tables of a file that is there. Nothing is changed.
@@ -53,4 +56,15 @@ pub fn add_columns(config: &SqliteConfig, wanted: &[Wanted]) -> Result<Vec<Strin
             Problem::new(lost).hint("run it again: a column that is there is not added twice"),
         )),
     }
+}
+
+/// The statement after which the table of refused rows says how often a record has come again, where a file that is there has one
+/// that was made without. Nothing is changed.
+///
+/// # Errors
+/// If the file cannot be opened.
+pub fn rejects_lack(config: &SqliteConfig) -> Result<Option<String>, Error> {
+    let mut db = Database::open(&config.path, config.busy_timeout)?;
+    let lacks = is_there(&mut db, REJECTS)? && !says_attempt(&mut db)?;
+    Ok(lacks.then(|| format!("ALTER TABLE {REJECTS} ADD COLUMN {ATTEMPT} INTEGER")))
 }

@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS weir_reject (
     target TEXT NOT NULL,
     route TEXT NOT NULL,
     reason TEXT NOT NULL,
-    "row" TEXT
+    "row" TEXT,
+    weir_attempt INTEGER
 ) STRICT"#;
 
 /// A row whose JSON is longer than this is told about without it: SQLite takes no value of 1 GB.
@@ -39,6 +40,13 @@ const MAX_REJECT: usize = 500_000_000;
 /// Makes the table of rejects if it is not there.
 pub(super) fn create(db: &mut Database) -> Result<(), Error> {
     db.run(REJECTS, no_values()).map(drop)
+}
+
+/// Whether the table of rejects has a column for attempts: it may have been made without. Few rows are refused that come again,
+/// so it is asked for each.
+pub(super) fn says_attempt(db: &mut Database) -> Result<bool, Error> {
+    const SQL: &str = "SELECT 1 FROM pragma_table_info('weir_reject') WHERE name = 'weir_attempt'";
+    Ok(!db.query(SQL, no_values())?.is_empty())
 }
 
 /// Adding a value to a statement cannot fail: all there are have a form in SQLite.
@@ -204,9 +212,16 @@ impl Storing<'_> {
         row: usize,
         reason: &str,
     ) -> Result<(), Error> {
-        const SQL: &str = r#"INSERT INTO weir_reject (pipeline, sink, weir_topic, weir_partition, weir_offset, weir_index, weir_plan, target, route, reason, "row")
-                             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#;
         let part = ready.part;
+        let attempt = match part.attempt(row) {
+            0 => None,
+            attempt => says_attempt(self.db)?.then_some(attempt),
+        };
+        let (column, value) = if attempt.is_some() { (", weir_attempt", ", ?") } else { ("", "") };
+        let sql = format!(
+            "INSERT INTO weir_reject (pipeline, sink, weir_topic, weir_partition, weir_offset, weir_index, weir_plan, \
+             target, route, reason, \"row\"{column}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{value})"
+        );
         let mut values = no_values();
         bound(values.add(self.owner.pipeline.clone()));
         bound(values.add(self.owner.sink.clone()));
@@ -220,7 +235,10 @@ impl Storing<'_> {
         bound(values.add(part.route.clone()));
         bound(values.add(reason));
         bound(values.add(row_as_json(part, row, MAX_REJECT)?));
-        self.db.run(SQL, values)?;
+        if let Some(attempt) = attempt {
+            bound(values.add(attempt));
+        }
+        self.db.run(AssertSqlSafe(sql), values)?;
         self.stored.rejected += 1;
         fail::fail_point!("sqlite.after_reject");
         Ok(())

@@ -50,3 +50,24 @@ fn a_table_without_a_column_for_attempts_takes_all_else_of_a_record_that_comes_a
         assert_eq!(file.rows(rejects), ["orders|3|1043"]);
     }
 }
+
+#[test]
+fn a_row_that_is_refused_says_which_attempt_it_is_if_the_table_of_refused_rows_can() {
+    let file = File::new();
+    file.run("CREATE TABLE a (k TEXT CHECK (k <> 'no'), weir_topic TEXT, weir_partition integer, weir_offset integer, weir_index integer, weir_plan integer)");
+    let mut sink = file.claimed(1);
+    let refused = |origins: &[&str]| again(rows(vec![("k", texts(&["no", "no"]))]), origins);
+    deliver(&mut sink, 2, vec![refused(&["orders/3/1/1", "weir.p.replay/0/1/0"])]).unwrap();
+    let rejects =
+        "SELECT weir_topic, weir_offset, weir_attempt FROM weir_reject ORDER BY weir_topic, weir_offset";
+    assert_eq!(file.rows(rejects), ["orders|1|1", "weir.p.replay|1|null"]);
+    assert_eq!(rejects_lack(&file.config()).unwrap(), None);
+
+    file.run("ALTER TABLE weir_reject DROP COLUMN weir_attempt");
+    let part = Part { offsets: vec![2, 3].into(), ..refused(&["orders/3/2/1", "orders/3/3/2"]) };
+    sink.write(RoutedBatch { parts: vec![part], ..batch(2, 4) }).unwrap();
+    sink.commit(&at(), &commit(2, 4)).unwrap();
+    file.run(&rejects_lack(&file.config()).unwrap().unwrap());
+    let expected = ["orders|1|null", "orders|2|null", "orders|3|null", "weir.p.replay|1|null"];
+    assert_eq!(file.rows(rejects), expected);
+}
