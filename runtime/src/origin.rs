@@ -64,6 +64,11 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// The same, sent through once more.
+    pub fn again(&self) -> Self {
+        Self { origin: self.origin.again(), meant: self.meant.clone() }
+    }
+
     /// Takes an envelope apart: what its header says, and the headers that are the record's own.
     ///
     /// # Errors

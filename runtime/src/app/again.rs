@@ -40,9 +40,9 @@ impl Again {
         Ok(Self { loaded: rules.load(plan)? })
     }
 
-    /// Of a plan that is in no log. Its rows are bound to no sink.
-    pub(super) fn of(candidate: Candidate) -> Self {
-        Self { loaded: rules::loaded(candidate) }
+    /// Of a plan that is in no log. Its rows are bound to the sinks `names`, in that order.
+    pub(super) fn of(candidate: Candidate, names: &[Arc<str>]) -> Self {
+        Self { loaded: rules::loaded(candidate, names) }
     }
 
     /// What becomes of each record, or why that cannot be said: where a pipeline would stop.

@@ -50,3 +50,24 @@ impl Columns {
         statements.with_context(|| format!("sink {name}"))
     }
 }
+
+/// The statement after which the table in which a sink keeps refused rows says how often a record has come again; nothing where it
+/// says so, or is none.
+///
+/// # Errors
+/// If the sink cannot be asked.
+pub(super) fn rejects_lack(
+    config: &PipelineConfig,
+    name: &SinkName,
+    sink: &SinkConfig,
+) -> Result<Option<String>> {
+    let statement = match sink {
+        SinkConfig::Sqlite(tables) if tables.path.exists() => {
+            sqlite::rejects_lack(&sqlite_config(config, name, tables))
+        }
+        SinkConfig::Postgres(tables) => postgres::rejects_lack(&postgres_config(config, name, tables)?)
+            .map_err(|error| if_unreachable(config, name, error)),
+        SinkConfig::Sqlite(_) | SinkConfig::Files(_) | SinkConfig::Kafka(_) => return Ok(None),
+    };
+    statement.with_context(|| format!("sink {name}"))
+}

@@ -166,10 +166,10 @@ impl Deployment {
         self.history.newest().expect("looked up when it was prepared")
     }
 
-    /// What it would run, and the plan in which it would.
-    pub(super) fn into_again(self) -> (Again, Plan) {
+    /// What it would run, with rows for the sinks `names`, and the plan in which it would.
+    pub(super) fn into_again(self, names: &[Arc<str>]) -> (Again, Plan) {
         let plan = self.candidate.plan().clone();
-        (Again::of(self.candidate), plan)
+        (Again::of(self.candidate, names), plan)
     }
 
     /// What would be different.

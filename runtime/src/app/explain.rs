@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::again::Again;
 use super::letters::{Wanted, letters, reader, used};
-use super::{Options, Origin as Kept, inputs, topics};
+use super::{Options, Origin as Kept, recall, topics};
 use crate::batch::{Batch, BatchBuilder, RecordRef};
 use crate::budget::Permit;
 use crate::config::{FilesSource, KafkaSource, PipelineConfig, SinkName, SourceConfig};
@@ -19,8 +19,6 @@ use crate::plan::{History, InputPartition, Plan};
 use crate::route::{self, DEAD_LETTERS, Fate, Routed};
 use crate::sink::back::{Asked, Coordinates, Letter, Made, Reader, Sought, Stage, Stood};
 use crate::sink::state::{PlanRef, SinkState};
-use crate::source::files::{Found as Listed, Inputs};
-use crate::source::format::{Format, Options as Reading, RecordReader};
 
 /// What became of a record.
 #[derive(Debug)]
@@ -339,22 +337,17 @@ impl Record<'_> {
     }
 
     fn alone(&self, record: RecordRef<'_>) -> Batch {
-        let mut builder = self.builder();
+        let mut builder = BatchBuilder::new(self.origin.at.clone(), self.origin.offset);
         builder.push(self.origin.offset, record);
-        self.finished(builder)
-    }
-
-    fn builder(&self) -> BatchBuilder {
-        BatchBuilder::new(self.origin.at.clone(), self.origin.offset)
-    }
-
-    fn finished(&self, builder: BatchBuilder) -> Batch {
         builder.finish(self.origin.offset.next(), Permit::free()).expect("it covers one offset")
     }
 
     fn of_topic(&self, kafka: &KafkaSource) -> Result<(Batch, String)> {
         let Coordinates { at, offset } = self.origin;
         let cluster = topics::cluster(kafka)?;
+        if let Some(why) = topics::why_gone(&cluster, self.history, &at.topic)? {
+            bail!(why);
+        }
         let mut found = None;
         peek(&cluster, &at.topic, Some(at.partition), From::At(*offset), &mut |seen| {
             found = Some(seen).filter(|seen| seen.offset == *offset);
@@ -369,31 +362,12 @@ impl Record<'_> {
     }
 
     fn of_file(&self, files: &FilesSource) -> Result<(Batch, String)> {
-        let (partition, offset) = (self.origin.at.partition, self.origin.offset);
-        let inputs = Inputs::new(&files.path, files.format.map(inputs::format_of));
-        let is_raw = self.history.inputs.first().is_some_and(|entry| entry.format == Format::Raw);
-        let number = if is_raw { i32::try_from(offset.get()).unwrap_or(-1) } else { partition };
-        let entry = self.history.inputs.iter().find(|entry| entry.partition == number);
-        let entry = entry.with_context(|| format!("the plan log knows no file of {}", self.origin))?;
-        let listed = Listed {
-            path: entry.path.clone(),
-            length: entry.length,
-            modified_ns: entry.modified_ns,
-            format: entry.format,
-        };
-        let is_same = inputs.digest(&listed)? == entry.digest;
-        ensure!(is_same, "file {} is not the one any more that was read", entry.path);
-        let file = inputs.open(&entry.path)?;
-        let mut reader =
-            RecordReader::open(Box::new(file), entry.path.as_str(), &Reading::new(entry.format))?;
-        if is_raw {
-            reader = reader.starting_at(offset);
-        }
-        reader.skip_to(offset)?;
-        let mut builder = self.builder();
-        reader.fill(&mut builder, 1, usize::MAX)?;
-        ensure!(builder.n_records() == 1, "file {} has no such record", entry.path);
-        Ok((self.finished(builder), format!("file {}", entry.path)))
+        let Coordinates { at, offset } = self.origin;
+        let mut found = None;
+        let file = recall::of_file(files, self.history, at, &BTreeSet::from([*offset]), &mut |_, batch| {
+            found = Some(batch);
+        })?;
+        Ok((found.expect("it was handed over, or is an error"), format!("file {file}")))
     }
 }
 

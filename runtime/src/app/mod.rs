@@ -12,6 +12,7 @@ pub mod letters;
 mod logs;
 mod named;
 mod plans;
+mod recall;
 pub mod replay;
 mod rules;
 mod secret;

@@ -1,18 +1,22 @@
 //! Copies dead letters to the replay input of their pipeline, by which they go through it again: each once, however often
-//! that is asked for and wherever it was cut short. Who reads letters from a sink, and who is asked first, is not known here.
+//! that is asked for and wherever it was cut short. Of a record of which a sink refused a row, the sink has kept that row alone, so
+//! the record is read from the input once more. Who reads letters from a sink, and who is asked first, is not known here.
 
 pub mod dry_run;
 mod topic;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 
 use super::Origin as Source;
 use super::columns::Columns;
 use super::letters::{dead_targets, used};
+use super::{columns, recall};
+use crate::batch::RecordRef;
 use crate::config::PipelineConfig;
 use crate::kafka::transactions::wire_bytes;
+use crate::offset::{Offset, TopicPartition};
 use crate::origin::{ENVELOPE, Envelope, Meant, Origin};
 use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
@@ -21,6 +25,9 @@ use crate::sink::table::Wanted;
 /// Letters that are copied at once, and their bytes. More of them are copied in several steps: what is there already is
 /// left out, so it does not matter where that ends.
 const AT_ONCE: (usize, usize) = (10_000, 16 << 20);
+
+/// Records that are looked for in the input at once.
+const SOUGHT: usize = 10_000;
 
 const NOT_OF_FILES: &str = "the dead letters of a pipeline that reads files cannot be sent through it again yet: put the records \
                             into a file of its input";
@@ -42,6 +49,15 @@ pub struct Letter {
     pub timestamp_ms: i64,
 }
 
+/// What is to go through the pipeline again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selected {
+    /// A record, as its letter has it.
+    Letter(Letter),
+    /// A record that is in the input only, and at which attempt a row of it was refused.
+    InInput(Envelope),
+}
+
 /// What became of letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
@@ -53,6 +69,17 @@ pub struct Copied {
     pub spent: u64,
     /// The replay input does not take them, and they are left where they are.
     pub too_large: Vec<TooLarge>,
+    /// The input does not have their records any more.
+    pub gone: Vec<Gone>,
+}
+
+/// A record that cannot be read once more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Which, and at which attempt a row of it was refused.
+    pub letter: Envelope,
+    /// Why not, for people.
+    pub why: String,
 }
 
 /// A letter that is larger than the replay input takes.
@@ -91,24 +118,99 @@ enum Choice {
     There,
     Spent,
     TooLarge(TooLarge),
+    Gone(Gone),
 }
 
-impl Known {
-    fn choose(&mut self, letter: Letter, most_attempts: u16) -> Choice {
-        if letter.origin.attempt >= most_attempts {
-            return Choice::Spent;
-        }
-        let letter = Letter { origin: letter.origin.again(), ..letter };
-        if self.there.contains(&letter.id()) {
-            return Choice::There;
-        }
-        let bytes = letter.bytes();
-        match self.most_bytes.filter(|most| bytes > *most) {
-            Some(most) => Choice::TooLarge(TooLarge { origin: letter.origin, bytes, most }),
-            None => {
-                self.there.insert(letter.id());
-                Choice::Copy(letter, bytes)
+/// Called with each letter, as it is one, and what is to be done with it.
+type EachChoice<'a> = &'a mut dyn FnMut(Envelope, Choice) -> Result<()>;
+
+/// Letters whose records are to be looked for, by where those stand.
+type Sought = BTreeMap<TopicPartition, BTreeMap<Offset, Vec<Envelope>>>;
+
+/// Decides what is to be done with letters, and finds the records of those that are in the input only.
+struct Choosing<'a> {
+    config: &'a PipelineConfig,
+    history: &'a History,
+    known: Known,
+}
+
+impl Choosing<'_> {
+    /// Letters come in their order, but for those whose records have to be found: they follow.
+    fn all(mut self, selected: impl Iterator<Item = Result<Selected>>, each: EachChoice<'_>) -> Result<()> {
+        let (mut sought, mut n) = (Sought::new(), 0);
+        for selected in selected {
+            let selected = selected?;
+            let of = selected.id();
+            if let Some(choice) = self.left_out(&of) {
+                each(of, choice)?;
+                continue;
             }
+            match selected {
+                Selected::Letter(letter) => {
+                    let choice = self.copied(letter);
+                    each(of, choice)?;
+                }
+                Selected::InInput(_) => {
+                    let partition = sought.entry(of.origin.at.clone()).or_default();
+                    partition.entry(of.origin.offset).or_default().push(of);
+                    n += 1;
+                }
+            }
+            if n == SOUGHT {
+                n = 0;
+                self.look_for(std::mem::take(&mut sought), each)?;
+            }
+        }
+        self.look_for(sought, each)
+    }
+
+    /// Why a letter is not to be copied, as far as that can be said without it. Else nobody else copies it from now on.
+    fn left_out(&mut self, of: &Envelope) -> Option<Choice> {
+        if of.origin.attempt >= self.config.dead_letter.max_attempts.get() {
+            return Some(Choice::Spent);
+        }
+        let is_new = self.known.there.insert(of.again());
+        (!is_new).then_some(Choice::There)
+    }
+
+    fn copied(&mut self, letter: Letter) -> Choice {
+        let letter = Letter { origin: letter.origin.again(), ..letter };
+        let bytes = letter.bytes();
+        match self.known.most_bytes.filter(|most| bytes > *most) {
+            Some(most) => {
+                self.known.there.remove(&letter.id());
+                Choice::TooLarge(TooLarge { origin: letter.origin, bytes, most })
+            }
+            None => Choice::Copy(letter, bytes),
+        }
+    }
+
+    fn look_for(&mut self, sought: Sought, each: EachChoice<'_>) -> Result<()> {
+        let (config, history) = (self.config, self.history);
+        for (at, mut sought) in sought {
+            let offsets = sought.keys().copied().collect();
+            let why = recall::records(config, history, &at, &offsets, &mut |offset, record| {
+                let found = sought.remove(&offset).unwrap_or_default();
+                found.into_iter().try_for_each(|of| {
+                    let choice = self.copied(Letter::of(&of, &record));
+                    each(of, choice)
+                })
+            })?;
+            for letter in sought.into_values().flatten() {
+                let gone = Gone { letter: letter.clone(), why: why.clone() };
+                each(letter, Choice::Gone(gone))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Selected {
+    /// What it is, at the attempt at which it became a letter.
+    fn id(&self) -> Envelope {
+        match self {
+            Self::Letter(letter) => letter.id(),
+            Self::InInput(of) => of.clone(),
         }
     }
 }
@@ -124,12 +226,13 @@ pub fn is_possible(config: &PipelineConfig) -> Result<()> {
     }
 }
 
-/// The statements after which tables of dead letters say how often a record has come again. Without that, one that fails again
-/// could not be told from one that failed for the first time, and would never be copied again.
+/// The statements after which tables of dead letters, and of rows that a sink `refused` where those are to be sent, say how often a
+/// record has come again. Without that, one that fails again could not be told from one that failed for the first time, and would
+/// never be copied again.
 ///
 /// # Errors
 /// If a sink cannot be asked.
-pub fn lacking(config: &PipelineConfig, history: &History) -> Result<Vec<String>> {
+pub fn lacking(config: &PipelineConfig, history: &History, refused: bool) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for (name, sink) in used(config, history) {
         let wanted = |target| Wanted { target, route: DEAD_LETTERS.into(), schema: dead_letters_schema() };
@@ -137,6 +240,9 @@ pub fn lacking(config: &PipelineConfig, history: &History) -> Result<Vec<String>
         // A server that has no letters is not asked.
         if !wanted.is_empty() {
             all.extend(Columns::Tell.of(config, name, sink, &wanted)?);
+        }
+        if refused {
+            all.extend(columns::rejects_lack(config, name, sink)?);
         }
     }
     Ok(all)
@@ -148,51 +254,68 @@ pub fn lacking(config: &PipelineConfig, history: &History) -> Result<Vec<String>
 /// # Errors
 /// What reading a letter ends with, and what the replay input says. What was copied by then stays copied, and whoever asks again
 /// copies the others.
-pub fn replay(config: &PipelineConfig, letters: impl Iterator<Item = Result<Letter>>) -> Result<Copied> {
-    let most_attempts = config.dead_letter.max_attempts.get();
+pub fn replay(
+    config: &PipelineConfig,
+    history: &History,
+    selected: impl Iterator<Item = Result<Selected>>,
+) -> Result<Copied> {
     match Source::of(config)? {
         Source::Files(_) => bail!(NOT_OF_FILES),
         Source::Kafka(_, cluster) => {
             let opened = topic::Topic::open(cluster, config.name.as_str());
             let (mut topic, known) = opened.context("opening the replay input")?;
-            select(letters, most_attempts, known, &mut topic)
+            copy(selected, Choosing { config, history, known }, &mut topic)
         }
     }
 }
 
 /// Leaves out what is not to be copied, and copies the others a few at a time.
-fn select(
-    letters: impl Iterator<Item = Result<Letter>>,
-    most_attempts: u16,
-    mut known: Known,
+fn copy(
+    selected: impl Iterator<Item = Result<Selected>>,
+    choosing: Choosing<'_>,
     input: &mut dyn Input,
 ) -> Result<Copied> {
     let mut copied = Copied::default();
-    let (mut selected, mut taken) = (Vec::new(), 0);
-    for letter in letters {
-        match known.choose(letter?, most_attempts) {
+    let (mut letters, mut taken) = (Vec::new(), 0);
+    choosing.all(selected, &mut |_, choice| {
+        match choice {
             Choice::Spent => copied.spent += 1,
             Choice::There => copied.there += 1,
             Choice::TooLarge(letter) => copied.too_large.push(letter),
+            Choice::Gone(letter) => copied.gone.push(letter),
             Choice::Copy(letter, bytes) => {
                 taken += bytes;
-                selected.push(letter);
+                letters.push(letter);
             }
         }
-        if selected.len() >= AT_ONCE.0 || taken >= AT_ONCE.1 {
-            input.copy(&selected)?;
-            copied.copied += selected.len() as u64;
-            (selected, taken) = (Vec::new(), 0);
+        if letters.len() >= AT_ONCE.0 || taken >= AT_ONCE.1 {
+            input.copy(&letters)?;
+            copied.copied += letters.len() as u64;
+            (letters, taken) = (Vec::new(), 0);
         }
-    }
-    if !selected.is_empty() {
-        input.copy(&selected)?;
-        copied.copied += selected.len() as u64;
+        Ok(())
+    })?;
+    if !letters.is_empty() {
+        input.copy(&letters)?;
+        copied.copied += letters.len() as u64;
     }
     Ok(copied)
 }
 
 impl Letter {
+    /// A record as it stands in the input.
+    fn of(Envelope { origin, meant }: &Envelope, record: &RecordRef<'_>) -> Self {
+        let bytes = |part: Option<&[u8]>| part.map(<[u8]>::to_vec);
+        Self {
+            origin: origin.clone(),
+            meant: meant.clone(),
+            key: bytes(record.key),
+            value: bytes(record.value),
+            headers: record.headers.iter().map(|(name, value)| ((*name).to_owned(), bytes(*value))).collect(),
+            timestamp_ms: record.timestamp_ms,
+        }
+    }
+
     /// What names its copy.
     fn id(&self) -> Envelope {
         Envelope { origin: self.origin.clone(), meant: self.meant.clone() }

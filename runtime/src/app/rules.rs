@@ -208,9 +208,9 @@ impl Rules for PlanRules {
     }
 }
 
-/// What a plan runs that is in no log; its rows go to no sink.
-pub(super) fn loaded(candidate: Candidate) -> Arc<dyn Loaded> {
-    Arc::new(LoadedPlan::of(candidate.plan().clone(), candidate, &[]))
+/// What a plan runs that is in no log, with rows for the sinks `names`.
+pub(super) fn loaded(candidate: Candidate, names: &[Arc<str>]) -> Arc<dyn Loaded> {
+    Arc::new(LoadedPlan::of(candidate.plan().clone(), candidate, names))
 }
 
 fn no_plan(number: u64, error: &anyhow::Error) -> Stop {

@@ -96,6 +96,25 @@ fn incarnation(log: SharedLog) -> Incarnation {
     })
 }
 
+/// Why nothing of a topic can be read once more, if that is so: one that was made again has other records at the same offsets.
+///
+/// # Errors
+/// If the cluster cannot be asked.
+pub(super) fn why_gone(
+    cluster: &Cluster,
+    history: &History,
+    topic: &str,
+) -> Result<Option<String>, kafka::Error> {
+    match cluster.topic_id(topic) {
+        Ok(id) if history.topics.get(topic).is_some_and(|read| **read != *id) => {
+            Ok(Some(format!("topic {topic} is not the one any more that was read: it was made again")))
+        }
+        Ok(_) => Ok(None),
+        Err(error @ kafka::Error::NoTopic { .. }) => Ok(Some(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
 /// The consumer group of a pipeline.
 pub(super) fn group(config: &PipelineConfig) -> String {
     format!("weir.{}", config.name)

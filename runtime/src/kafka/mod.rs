@@ -6,6 +6,7 @@ pub mod group;
 pub mod log;
 pub mod member;
 pub mod peek;
+pub mod pick;
 pub mod produce;
 mod queue;
 pub mod tail;

@@ -41,7 +41,7 @@ pub fn peek(
     from: From,
     each: &mut dyn FnMut(Seen) -> bool,
 ) -> Result<(), Error> {
-    let reader = Reader { cluster, topic, consumer: cluster.reader()? };
+    let reader = Reader::new(cluster, topic)?;
     let mut ends = reader.begin(partition, from)?;
     while !ends.is_empty() {
         let Some(polled) = reader.consumer.poll(PATIENCE) else { return Err(reader.silence()) };
@@ -66,10 +66,10 @@ pub fn peek(
     Ok(())
 }
 
-struct Reader<'a> {
-    cluster: &'a Cluster,
+pub(super) struct Reader<'a> {
+    pub(super) cluster: &'a Cluster,
     topic: &'a str,
-    consumer: BaseConsumer,
+    pub(super) consumer: BaseConsumer,
 }
 
 impl Cluster {
@@ -88,9 +88,13 @@ impl Cluster {
     }
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(cluster: &'a Cluster, topic: &'a str) -> Result<Self, Error> {
+        Ok(Self { cluster, topic, consumer: cluster.reader()? })
+    }
+
     /// Tells the client where to read, and says where each partition that has something to read ends.
-    fn begin(&self, partition: Option<i32>, from: From) -> Result<BTreeMap<i32, Offset>, Error> {
+    pub(super) fn begin(&self, partition: Option<i32>, from: From) -> Result<BTreeMap<i32, Offset>, Error> {
         let n = self.cluster.partitions_by(&self.consumer, self.topic)?;
         let n = i32::try_from(n).unwrap_or(i32::MAX);
         let wanted = match partition {
@@ -115,17 +119,17 @@ impl Reader<'_> {
         Ok(ends)
     }
 
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         format!("reading topic {}", self.topic)
     }
 
-    fn silence(&self) -> Error {
+    pub(super) fn silence(&self) -> Error {
         let text = format!("nothing came for {} s", PATIENCE.as_secs());
         Error::Unreachable { what: self.what(), address: self.cluster.address.clone(), text }
     }
 }
 
-fn seen(message: &impl Message) -> Seen {
+pub(super) fn seen(message: &impl Message) -> Seen {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Seen {
         partition: message.partition(),

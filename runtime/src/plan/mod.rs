@@ -441,6 +441,8 @@ pub struct History {
     pub incarnation: u32,
     /// Where partitions of topics begin.
     pub starts: BTreeMap<InputPartition, Offset>,
+    /// Which topic of a name it was that they were begun of.
+    pub topics: BTreeMap<Arc<str>, Arc<str>>,
     /// Whether nothing is to be read at all, and who wants that.
     pub paused: Option<By>,
     /// Partitions of which nothing is to be read.
@@ -555,7 +557,8 @@ impl History {
                 }
             },
             Entry::Inputs { files } => self.add_inputs(files),
-            Entry::Init { topic, starts, .. } => {
+            Entry::Init { topic, id, starts } => {
+                self.topics.entry(topic.clone()).or_insert(id);
                 for PartitionStart { partition, offset } in starts {
                     let of = InputPartition { topic: Some(topic.clone()), partition };
                     self.starts.entry(of).or_insert(offset);

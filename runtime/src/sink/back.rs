@@ -14,6 +14,7 @@ use super::json::{JsonRows, milliseconds};
 use super::state::SinkState;
 use super::{Error, Problem};
 use crate::offset::{Offset, TopicPartition};
+use crate::origin::Meant;
 use crate::route::{DEAD_LETTERS, RoutePart};
 
 /// A sink from which can be read back.
@@ -332,6 +333,9 @@ pub struct Letter {
     pub timestamp_ms: Option<i64>,
     /// What only a refused row has.
     pub refused: Option<Refused>,
+    /// The row for which alone the record is to come again: of a record that did so, and of a refused row. Absent: all that
+    /// becomes of the record is missing.
+    pub meant: Option<Meant>,
 }
 
 /// A row that a sink refused.
@@ -362,6 +366,7 @@ pub(super) fn dead_letter(
         value: bytes(row, "value"),
         headers: headers(row.get("headers").unwrap_or(&Value::Null)),
         timestamp_ms: row.get("timestamp").and_then(milliseconds),
+        meant: row.get("reasons").and_then(meant),
         ..letter(row, sink, place)?
     };
     Ok(Some(letter))
@@ -385,7 +390,24 @@ pub(super) fn refused_row(
         message: reason.to_owned(),
         ..Reason::default()
     };
-    Ok(Letter { reasons: vec![reason], refused: Some(refused), ..letter(row, sink, place)? })
+    let letter = letter(row, sink, place)?;
+    Ok(Letter { reasons: vec![reason], meant: missing(&letter, &refused), refused: Some(refused), ..letter })
+}
+
+/// What is missing of a record since a sink refused a row of it. Where that was its dead letter, it went nowhere else, unless it
+/// had come again for a row.
+pub(super) fn missing(letter: &Letter, refused: &Refused) -> Option<Meant> {
+    let target = refused.target.as_str().into();
+    let itself = Meant { sink: letter.sink.clone(), target, index: letter.index };
+    if *refused.route != *DEAD_LETTERS {
+        return Some(itself);
+    }
+    let reasons = refused.row.as_ref().and_then(|row| row.get("reasons"));
+    match reasons {
+        _ if letter.attempt == 0 => None,
+        Some(reasons) => meant(reasons),
+        None => Some(itself),
+    }
 }
 
 /// The code of a row that a sink refused without one.
@@ -429,6 +451,7 @@ pub(super) fn bare(origin: Coordinates, index: i32, plan: u64, sink: &Arc<str>, 
         headers: Vec::new(),
         timestamp_ms: None,
         refused: None,
+        meant: None,
     }
 }
 
@@ -447,6 +470,11 @@ pub fn reasons(all: &Value) -> Vec<Reason> {
         detail: text(reason, "detail"),
     };
     all.as_array().into_iter().flatten().map(one).collect()
+}
+
+/// The row that a record with these reasons came again for, if it did.
+pub(super) fn meant(reasons: &Value) -> Option<Meant> {
+    reasons.get(0)?.get("meant")?.as_str()?.parse().ok()
 }
 
 fn headers(all: &Value) -> Vec<(String, Option<Vec<u8>>)> {
@@ -511,6 +539,27 @@ mod tests {
         assert_eq!(letter.reasons[0].detail.as_deref(), Some("d"));
         assert_eq!((letter.reasons.len(), letter.reasons[1].code.as_str()), (2, "y"));
         assert_eq!((letter.origin.to_string().as_str(), letter.log.as_deref()), ("t/1/2", Some("last\n")));
+    }
+
+    #[test]
+    fn what_is_missing_of_a_record_is_the_row_that_was_refused_or_that_it_came_again_for() {
+        let missing = |attempt: u16, route: &str, row_: Value| {
+            let row = row(json!({
+                "weir_topic": "t", "weir_partition": 1, "weir_offset": 2, "weir_index": 3, "weir_plan": 7,
+                "weir_attempt": attempt, "target": "ta", "route": route, "row": row_,
+            }));
+            let letter = refused_row(&row, None, "no", &"s".into(), "here").unwrap();
+            letter.meant.map(|meant| meant.to_string())
+        };
+        let ours = Some("s.ta/3".to_owned());
+        assert_eq!(missing(0, "a", json!({ "x": 1 })), ours);
+        assert_eq!(missing(2, "a", Value::Null), ours);
+        assert_eq!(missing(0, DEAD_LETTERS, json!({ "reasons": [{ "code": "x" }] })), None);
+        assert_eq!(missing(1, DEAD_LETTERS, json!({ "reasons": [{ "code": "x" }] })), None);
+        let other = json!({ "reasons": [{ "code": "x", "meant": "o.tb/1" }] });
+        assert_eq!(missing(1, DEAD_LETTERS, other), Some("o.tb/1".to_owned()));
+        // Where that is not kept, too little is better than a row that is there already.
+        assert_eq!(missing(1, DEAD_LETTERS, Value::Null), ours);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::run::{FILE, Pipeline, said, stderr};
+use crate::run::{FILE, Pipeline, ask, said, stderr, with_tables};
 
 /// Where dead letters go to besides, and a table that refuses one row.
 const SQLITE: &str = "\n[sinks.db.sqlite]\npath = \"db/it.db\"\n";
@@ -280,4 +280,30 @@ fn what_a_source_could_not_cut_is_tried_only_where_that_is_asked_for() {
     assert_eq!(pipeline.run(&[]).status.code(), Some(0));
     assert!(dry_run(&pipeline, &[]).0.is_empty());
     assert_eq!(fates(&dry_run(&pipeline, &["--stage", "source"]).0), [("records/0/1", "routed")]);
+}
+
+#[test]
+fn a_dry_run_of_a_row_that_a_table_refused_shows_where_that_row_alone_would_go() {
+    let pipeline = Pipeline::of(guests::hostile(), &with_tables(""));
+    pipeline.input(&["one".to_owned()]);
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    let refuses =
+        "CREATE TRIGGER no BEFORE INSERT ON ok WHEN new.value <> 'two' BEGIN SELECT RAISE(ABORT, 'no'); END";
+    ask(&pipeline, refuses);
+    let added = pipeline.path("input/b.jsonl");
+    std::fs::write(&added, "two\nthree\nfour\n").expect("writable");
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    let (letters, _) = dry_run(&pipeline, &[]);
+    assert_eq!(fates(&letters), [("records/1/1", "routed"), ("records/1/2", "routed")]);
+    let routes = json!([{ "route": "ok", "rows": 1, "to": ["base.ok"] }]);
+    assert_eq!((&letters[0]["row"], &letters[0]["routes"]), (&"base.ok/0".into(), &routes), "{letters:?}");
+    // A file that is another one has other records.
+    std::fs::write(&added, "two\nthree\nfive\n").expect("writable");
+    let (letters, summary) = dry_run(&pipeline, &["--stage", "sink"]);
+    assert_eq!(fates(&letters), [("records/1/1", "gone"), ("records/1/2", "gone")]);
+    assert!(
+        letters[0]["why"].as_str().is_some_and(|why| why.contains("not the one any more")),
+        "{letters:?}"
+    );
+    assert_eq!(summary["fates"], json!([{ "fate": "gone", "of": [], "letters": 2 }]));
 }

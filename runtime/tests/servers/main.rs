@@ -13,6 +13,7 @@ mod letters;
 #[cfg(target_os = "linux")]
 mod network;
 mod postgres;
+mod refused;
 mod replay;
 mod swap;
 mod topics;

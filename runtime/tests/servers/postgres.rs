@@ -117,22 +117,8 @@ impl Pipeline {
         serde_json::from_slice(&output.stdout).expect("one JSON object")
     }
 
-    /// What PostgreSQL answers, a text per row.
     fn ask(&self, sql: &str) -> Vec<String> {
-        let url = std::env::var(URL).unwrap_or_else(|_| {
-            panic!(
-                "{URL} does not say where a PostgreSQL server is: cargo run -p weir-services -- run postgres -- \
-                 cargo test -p weir --features servers --test servers"
-            )
-        });
-        let sql = format!("SET search_path TO {}; {sql}", self.schema);
-        let rows = runtime().block_on(async {
-            let mut connection = PgConnection::connect(&url).await?;
-            let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
-            connection.close().await?;
-            Ok::<_, sqlx::Error>(rows)
-        });
-        rows.expect("the server answers").iter().map(text).collect()
+        ask(&self.schema, sql)
     }
 
     /// What SQLite answers, likewise.
@@ -152,6 +138,24 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         self.ask(&format!("DROP SCHEMA {} CASCADE", self.schema));
     }
+}
+
+/// What PostgreSQL answers about a schema, a text per row.
+pub(crate) fn ask(schema: &str, sql: &str) -> Vec<String> {
+    let url = std::env::var(URL).unwrap_or_else(|_| {
+        panic!(
+            "{URL} does not say where a PostgreSQL server is: cargo run -p weir-services -- run postgres -- \
+             cargo test -p weir --features servers --test servers"
+        )
+    });
+    let sql = format!("SET search_path TO {schema}; {sql}");
+    let rows = runtime().block_on(async {
+        let mut connection = PgConnection::connect(&url).await?;
+        let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(rows)
+    });
+    rows.expect("the server answers").iter().map(text).collect()
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -9,11 +9,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weir::app::replay::{Copied, Letter, replay};
+use weir::app::replay::{Copied, Letter, Selected, replay};
 use weir::config::PipelineConfig;
 use weir::kafka::peek::Seen;
 use weir::offset::{Offset, TopicPartition};
 use weir::origin::{Origin, replay_topic};
+use weir::plan::History;
 use weir::sink::state::Nonce;
 
 use crate::{given, records_of};
@@ -53,27 +54,32 @@ targets.other.topic = "other-NAME"
 targets.dead_letters.topic = "dead-NAME"
 "#;
 
-const RECORDS: usize = 400;
+pub(crate) const RECORDS: usize = 400;
 
 /// Of so many records one has an age that is none.
-const ONE_OF: usize = 10;
+pub(crate) const ONE_OF: usize = 10;
 
 /// A pipeline with topics of its own, to which records were sent.
-struct Pipeline {
+pub(crate) struct Pipeline {
     dir: TempDir,
-    name: String,
+    pub(crate) name: String,
 }
 
 /// What a row says of the record that it comes from: the attempt by its topic, partition and offset.
-type Said = BTreeMap<(String, i64, i64), Vec<i64>>;
+pub(crate) type Said = BTreeMap<(String, i64, i64), Vec<i64>>;
 
 impl Pipeline {
     fn new() -> Self {
+        Self::of(FILE)
+    }
+
+    /// Customers, American every other time, of 0 to 89 years.
+    pub(crate) fn of(file: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let pipeline = Self { dir, name: format!("again-{}", Nonce::random().short()) };
         fs::copy(env!("WEIR_CUSTOMERS_WASM"), pipeline.path("customers.wasm")).expect("writable");
         fs::write(pipeline.path("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
-        fs::write(pipeline.path("pipeline.toml"), FILE.replace("NAME", &pipeline.name)).expect("writable");
+        fs::write(pipeline.path("pipeline.toml"), file.replace("NAME", &pipeline.name)).expect("writable");
         let rows: String = (0..RECORDS)
             .map(|n| {
                 let age = if n % ONE_OF == 0 { "old".to_owned() } else { (n % 90).to_string() };
@@ -85,11 +91,11 @@ impl Pipeline {
         pipeline
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn weir(&self) -> Command {
+    pub(crate) fn weir(&self) -> Command {
         let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
         weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).env("WEIR_BROKERS", given("WEIR_TEST_KAFKA"));
         weir
@@ -109,11 +115,13 @@ impl Pipeline {
         assert!(program.wait().expect("it ends").success());
     }
 
-    /// Runs it to the end of what is there.
-    fn run(&self, more: &[&str]) {
-        let output = self.weir().args(["run", "--once"]).args(more).arg(self.path("pipeline.toml")).output();
-        let output = output.expect("the program starts");
+    /// Runs it to the end of what is there, and returns what the program says of it.
+    pub(crate) fn run(&self, more: &[&str]) -> Value {
+        let mut weir = self.weir();
+        weir.args(["run", "--once", "--json"]).args(more).arg(self.path("pipeline.toml"));
+        let output = weir.output().expect("the program starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
     }
 
     /// From now on an age that is none is no age.
@@ -125,7 +133,7 @@ impl Pipeline {
     }
 
     /// As people do it.
-    fn replay(&self, more: &[&str]) -> (Option<i32>, Value) {
+    pub(crate) fn replay(&self, more: &[&str]) -> (Option<i32>, Value) {
         let mut weir = self.weir();
         weir.args(["dlq", "replay", "--json"]).args(more).arg(self.path("pipeline.toml"));
         let output = weir.output().expect("the program starts");
@@ -134,22 +142,23 @@ impl Pipeline {
 
     fn copy(&self, letters: Vec<Letter>) -> Copied {
         let config = PipelineConfig::load(&self.path("pipeline.toml")).expect("it can be read");
-        replay(&config, letters.into_iter().map(Ok)).expect("the cluster answers")
+        let letters = letters.into_iter().map(|letter| Ok(Selected::Letter(letter)));
+        replay(&config, &History::default(), letters).expect("the cluster answers")
     }
 
-    fn records(&self, target: &str) -> Vec<Seen> {
+    pub(crate) fn records(&self, target: &str) -> Vec<Seen> {
         records_of(&format!("{target}-{}", self.name))
     }
 
     /// In the order of the records: the partitions of a topic come as they arrive.
-    fn letters(&self) -> Vec<Letter> {
+    pub(crate) fn letters(&self) -> Vec<Letter> {
         let mut letters: Vec<_> = self.records("dead").into_iter().map(letter).collect();
         letters.sort_by_key(|letter| letter.origin.clone());
         letters
     }
 
     /// What the rows say in the topics, or in the files.
-    fn said(&self, sink: &str) -> Said {
+    pub(crate) fn said(&self, sink: &str) -> Said {
         let mut said = Said::new();
         for target in ["usa", "alerts", "other"] {
             if sink == "topics" {
@@ -215,7 +224,7 @@ fn letters_that_are_replayed_arrive_once_in_every_sink_as_the_records_that_they_
 
     assert_eq!(pipeline.replay(&[]), (Some(1), Value::Null), "nobody said yes");
     let said = |copied: usize, there: usize| {
-        (Some(0), json!({ "copied": copied, "there": there, "spent": 0, "too_large": [] }))
+        (Some(0), json!({ "copied": copied, "there": there, "spent": 0, "too_large": [], "gone": [] }))
     };
     assert_eq!(pipeline.replay(&["--yes", "--reason", "none-of-these"]), said(0, 0));
     let one = letters[0].origin.offset.to_string();
@@ -272,7 +281,7 @@ fn a_letter_that_fails_again_says_the_next_attempt_until_there_are_enough() {
     let pipeline = Pipeline::new();
     pipeline.run(&[]);
     let said = |copied: usize, there: usize, spent: usize| {
-        (Some(0), json!({ "copied": copied, "there": there, "spent": spent, "too_large": [] }))
+        (Some(0), json!({ "copied": copied, "there": there, "spent": spent, "too_large": [], "gone": [] }))
     };
     assert_eq!(pipeline.replay(&["--yes"]), said(BAD, 0, 0));
     pipeline.run(&[]);

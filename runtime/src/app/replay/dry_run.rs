@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::{Choice, Known, Letter, TooLarge, topic};
+use super::{Choice, Choosing, Gone, Known, Letter, Selected, TooLarge, topic};
 use crate::app::again::Again;
 use crate::app::deploy::{Changes, Deployment};
+use crate::app::letters::used;
 use crate::app::{Options, Origin as Source};
 use crate::batch::{Batch, BatchBuilder, RecordRef};
 use crate::budget::Permit;
 use crate::config::PipelineConfig;
 use crate::offset::{Offset, TopicPartition};
-use crate::origin::{Origin, replay_topic};
+use crate::origin::{Envelope, replay_topic};
 use crate::plan::{History, Plan};
 use crate::route::{DEAD_LETTERS, Fate, Routed};
 use crate::sink::back::{Made, Reason, reasons};
@@ -26,8 +27,8 @@ const AT_ONCE: (usize, usize) = (1_000, 4 << 20);
 /// What would become of a letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreseen {
-    /// Which record, and at which attempt it became this letter.
-    pub origin: Origin,
+    /// Which record, and at which attempt it became this letter; and the row that alone is meant of it.
+    pub letter: Envelope,
     /// What would become of it.
     pub becomes: Becomes,
 }
@@ -51,6 +52,8 @@ pub enum Becomes {
     Spent,
     /// It is larger than the replay input takes, and is left where it is.
     TooLarge(TooLarge),
+    /// A sink has kept a row of it, and the input does not have it any more.
+    Gone(Gone),
 }
 
 /// The rows that come of a record on one route.
@@ -72,9 +75,10 @@ pub struct DryRun {
     /// Where they would be read.
     at: TopicPartition,
     known: Known,
-    most_attempts: u16,
+    history: History,
+    names: Vec<Arc<str>>,
     /// Those that go through it next, in their order, and what is known of them.
-    pending: Vec<(Origin, Next)>,
+    pending: Vec<(Envelope, Next)>,
     bytes: usize,
 }
 
@@ -101,12 +105,14 @@ impl DryRun {
         let mut history = History::default();
         history.catch_up(log.as_mut())?;
         let (newest, running) = history.newest().context("no plan is in the plan log")?;
+        let names: Vec<Arc<str>> =
+            used(config, &history).iter().map(|(name, _)| name.as_str().into()).collect();
         let (number, again, plan): (_, _, Plan) = if changes.is_empty() {
             let plan = PlanRef { plan: newest, digest: running.digest.clone() };
-            let again = Again::load(config, options, &history, store, Vec::new(), &plan)?;
+            let again = Again::load(config, options, &history, store, names.clone(), &plan)?;
             (newest, again, running.clone())
         } else {
-            let (again, plan) = Deployment::prepare(config, options, changes)?.into_again();
+            let (again, plan) = Deployment::prepare(config, options, changes)?.into_again(&names);
             (history.next(), again, plan)
         };
         // One that does not start says so once.
@@ -123,7 +129,8 @@ impl DryRun {
             routes: plan.routes,
             at: TopicPartition::new(replay_topic(config.name.as_str()), 0),
             known,
-            most_attempts: config.dead_letter.max_attempts.get(),
+            history,
+            names,
             pending: Vec::new(),
             bytes: 0,
         })
@@ -135,31 +142,34 @@ impl DryRun {
     /// What reading a letter ends with.
     pub fn run(
         mut self,
-        letters: impl Iterator<Item = Result<Letter>>,
+        config: &PipelineConfig,
+        selected: impl Iterator<Item = Result<Selected>>,
         each: &mut dyn FnMut(Foreseen),
     ) -> Result<()> {
-        for letter in letters {
-            self.take(letter?);
+        let (history, known) = (std::mem::take(&mut self.history), std::mem::take(&mut self.known));
+        Choosing { config, history: &history, known }.all(selected, &mut |letter, choice| {
+            self.take(letter, choice);
             if self.pending.len() >= AT_ONCE.0 || self.bytes >= AT_ONCE.1 {
                 self.hand_over(each);
             }
-        }
+            Ok(())
+        })?;
         self.hand_over(each);
         Ok(())
     }
 
-    fn take(&mut self, letter: Letter) {
-        let origin = letter.origin.clone();
-        let next = match self.known.choose(letter, self.most_attempts) {
+    fn take(&mut self, letter: Envelope, choice: Choice) {
+        let next = match choice {
             Choice::Spent => Next::Is(Becomes::Spent),
             Choice::There => Next::Is(Becomes::There),
             Choice::TooLarge(letter) => Next::Is(Becomes::TooLarge(letter)),
+            Choice::Gone(letter) => Next::Is(Becomes::Gone(letter)),
             Choice::Copy(letter, bytes) => {
                 self.bytes += bytes;
                 Next::Runs(letter)
             }
         };
-        self.pending.push((origin, next));
+        self.pending.push((letter, next));
     }
 
     fn hand_over(&mut self, each: &mut dyn FnMut(Foreseen)) {
@@ -170,12 +180,12 @@ impl DryRun {
             Next::Is(_) => None,
         });
         let mut came = self.all(&runs.collect::<Vec<_>>()).into_iter();
-        for (origin, next) in pending {
+        for (letter, next) in pending {
             let becomes = match next {
                 Next::Is(becomes) => becomes,
                 Next::Runs(_) => came.next().expect("one for each letter that went through"),
             };
-            each(Foreseen { origin, becomes });
+            each(Foreseen { letter, becomes });
         }
     }
 
@@ -227,7 +237,10 @@ impl DryRun {
                 match of_record.iter_mut().find(|known| known.route == part.route) {
                     Some(known) => known.rows += 1,
                     None => {
-                        let to = self.routes.get(&*part.route).cloned().unwrap_or_default();
+                        let to = match routed.addressee(Offset::new(*offset)) {
+                            Some(to) => vec![format!("{}.{}", self.names[to.sink], to.target)],
+                            None => self.routes.get(&*part.route).cloned().unwrap_or_default(),
+                        };
                         of_record.push(Rows { route: part.route.clone(), rows: 1, to });
                     }
                 }

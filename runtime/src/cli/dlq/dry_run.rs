@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{reason_to_json, record_of, told};
 use crate::app::Options;
 use crate::app::deploy::Changes;
-use crate::app::replay::Letter;
+use crate::app::replay::Selected;
 use crate::app::replay::dry_run::{Becomes, DryRun, Foreseen, Rows};
 use crate::cli::screen::{self, count};
 use crate::cli::{Ended, cache_dir, pair, this_program};
@@ -54,8 +54,9 @@ impl By {
 type Counts = BTreeMap<(&'static str, String), u64>;
 
 pub(super) fn show(
+    config: &PipelineConfig,
     dry_run: DryRun,
-    letters: &mut dyn Iterator<Item = Result<Letter>>,
+    letters: &mut dyn Iterator<Item = Result<Selected>>,
     in_json: bool,
 ) -> Result<Ended> {
     let mut page = Page {
@@ -67,7 +68,7 @@ pub(super) fn show(
         n: 0,
         written: Ok(()),
     };
-    dry_run.run(letters, &mut |foreseen| page.add(&foreseen))?;
+    dry_run.run(config, letters, &mut |foreseen| page.add(&foreseen))?;
     if page.n == 0 && !in_json {
         eprintln!("no dead letters there");
         return Ok(Ended::Done);
@@ -147,6 +148,7 @@ fn fate(becomes: &Becomes) -> &'static str {
         Becomes::There => "sent before",
         Becomes::Spent => "spent",
         Becomes::TooLarge(_) => "too large",
+        Becomes::Gone(_) => "gone",
     }
 }
 
@@ -163,7 +165,7 @@ fn kind(becomes: &Becomes) -> String {
 }
 
 /// The letter, its attempt, its fate, and more of that.
-fn row(Foreseen { origin, becomes }: &Foreseen) -> [String; 4] {
+fn row(Foreseen { letter, becomes }: &Foreseen) -> [String; 4] {
     let rows = |rows: &Rows| {
         let to = if rows.to.is_empty() { "nowhere".to_owned() } else { rows.to.join(" and ") };
         format!("{}: {} to {to}", rows.route, rows.rows)
@@ -176,18 +178,23 @@ fn row(Foreseen { origin, becomes }: &Foreseen) -> [String; 4] {
         }
         Becomes::Stops(why) => why.clone(),
         Becomes::TooLarge(large) => format!("{} bytes, and the topic takes {}", large.bytes, large.most),
+        Becomes::Gone(gone) => gone.why.clone(),
         Becomes::Dropped | Becomes::There | Becomes::Spent => String::new(),
     };
+    let origin = &letter.origin;
     [record_of(origin).to_string(), origin.attempt.to_string(), fate(becomes).to_owned(), escape(&more)]
 }
 
-fn to_json(Foreseen { origin, becomes }: &Foreseen) -> Value {
+fn to_json(Foreseen { letter, becomes }: &Foreseen) -> Value {
     let rows = |rows: &Rows| json!({ "route": &*rows.route, "rows": rows.rows, "to": rows.to });
     let mut all = json!({
-        "letter": record_of(origin).to_string(),
-        "attempt": origin.attempt,
+        "letter": record_of(&letter.origin).to_string(),
+        "attempt": letter.origin.attempt,
         "fate": fate(becomes),
     });
+    if let Some(meant) = &letter.meant {
+        all["row"] = json!(meant.to_string());
+    }
     match becomes {
         Becomes::Routed(of) => all["routes"] = of.iter().map(rows).collect(),
         Becomes::Rejected(of) | Becomes::Failed(of) => {
@@ -198,6 +205,7 @@ fn to_json(Foreseen { origin, becomes }: &Foreseen) -> Value {
             all["bytes"] = json!(large.bytes);
             all["most"] = json!(large.most);
         }
+        Becomes::Gone(gone) => all["why"] = json!(gone.why),
         Becomes::Dropped | Becomes::There | Becomes::Spent => {}
     }
     all

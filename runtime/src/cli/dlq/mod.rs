@@ -174,6 +174,7 @@ fn to_json(letter: &Letter, history: &History) -> Value {
         say("route", json!(refused.route));
         say("row", json!(refused.row));
     }
+    say("meant", json!(letter.meant.as_ref().map(ToString::to_string)));
     for (name, value) in [entry("key", letter.key.as_deref()), entry("value", letter.value.as_deref())] {
         all.insert(name, json!(value));
     }

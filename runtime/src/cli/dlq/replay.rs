@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 
 use super::{Filter, dry_run, opened, record_of};
 use crate::app::letters::{Wanted, letters};
-use crate::app::replay::{self, Copied, TooLarge, replay};
+use crate::app::replay::{self, Copied, Gone, Selected, TooLarge, replay};
 use crate::cli::Ended;
 use crate::cli::screen::{self, count};
 use crate::config::PipelineConfig;
-use crate::origin::{Origin, replay_topic};
+use crate::origin::{Envelope, Origin, replay_topic};
 use crate::plan::History;
+use crate::sandbox::escape;
 use crate::sink::back::{Letter, Stage};
 
 /// Letters that are read ahead of those that are copied.
@@ -28,7 +29,10 @@ const AHEAD: usize = 1_000;
 /// is. What fails again is a dead letter again, and may be sent up to `dead_letter.max_attempts` times. The letters themselves
 /// stay where they are.
 ///
-/// Mend the rule first, with `weir deploy`; --dry-run shows what would become of the letters by then, with the changes that would
+/// Of a record of which a sink refused a row, that row alone goes through again, to that sink and target. The record is read from
+/// the input once more; where it is not there any more, it is named and left out.
+///
+/// Mend the rule first, with `weir deploy`, or the table; --dry-run shows what would become of the letters by then, with the changes that would
 /// be deployed. Without --yes it says how many letters there are, and asks.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
@@ -39,12 +43,11 @@ const AHEAD: usize = 1_000;
 
 Exit codes: 0 they are copied, or were, or with --dry-run shown; 1 not wanted, or some are larger than the topic takes: they are
 named, and all others are copied; 2 the command or the file is wrong; 3 something could not be reached.
-What a sink refused is not sent: it is the row, and the record has gone elsewhere. What a source could not read as a record is
-sent where --stage source asks for it.
+What a source could not read as a record is sent where --stage source asks for it.
 
 --dry-run copies nothing, and asks no sink whether it would take the rows. A line is a letter, the attempt at which it became
 one, its fate and more of that, with tabs in between; then comes how many have which fate. A fate is: routed, dropped,
-rejected, failed; stops, where the pipeline would not get past it; sent before, spent or too large, where it would not be
+rejected, failed; stops, where the pipeline would not get past it; sent before, spent, too large or gone, where it would not be
 copied. With --json a line is an object for a letter, and the last one for all of them.")]
 pub(super) struct ReplayArgs {
     /// The pipeline file
@@ -68,17 +71,13 @@ pub(super) struct ReplayArgs {
 pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
     let (config, history) = opened(&args.pipeline)?;
     let mut wanted = args.filter.wanted();
-    ensure!(
-        !wanted.stages.contains(&Stage::Sink),
-        "rows that a sink refused cannot be replayed: mend the table, or what the transform makes of such records"
-    );
     if wanted.stages.is_empty() {
-        wanted.stages = vec![Stage::Transform];
+        wanted.stages = vec![Stage::Transform, Stage::Sink];
     }
     if !args.dry_run {
         replay::is_possible(&config)?;
     }
-    let lacking = replay::lacking(&config, &history)?;
+    let lacking = replay::lacking(&config, &history, wanted.stages.contains(&Stage::Sink))?;
     ensure!(
         lacking.is_empty(),
         "a table of dead letters cannot say which attempt a letter is of: {}",
@@ -86,12 +85,14 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
     );
     if args.dry_run {
         let dry_run = args.by.open(&config)?;
-        return read_ahead(&config, &history, &wanted, |letters| dry_run::show(dry_run, letters, args.json));
+        return read_ahead(&config, &history, &wanted, |letters| {
+            dry_run::show(&config, dry_run, letters, args.json)
+        });
     }
     if !args.yes && !is_wanted(&config, &history, &wanted, args.json)? {
         return Ok(Ended::No);
     }
-    let copied = read_ahead(&config, &history, &wanted, |letters| replay(&config, letters))?;
+    let copied = read_ahead(&config, &history, &wanted, |letters| replay(&config, &history, letters))?;
     match args.json {
         true => println!("{}", to_json(&copied)),
         false => print(&config, &copied),
@@ -118,12 +119,12 @@ fn read_ahead<T>(
     config: &PipelineConfig,
     history: &History,
     wanted: &Wanted,
-    take: impl FnOnce(&mut dyn Iterator<Item = Result<replay::Letter>>) -> Result<T>,
+    take: impl FnOnce(&mut dyn Iterator<Item = Result<Selected>>) -> Result<T>,
 ) -> Result<T> {
     let (to, from) = bounded(AHEAD);
     thread::scope(|scope| {
         let mut read = Some(move || {
-            let read = letters(config, history, wanted, &mut |letter| to.send(Ok(copied_as(letter))).is_ok());
+            let read = letters(config, history, wanted, &mut |letter| to.send(Ok(selected(letter))).is_ok());
             // Nobody listens any more: the copy has failed, and says why.
             read.unwrap_or_else(|error| drop(to.send(Err(error))));
         });
@@ -136,25 +137,32 @@ fn read_ahead<T>(
     })
 }
 
-fn copied_as(letter: Letter) -> replay::Letter {
-    let Letter { origin, attempt, key, value, headers, timestamp_ms, .. } = letter;
-    replay::Letter {
-        origin: Origin { at: origin.at, offset: origin.offset, attempt },
-        meant: None,
-        key,
-        value,
-        headers,
-        timestamp_ms: timestamp_ms.unwrap_or(-1),
+fn selected(letter: Letter) -> Selected {
+    let Letter { origin, attempt, meant, key, value, headers, timestamp_ms, .. } = letter;
+    let origin = Origin { at: origin.at, offset: origin.offset, attempt };
+    if letter.stage == Stage::Sink {
+        return Selected::InInput(Envelope { origin, meant });
     }
+    let timestamp_ms = timestamp_ms.unwrap_or(-1);
+    Selected::Letter(replay::Letter { origin, meant, key, value, headers, timestamp_ms })
 }
 
-fn to_json(Copied { copied, there, spent, too_large }: &Copied) -> Value {
+fn to_json(Copied { copied, there, spent, too_large, gone }: &Copied) -> Value {
     let large = |TooLarge { origin, bytes, most }: &TooLarge| json!({ "letter": record_of(origin).to_string(), "attempt": origin.attempt - 1, "bytes": bytes, "most": most });
     let too_large: Vec<_> = too_large.iter().map(large).collect();
-    json!({ "copied": copied, "there": there, "spent": spent, "too_large": too_large })
+    let gone = gone.iter().map(|Gone { letter, why }| {
+        json!({
+            "letter": record_of(&letter.origin).to_string(),
+            "attempt": letter.origin.attempt,
+            "row": letter.meant.as_ref().map(ToString::to_string),
+            "why": why,
+        })
+    });
+    let gone: Vec<_> = gone.collect();
+    json!({ "copied": copied, "there": there, "spent": spent, "too_large": too_large, "gone": gone })
 }
 
-fn print(config: &PipelineConfig, Copied { copied, there, spent, too_large }: &Copied) {
+fn print(config: &PipelineConfig, Copied { copied, there, spent, too_large, gone }: &Copied) {
     println!("{} letters go through {} again", count(*copied), config.name);
     if *there > 0 {
         println!("  {} were sent before", count(*there));
@@ -176,6 +184,9 @@ fn print(config: &PipelineConfig, Copied { copied, there, spent, too_large }: &C
             count(too_large.len() as u64),
             replay_topic(config.name.as_str())
         );
+    }
+    for Gone { letter, why } in gone {
+        println!("  gone: {}: {}", record_of(&letter.origin), escape(why));
     }
     if *copied > 0 {
         let file = config.file.display();

@@ -85,6 +85,9 @@ fn print(letter: &Letter, history: &History, is_next: bool) {
             say("content", &row.to_string());
         }
     }
+    if let Some(meant) = letter.meant.as_ref().filter(|_| letter.refused.is_none()) {
+        say("meant", &format!("row {meant} alone: that is what the record came again for"));
+    }
     if let Some(time) = letter.timestamp_ms.and_then(moment) {
         say("timestamp", &time);
     }

@@ -14,7 +14,7 @@ use crate::route::{DEAD_LETTERS, dead_letters_schema, records_schema};
 use crate::sink::Error;
 use crate::sink::back::{
     Asked, Coordinates, Each, Found, Letter, REFUSED, Reader, Reason, Refused, Sought, Stage, Stood,
-    WITHOUT_PROVENANCE, bare, no_letter, reasons,
+    WITHOUT_PROVENANCE, bare, meant, missing, no_letter, reasons,
 };
 use crate::sink::json;
 use crate::sink::state::SinkState;
@@ -162,6 +162,7 @@ fn dead_letter(seen: Seen, sink: &Arc<str>, topic: &str) -> Result<Option<Letter
     let letter = Letter {
         stage,
         reasons: why.as_ref().map(reasons).unwrap_or_default(),
+        meant: why.as_ref().and_then(meant),
         trap: header(&seen, "weir-trap"),
         log: header(&seen, "weir-log"),
         // What the source could not cut has no time; the topic has that of the letter.
@@ -195,11 +196,13 @@ fn refused(seen: Seen, sink: &Arc<str>, topic: &str) -> Result<Option<Letter>, E
         ..Reason::default()
     };
     let refused = Refused { target: told("weir-target"), route: told("weir-route"), row: None };
+    let letter = of_origin(&seen, sink, &place)?;
     let letter = Letter {
         reasons: vec![reason],
+        meant: missing(&letter, &refused),
         refused: Some(refused),
         timestamp_ms: told("weir-timestamp").parse().ok().filter(|ms| *ms >= 0),
-        ..of_origin(&seen, sink, &place)?
+        ..letter
     };
     Ok(Some(Letter { key: seen.key, value: seen.value, ..letter }))
 }
@@ -279,6 +282,7 @@ mod tests {
         ];
         let letter = refused(seen(&all), &"s".into(), "rejects").unwrap().unwrap();
         assert_eq!((letter.stage, letter.index, letter.timestamp_ms), (Stage::Sink, 2, None));
+        assert_eq!(letter.meant, Some("s.t/2".parse().unwrap()));
         assert_eq!(letter.reasons[0].detail.as_deref(), Some("of its value 2 of 90 bytes are kept"));
         assert_eq!(refused(seen(&all), &"other".into(), "rejects").unwrap(), None);
     }

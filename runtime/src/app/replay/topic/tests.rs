@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::super::{Copied, TooLarge, select};
+use super::super::{Choosing, Copied, Selected, TooLarge, copy as select};
 use super::*;
+use crate::config::PipelineConfig;
 use crate::kafka::peek::Seen;
 use crate::origin::ENVELOPE;
+use crate::plan::History;
 use crate::sink::state::Nonce;
 
 /// What failpoints do is one table for all tests of this program.
@@ -41,9 +43,45 @@ fn letter(origin: &str) -> Letter {
     }
 }
 
+/// A pipeline of which nothing is read, whose letters are sent three times.
+fn config() -> PipelineConfig {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pipeline.toml");
+    std::fs::write(&file, FILE).unwrap();
+    PipelineConfig::load(&file).unwrap()
+}
+
+const FILE: &str = r#"
+[pipeline]
+name = "p"
+state = "state"
+
+[source.kafka]
+brokers = "${WEIR_TEST_KAFKA}"
+topics = ["t"]
+
+[transform]
+component = "t.wasm"
+
+[routes]
+a = "s.a"
+
+[dead_letter]
+to = "s.dead"
+max_attempts = 3
+
+[sinks.s.files]
+path = "out"
+"#;
+
 fn copy(pipeline: &str, letters: &[Letter]) -> Result<Copied> {
-    let (mut topic, known) = Topic::open(cluster(), pipeline)?;
-    select(letters.iter().cloned().map(Ok), 3, known, &mut topic)
+    copy_all(Topic::open(cluster(), pipeline)?, letters.iter().cloned().map(Selected::Letter))
+}
+
+fn copy_all((mut topic, known): (Topic, Known), all: impl Iterator<Item = Selected>) -> Result<Copied> {
+    let mut history = History::default();
+    history.topics.insert("weir.made-again.replay".into(), "of another id".into());
+    select(all.map(Ok), Choosing { config: &config(), history: &history, known }, &mut topic)
 }
 
 fn copies(pipeline: &str) -> Vec<Seen> {
@@ -101,12 +139,12 @@ fn a_letter_is_copied_once_for_each_attempt_and_no_more_often_than_is_allowed() 
 fn whoever_began_before_somebody_else_did_copies_nothing() {
     let _alone = alone();
     let pipeline = pipeline();
-    let (mut first, known) = Topic::open(cluster(), &pipeline).unwrap();
-    let (mut second, later_known) = Topic::open(cluster(), &pipeline).unwrap();
-    let late = select([Ok(letter("t/0/5/0"))].into_iter(), 3, known, &mut first).unwrap_err();
+    let first = Topic::open(cluster(), &pipeline).unwrap();
+    let second = Topic::open(cluster(), &pipeline).unwrap();
+    let one = || [Selected::Letter(letter("t/0/5/0"))].into_iter();
+    let late = copy_all(first, one()).unwrap_err();
     assert!(late.to_string().contains("somebody else began"), "{late:#}");
-    let copied = select([Ok(letter("t/0/5/0"))].into_iter(), 3, later_known, &mut second).unwrap();
-    assert_eq!(copied.copied, 1);
+    assert_eq!(copy_all(second, one()).unwrap().copied, 1);
     assert_eq!(ids(&pipeline), ["t/0/5/1"]);
 }
 
@@ -137,6 +175,65 @@ fn who_only_looks_knows_what_is_there_and_makes_no_topic() {
     let known = look(&cluster(), &pipeline).unwrap();
     assert_eq!(known.there, BTreeSet::from(["t/0/5/1".parse().unwrap()]));
     assert!(known.most_bytes.is_some());
+}
+
+/// And those whose records are gone, with why.
+fn copy_rows(pipeline: &str, rows: &[String]) -> (Copied, Vec<String>) {
+    let rows = rows.iter().map(|text| Selected::InInput(text.parse().unwrap()));
+    let mut copied = copy_all(Topic::open(cluster(), pipeline).unwrap(), rows).unwrap();
+    let gone = std::mem::take(&mut copied.gone);
+    (copied, gone.into_iter().map(|gone| format!("{}: {}", gone.letter, gone.why)).collect())
+}
+
+#[test]
+fn of_a_record_of_which_a_row_was_refused_what_stands_in_the_input_is_copied_and_what_is_gone_is_named() {
+    let _alone = alone();
+    // Another pipeline's topic is as good an input as any.
+    let input = pipeline();
+    let records: Vec<_> = (0..2_500).map(|n| letter(&format!("t/0/{n}/0"))).collect();
+    assert_eq!(copy(&input, &records[..2_000]).unwrap().copied, 2_000);
+    assert_eq!(copy(&input, &records).unwrap().copied, 500);
+    let (topic, pipeline) = (replay_topic(&input), pipeline());
+    let row = |offset: u64, attempt: u16, row: &str| format!("{topic}/0/{offset}/{attempt} {row}");
+    // Behind the first 2,000 is the mark of their transaction.
+    let rows = [
+        row(2_400, 0, "base.ta/0"),
+        row(3, 0, "base.ta/0"),
+        row(3, 0, "base.ta/1"),
+        row(3, 0, "base.ta/1"),
+        row(2_000, 0, "base.ta/0"),
+        row(1_900, 2, "lake.ta/0"),
+        row(4, 3, "base.ta/0"),
+        row(9_999, 0, "base.ta/0"),
+        format!("nowhere-{input}/0/1/0 base.ta/0"),
+    ];
+    let (copied, gone) = copy_rows(&pipeline, &rows);
+    assert_eq!(copied, Copied { copied: 4, there: 1, spent: 1, ..Copied::default() });
+    let expected = [
+        row(3, 1, "base.ta/0"),
+        row(3, 1, "base.ta/1"),
+        row(1_900, 3, "lake.ta/0"),
+        row(2_400, 1, "base.ta/0"),
+    ];
+    assert_eq!(ids(&pipeline), expected);
+    let told = |row: String, why: &str| gone.iter().any(|told| told.starts_with(&row) && told.contains(why));
+    assert!(told(row(2_000, 0, "base.ta/0"), "not have it any more"), "{gone:?}");
+    assert!(told(row(9_999, 0, "base.ta/0"), "not have it any more"), "{gone:?}");
+    assert!(told(format!("nowhere-{input}/0/1/0"), "nowhere") && gone.len() == 3, "{gone:?}");
+    for (copy, offset) in copies(&pipeline).iter().zip([3, 3, 1_900, 2_399]) {
+        let (value, first) = (format!("t/0/{offset}/0"), &copy.headers[1]);
+        assert_eq!((copy.value.as_deref(), copy.timestamp_ms), (Some(value.as_bytes()), 77));
+        assert_eq!((&*first.0, first.1.as_deref()), (ENVELOPE, Some(format!("t/0/{offset}/1").as_bytes())));
+    }
+    let (copied, gone) = copy_rows(&pipeline, &rows);
+    assert_eq!((copied, gone.len()), (Copied { there: 5, spent: 1, ..Copied::default() }, 3));
+    // It has records at these offsets, and they are others.
+    copy("made-again", &[letter("t/0/5/0")]).unwrap();
+    let (copied, gone) = copy_rows(&pipeline, &["weir.made-again.replay/0/0/0 base.ta/0".to_owned()]);
+    assert_eq!((copied, gone[0].contains("it was made again")), (Copied::default(), true), "{gone:?}");
+    // The whole record is another matter, and so is a row that was refused once more.
+    assert_eq!(copy(&pipeline, &[letter(&format!("{topic}/0/3/0"))]).unwrap().copied, 1);
+    assert_eq!(copy_rows(&pipeline, &[row(3, 1, "base.ta/1")]).0.copied, 1);
 }
 
 #[cfg(feature = "failpoints")]
