@@ -113,7 +113,7 @@ pub(super) struct Files {
     /// records before that may be damaged too.
     pub(super) format: Option<SourceFormat>,
     /// The topic that the transform and the provenance columns see. 1 to 249 of a-z, A-Z, 0-9, `.`,
-    /// `_`, `-`.
+    /// `_`, `-`; not one that begins with `weir.`.
     pub(super) topic: TopicName,
 }
 

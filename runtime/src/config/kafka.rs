@@ -87,8 +87,8 @@ impl Resolver<'_> {
     }
 }
 
-/// What is wrong with the name of a topic for rows, if anything is.
+/// What is wrong with the name of a topic for rows or records, if anything is.
 pub(super) fn topic_name(name: &str) -> Option<Complaint> {
-    let message = || format!("`{name}` is not a name for a topic of rows: what begins with `weir.` is taken");
+    let message = || format!("`{name}` is not a name for a topic: what begins with `weir.` is taken");
     name.starts_with("weir.").then(|| Complaint { message: message(), help: None })
 }

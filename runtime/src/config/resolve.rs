@@ -88,6 +88,9 @@ impl Resolver<'_> {
         let files = source.files?;
         let path = &["source", "files", "path"];
         let expanded = self.expand(path, &files.path);
+        if let Some(complaint) = super::kafka::topic_name(files.topic.as_str()) {
+            self.complain(&["source", "files", "topic"], complaint);
+        }
         Some(SourceConfig::Files(FilesSource {
             path: self.base.join(expanded),
             format: files.format,

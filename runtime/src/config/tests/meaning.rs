@@ -631,7 +631,7 @@ fn a_topic_is_that_of_one_target_and_none_of_ours() {
                | ^^^^^^^^^^^^^^^^^^
                = help: let both routes go to one target
 
-            error: `weir.x.rejects` is not a name for a topic of rows: what begins with `weir.` is taken
+            error: `weir.x.rejects` is not a name for a topic: what begins with `weir.` is taken
               --> conf/customers.toml:24:19
                |
             24 | targets.b.topic = "weir.x.rejects"
@@ -644,7 +644,7 @@ fn a_topic_is_that_of_one_target_and_none_of_ours() {
                |         ^
                = help: let both routes go to one target
 
-            error: `weir.x.rejects` is not a name for a topic of rows: what begins with `weir.` is taken
+            error: `weir.x.rejects` is not a name for a topic: what begins with `weir.` is taken
               --> conf/customers.toml:25:19
                |
             25 | targets.c.topic = "weir.x.rejects"
@@ -662,4 +662,18 @@ fn what_no_plan_says_counts_from_a_start_on_and_is_named_by_its_keys() {
     assert_eq!(changed(&others), ["admin.listen", "limits.workers"]);
     let changed = config(&others).changed_for_a_start(&config(&others.replace("workers = 3", "workers = 4")));
     assert_eq!(changed, ["limits.workers"]);
+}
+
+#[test]
+fn the_topic_of_files_is_none_of_ours() {
+    check(
+        "topic = \"customers-raw\"",
+        "topic = \"weir.customers.replay\"",
+        expect![[r#"
+        error: `weir.customers.replay` is not a name for a topic: what begins with `weir.` is taken
+         --> conf/customers.toml:7:9
+          |
+        7 | topic = "weir.customers.replay"
+          |         ^^^^^^^^^^^^^^^^^^^^^^^"#]],
+    );
 }
