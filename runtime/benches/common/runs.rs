@@ -20,7 +20,7 @@ use weir::rule::Rule;
 use weir::sink::Sink;
 use weir::sink::files::{FilesConfig, FilesSink, Format};
 use weir::sink::state::{Epoch, Nonce, PlanRef};
-use weir::source::files::{FileEntry, FileSettings, FileSource, Inputs};
+use weir::source::files::{FileEntry, FileSettings, FileSource, Inputs, Roots, replays};
 
 use super::{Customers, customers, process_cpu_ns};
 
@@ -253,7 +253,7 @@ fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customer
             owner: Nonce::random(),
             sinks: vec!["lake".into(), "notes".into()],
             plans_can_come: false,
-            topics: false,
+            file_topic: Some("customers".into()),
             stop_after_consecutive: 100,
             max_attempts: 1,
             rollback: None,
@@ -278,6 +278,8 @@ fn source(case: &Case, input: &Path, entries: Vec<FileEntry>, budget: &Budget) -
     let settings = FileSettings {
         topic: "customers".into(),
         topic_id: "00000000-0000-0000-0000-000000000001".into(),
+        replay: "weir.bench.replay".into(),
+        replay_id: "00000000-0000-0000-0000-000000000001-replay".into(),
         group: PIPELINE.into(),
         epoch: Epoch::new(1),
         batch_records: case.batch,
@@ -285,7 +287,8 @@ fn source(case: &Case, input: &Path, entries: Vec<FileEntry>, budget: &Budget) -
         once: true,
     };
     let nothing_new = Box::new(|| Ok(Vec::new()));
-    FileSource::new(settings, Inputs::new(input, None), budget.clone(), entries, BTreeSet::new(), nothing_new)
+    let roots = Roots { inputs: Inputs::new(input, None), replays: replays::inputs(input.join(".replay")) };
+    FileSource::new(settings, roots, budget.clone(), entries, BTreeSet::new(), nothing_new)
 }
 
 /// The routes of the sinks `lake` and `notes`.

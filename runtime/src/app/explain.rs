@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::again::Again;
 use super::letters::{Wanted, letters, reader, used};
@@ -15,6 +15,7 @@ use crate::config::{FilesSource, KafkaSource, PipelineConfig, SinkName, SourceCo
 use crate::kafka::peek::{From, peek};
 use crate::kafka::{self, Cluster};
 use crate::offset::Offset;
+use crate::origin::replay_topic;
 use crate::plan::{History, InputPartition, Plan};
 use crate::route::{self, DEAD_LETTERS, Fate, Routed};
 use crate::sink::back::{Asked, Coordinates, Letter, Made, Reader, Sought, Stage, Stood};
@@ -73,6 +74,10 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
     let (mut log, store) = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
     let mut history = History::default();
     history.catch_up(log.as_mut())?;
+    ensure!(
+        *origin.at.topic != *replay_topic(config.name.as_str()),
+        "{origin} is a record that came again: explain it by where it came first"
+    );
     let of = match &config.source {
         SourceConfig::Files(files) if *files.topic.as_str() == *origin.at.topic => {
             Some(InputPartition::file(origin.at.partition))

@@ -1,5 +1,7 @@
 //! Which files a file source has, and that they are written down before they are read.
 
+mod replays;
+
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -8,11 +10,13 @@ use super::Options;
 use super::logs::{Inner, SharedLog};
 use crate::budget::Budget;
 use crate::config::{FilesSource, PipelineConfig, SourceFormat};
+use crate::offset::TopicPartition;
 use crate::plan::{self, Entry, History, InputPartition, PlanLog};
 use crate::sink::state::{Epoch, Nonce};
 use crate::source;
-use crate::source::files::{Discover, FileEntry, FileSettings, FileSource, Inputs, Known, reconcile};
+use crate::source::files::{Discover, FileEntry, FileSettings, FileSource, Inputs, Known, Roots, reconcile};
 use crate::source::format::Format;
+pub(super) use replays::Replays;
 
 /// The source's word for a format of the pipeline file.
 pub(super) fn format_of(format: SourceFormat) -> Format {
@@ -34,9 +38,13 @@ pub(super) fn file_source(
 ) -> Result<FileSource> {
     let inputs = Inputs::new(&source.path, source.format.map(format_of));
     discover(log, &inputs).context("looking for input files")?;
+    let mut replays = Replays::new(config);
+    let again = replays.discover(log).context("looking for records that come again")?;
     let (generation, topic_id) = begin(log, owner)?;
     let settings = FileSettings {
         topic: source.topic.as_str().into(),
+        replay: replays.topic().clone(),
+        replay_id: format!("{topic_id}-replay").into(),
         topic_id,
         group: config.name.as_str().into(),
         epoch: Epoch::new(generation),
@@ -46,10 +54,16 @@ pub(super) fn file_source(
     };
     let (entries, started) = {
         let history = &log.lock().history;
-        (unfinished(history), history.started.keys().map(|of| of.partition).collect())
+        let at = |of: &InputPartition| {
+            let topic = of.topic.clone().unwrap_or_else(|| settings.topic.clone());
+            TopicPartition { topic, partition: of.partition }
+        };
+        let started = history.started.keys().map(at).collect();
+        (unfinished(history).into_iter().chain(again).collect(), started)
     };
-    let discover = discoverer(log.clone(), inputs.clone());
-    Ok(FileSource::new(settings, inputs, budget.clone(), entries, started, discover))
+    let roots = Roots { inputs: inputs.clone(), replays: replays.inputs().clone() };
+    let discover = discoverer(log.clone(), inputs, replays);
+    Ok(FileSource::new(settings, roots, budget.clone(), entries, started, discover))
 }
 
 /// Writes down that this process begins: every claim of it carries the number it gets.
@@ -112,8 +126,19 @@ fn of_log(error: plan::Error) -> source::Error {
 }
 
 /// The same, for a source to call now and then.
-fn discoverer(log: SharedLog, inputs: Inputs) -> Discover {
-    Box::new(move || discover(&log, &inputs))
+fn discoverer(log: SharedLog, inputs: Inputs, mut replays: Replays) -> Discover {
+    Box::new(move || {
+        // Those of the input are written down by now: an error must not lose them.
+        let (new, again) = (discover(&log, &inputs), replays.discover(&log));
+        match (new, again) {
+            (Ok(new), Ok(again)) => Ok([new, again].concat()),
+            (Ok(found), Err(error)) | (Err(error), Ok(found)) => {
+                tracing::error!(%error, "looking for new files");
+                Ok(found)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    })
 }
 
 /// The files whose partitions are not finished. Files that are a record each are never finished.

@@ -150,7 +150,7 @@ impl Pipeline {
             owner,
             sinks: names,
             plans_can_come: matches!(origin, Origin::Kafka(..)),
-            topics: matches!(origin, Origin::Kafka(..)),
+            file_topic: origin.file_topic(),
             stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
             // One that goes on waits for whatever may come back.
             max_attempts: if options.once { MAX_ATTEMPTS } else { u32::MAX },
@@ -278,6 +278,13 @@ impl<'a> Origin<'a> {
         match self {
             Self::Files(_) => Sharing::Alone,
             Self::Kafka(..) => Sharing::WithOthers,
+        }
+    }
+
+    fn file_topic(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Files(files) => Some(files.topic.as_str().into()),
+            Self::Kafka(..) => None,
         }
     }
 

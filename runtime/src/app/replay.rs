@@ -2,12 +2,13 @@
 //! that is asked for and wherever it was cut short. Of a record of which a sink refused a row, the sink has kept that row alone, so
 //! the record is read from the input once more. Who reads letters from a sink, and who is asked first, is not known here.
 
+mod directory;
 pub mod dry_run;
 mod topic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::Origin as Source;
 use super::columns::Columns;
@@ -22,15 +23,12 @@ use crate::plan::History;
 use crate::route::{DEAD_LETTERS, dead_letters_schema};
 use crate::sink::table::Wanted;
 
-/// Letters that are copied at once, and their bytes. More of them are copied in several steps: what is there already is
-/// left out, so it does not matter where that ends.
+/// Letters that are handed over to be copied at once, and their bytes. A topic gets them in several transactions: what is there
+/// already is left out, so it does not matter where that ends.
 const AT_ONCE: (usize, usize) = (10_000, 16 << 20);
 
 /// Records that are looked for in the input at once.
 const SOUGHT: usize = 10_000;
-
-const NOT_OF_FILES: &str = "the dead letters of a pipeline that reads files cannot be sent through it again yet: put the records \
-                            into a file of its input";
 
 /// A dead letter: a record, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +93,18 @@ pub struct TooLarge {
 
 /// What letters are copied to.
 trait Input {
-    /// Copies letters, none of which is there: all or none of them, wherever it is cut short.
+    /// Takes letters none of which is there: they are copied when this returns, or when [`Self::finish`] does. All that are
+    /// copied in one step are, or none of them, wherever it is cut short.
     ///
     /// # Errors
-    /// Then none was copied, or that is not known; in either case whoever asks again copies none twice.
+    /// Then none of them was copied, or that is not known; in either case whoever asks again copies none twice.
     fn copy(&mut self, letters: &[Letter]) -> Result<()>;
+
+    /// Copies what was taken and is not copied yet.
+    ///
+    /// # Errors
+    /// As of [`Self::copy`].
+    fn finish(self) -> Result<()>;
 }
 
 /// What is known of a replay input before anything is copied.
@@ -215,17 +220,6 @@ impl Selected {
     }
 }
 
-/// Whether a pipeline has a replay input.
-///
-/// # Errors
-/// It has none: it reads files.
-pub fn is_possible(config: &PipelineConfig) -> Result<()> {
-    match Source::of(config)? {
-        Source::Files(_) => bail!(NOT_OF_FILES),
-        Source::Kafka(..) => Ok(()),
-    }
-}
-
 /// The statements after which tables of dead letters, and of rows that a sink `refused` where those are to be sent, say how often a
 /// record has come again. Without that, one that fails again could not be told from one that failed for the first time, and would
 /// never be copied again.
@@ -260,20 +254,24 @@ pub fn replay(
     selected: impl Iterator<Item = Result<Selected>>,
 ) -> Result<Copied> {
     match Source::of(config)? {
-        Source::Files(_) => bail!(NOT_OF_FILES),
+        Source::Files(_) => {
+            let opened = directory::Directory::open(config);
+            let (directory, known) = opened.context("opening the replay input")?;
+            copy(selected, Choosing { config, history, known }, directory)
+        }
         Source::Kafka(_, cluster) => {
             let opened = topic::Topic::open(cluster, config.name.as_str());
-            let (mut topic, known) = opened.context("opening the replay input")?;
-            copy(selected, Choosing { config, history, known }, &mut topic)
+            let (topic, known) = opened.context("opening the replay input")?;
+            copy(selected, Choosing { config, history, known }, topic)
         }
     }
 }
 
 /// Leaves out what is not to be copied, and copies the others a few at a time.
-fn copy(
+fn copy<I: Input>(
     selected: impl Iterator<Item = Result<Selected>>,
     choosing: Choosing<'_>,
-    input: &mut dyn Input,
+    mut input: I,
 ) -> Result<Copied> {
     let mut copied = Copied::default();
     let (mut letters, mut taken) = (Vec::new(), 0);
@@ -299,6 +297,7 @@ fn copy(
         input.copy(&letters)?;
         copied.copied += letters.len() as u64;
     }
+    input.finish()?;
     Ok(copied)
 }
 

@@ -75,6 +75,11 @@ pub(super) fn plans_in(state: &Path) -> PathBuf {
     state.join("plans")
 }
 
+/// Where the records are in a state directory that come again, of a pipeline that reads files.
+pub(super) fn replays_in(state: &Path) -> PathBuf {
+    state.join("replay")
+}
+
 /// The bytes that plans name in a state directory, whoever holds it.
 pub(super) fn store_in(state: &Path) -> Result<FileStore> {
     Ok(FileStore::open(state.join("store"))?)

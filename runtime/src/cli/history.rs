@@ -49,7 +49,9 @@ pub(super) fn to_json(history: &History) -> serde_json::Value {
         let input = input_of(history, of);
         json!({ "partition": of.partition, "input": input, "from": cut.from, "plan": cut.plan.plan, "digest": cut.plan.digest })
     });
-    let done = history.done.iter().map(|(of, end)| json!({ "partition": of.partition, "records": end }));
+    let done = history.done.iter().map(
+        |(of, end)| json!({ "partition": of.partition, "input": input_of(history, of), "records": end }),
+    );
     let shadows = history.shadows.iter().map(|(place, shadow)| {
         let (changes, ended) = (changes(history, &shadow.plan), history.shadows_ended.get(place));
         json!({ "shadow": place, "what": shadow, "changes": changes, "ended": ended, "promoted": promoted(history, *place) })

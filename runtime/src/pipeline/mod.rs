@@ -47,8 +47,8 @@ pub struct Settings {
     pub stop_after_consecutive: u64,
     /// Whether plans can come that this process has not read yet: else a sink that recorded one is not waited for.
     pub plans_can_come: bool,
-    /// Whether the source has several topics, so that the plan log names them.
-    pub topics: bool,
+    /// The topic of files, whose partitions the plan log knows by their numbers alone; it names all others.
+    pub file_topic: Option<Arc<str>>,
     /// A sink that fails for a reason that may pass is tried again so often per partition without any commit in
     /// between.
     pub max_attempts: u32,
@@ -595,7 +595,10 @@ impl Core {
 
     /// The partition as the plan log knows it.
     fn of(&self, at: &TopicPartition) -> InputPartition {
-        if self.settings.topics { InputPartition::of(at) } else { InputPartition::file(at.partition) }
+        match &self.settings.file_topic {
+            Some(topic) if *topic == at.topic => InputPartition::file(at.partition),
+            _ => InputPartition::of(at),
+        }
     }
 
     fn claim(&mut self, sink: usize, ats: &[TopicPartition]) {
@@ -1064,7 +1067,7 @@ impl Core {
                 self.try_again(at, why, now);
             }
             // The group will say who has it, or give it to us anew with a higher generation.
-            sink::Error::Conflict(refused) if self.settings.topics => {
+            sink::Error::Conflict(refused) if self.settings.file_topic.is_none() => {
                 self.tally.lost += 1;
                 tracing::warn!(sink = &*name, partition = %at, %refused, "another process has taken over");
                 self.leave(at, false);

@@ -65,7 +65,7 @@ impl Rig {
             sinks: vec!["lake".into(), "base".into()],
             stop_after_consecutive: 1000,
             plans_can_come: false,
-            topics: false,
+            file_topic: Some("t".into()),
             max_attempts: 2,
             rollback: Some(LIMITS),
         };

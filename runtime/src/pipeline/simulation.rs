@@ -346,7 +346,7 @@ impl World {
             owner: Nonce::from_u128(u128::from(n) << 64 | 1),
             sinks: SINKS.iter().map(|name| (*name).into()).collect(),
             plans_can_come: true,
-            topics: true,
+            file_topic: None,
             stop_after_consecutive: u64::MAX,
             max_attempts: u32::MAX,
             rollback: Some(TRIAL),

@@ -150,9 +150,20 @@ impl Pipeline {
         fs::write(self.path("pipeline.toml"), FILE.replace("NON_USA", route)).expect("writable");
     }
 
+    /// From now on an age that is none is a dead letter, or no age.
+    fn set_bad_age(&self, to: &str) {
+        let settings = format!("non_usa = \"other\", on_bad_age = \"{to}\"");
+        let file = FILE.replace("non_usa = \"NON_USA\"", &settings);
+        fs::write(self.path("pipeline.toml"), file).expect("writable");
+    }
+
     fn run(&self, kill_at: Option<(&str, u32)>) -> Output {
+        self.weir(&["run", "--once", "--adopt", "--json"], kill_at)
+    }
+
+    fn weir(&self, args: &[&str], kill_at: Option<(&str, u32)>) -> Output {
         let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
-        weir.args(["run", "--once", "--adopt", "--json"]).arg(self.path("pipeline.toml"));
+        weir.args(args).arg(self.path("pipeline.toml"));
         weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         if let Some((name, n)) = kill_at {
             weir.env("WEIR_KILL_AT", format!("{name}:{n}"));
@@ -290,6 +301,45 @@ fn check(pipeline: &Pipeline, expected: &BTreeMap<String, Vec<String>>, death: &
     }
     assert_eq!(pipeline.finish()["records"], 0, "after a death at {death} everything is done");
     said["counters"]["rolled_forward"].as_u64().expect("a number")
+}
+
+/// Letters are copied, however often whoever copies them dies, and gone through however often the pipeline does.
+#[test]
+fn letters_that_are_replayed_arrive_once_wherever_copying_and_reading_them_was_killed() {
+    const REPLAY: [&str; 4] = ["dlq", "replay", "--yes", "--json"];
+    let rejected = || {
+        let pipeline = Pipeline::new();
+        pipeline.set_bad_age("reject");
+        let said = pipeline.finish();
+        let letters = said["rejected"]["age-not-integer"].as_u64().expect("there are some");
+        (pipeline, letters)
+    };
+    let copied = |pipeline: &Pipeline| {
+        let output = pipeline.weir(&REPLAY, None);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        (said["copied"].as_u64().expect("a number"), said["there"].as_u64().expect("a number"))
+    };
+    let (undisturbed, letters) = rejected();
+    assert_eq!(copied(&undisturbed), (letters, 0));
+    undisturbed.set_bad_age("null");
+    assert_eq!(undisturbed.finish()["records"], letters);
+    let expected = undisturbed.all();
+    assert!(letters > 5, "{letters}");
+
+    for point in ["replay.mid_letters", "replay.before_commit", "replay.after_commit"] {
+        let (pipeline, letters) = rejected();
+        let killed = pipeline.weir(&REPLAY, Some((point, if point == "replay.mid_letters" { 3 } else { 1 })));
+        assert_eq!(killed.status.signal(), Some(9), "nothing comes by {point}");
+        let (copied, there) = copied(&pipeline);
+        let done = point == "replay.after_commit";
+        assert_eq!((copied, there), if done { (0, letters) } else { (letters, 0) }, "{point}");
+        pipeline.set_bad_age("null");
+        for death in ["file.mid_write", "sqlite.before_commit", "file.after_put"] {
+            assert!(pipeline.die(death, 1), "nothing comes by {death}");
+        }
+        check(&pipeline, &expected, point);
+    }
 }
 
 /// The first sink was ahead when the process died. Whoever edits the rule then swaps it for what no sink has; what

@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 use crate::guests;
 use crate::run::{FILE, Pipeline, ask, said, stderr, with_tables};
 
+/// Where dead letters go to instead.
+const LAKE: &str = "\n[sinks.lake.files]\npath = \"lake\"\nformat = \"parquet\"\n";
+
 /// Where dead letters go to besides, and a table that refuses one row.
 const SQLITE: &str = "\n[sinks.db.sqlite]\npath = \"db/it.db\"\n";
 
 /// A pipeline that has read `records`, with its dead letters in the sink that `change` says.
-fn ran(records: &[&str], change: impl Fn(String) -> String) -> Pipeline {
+pub(crate) fn ran(records: &[&str], change: impl Fn(String) -> String) -> Pipeline {
     let pipeline = Pipeline::of(guests::hostile(), &change(FILE.replace("300 ms", "20 s")));
     pipeline.input(&records.iter().map(ToString::to_string).collect::<Vec<_>>());
     let output = pipeline.run(&[]);
@@ -20,7 +23,7 @@ fn ran(records: &[&str], change: impl Fn(String) -> String) -> Pipeline {
     pipeline
 }
 
-fn dlq(pipeline: &Pipeline, command: &str, args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn dlq(pipeline: &Pipeline, command: &str, args: &[&str]) -> (Option<i32>, String, String) {
     let mut weir = std::process::Command::new(env!("CARGO_BIN_EXE_weir"));
     weir.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     let output = weir.args(["dlq", command]).arg(pipeline.path("pipeline.toml")).args(args).output();
@@ -29,7 +32,7 @@ fn dlq(pipeline: &Pipeline, command: &str, args: &[&str]) -> (Option<i32>, Strin
 }
 
 /// One JSON object per line.
-fn lines(pipeline: &Pipeline, command: &str, args: &[&str]) -> Vec<Value> {
+pub(crate) fn lines(pipeline: &Pipeline, command: &str, args: &[&str]) -> Vec<Value> {
     let (code, text, error) = dlq(pipeline, command, &[&["--json"], args].concat());
     assert_eq!(code, Some(0), "{error}");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -40,13 +43,13 @@ fn origins(letters: &[Value]) -> Vec<&str> {
 }
 
 /// Another pipeline file.
-type Change = fn(String) -> String;
+pub(crate) type Change = fn(String) -> String;
 
 /// The same letters, wherever they are.
-fn places() -> [(&'static str, Change); 3] {
+pub(crate) fn places() -> [(&'static str, Change); 3] {
     [
         ("JSON lines", |file| file),
-        ("Parquet", |file| file.replace("\"jsonl\"", "\"parquet\"")),
+        ("Parquet", |file| file.replace("to = \"out.dead\"", "to = \"lake.dead\"") + LAKE),
         ("SQLite", |file| file.replace("to = \"out.dead\"", "to = \"db.dead\"") + SQLITE),
     ]
 }
@@ -165,7 +168,7 @@ fn what_the_pipeline_does_not_have_is_an_error_and_a_reason_that_no_letter_has_i
 }
 
 /// What letters would become, and the summary.
-fn dry_run(pipeline: &Pipeline, args: &[&str]) -> (Vec<Value>, Value) {
+pub(crate) fn dry_run(pipeline: &Pipeline, args: &[&str]) -> (Vec<Value>, Value) {
     let mut all = lines(pipeline, "replay", &[&["--dry-run"], args].concat());
     let summary = all.pop().expect("a summary");
     (all, summary)

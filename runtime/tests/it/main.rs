@@ -13,6 +13,7 @@ mod guests;
 mod load;
 mod project;
 mod records;
+mod replay;
 mod run;
 mod sandbox;
 mod shadow;

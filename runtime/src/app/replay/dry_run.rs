@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::{Choice, Choosing, Gone, Known, Letter, Selected, TooLarge, topic};
+use super::{Choice, Choosing, Gone, Known, Letter, Selected, TooLarge, directory, topic};
 use crate::app::again::Again;
 use crate::app::deploy::{Changes, Deployment};
+use crate::app::inputs::Replays;
 use crate::app::letters::used;
 use crate::app::{Options, Origin as Source};
 use crate::batch::{Batch, BatchBuilder, RecordRef};
@@ -118,11 +119,10 @@ impl DryRun {
         // One that does not start says so once.
         drop(again.loaded.instance()?);
         let known = match &source {
-            Source::Files(_) => Known::default(),
-            Source::Kafka(_, cluster) => {
-                topic::look(cluster, config.name.as_str()).context("looking at the replay input")?
-            }
+            Source::Files(_) => directory::look(&Replays::new(config)),
+            Source::Kafka(_, cluster) => topic::look(cluster, config.name.as_str()),
         };
+        let known = known.context("looking at the replay input")?;
         Ok(Self {
             again,
             plan: PlanRef { plan: number, digest: plan.digest },

@@ -71,6 +71,10 @@ impl Input for Topic {
         fail::fail_point!("replay.after_commit");
         Ok(())
     }
+
+    fn finish(self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What is known of the topic without making it: somebody else may be copying to it.

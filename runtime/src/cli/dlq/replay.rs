@@ -24,7 +24,8 @@ const AHEAD: usize = 1_000;
 
 /// Send dead letters through the pipeline once more, by the rule that runs now
 ///
-/// The records are copied to the topic `weir.PIPELINE.replay`, a second input of the pipeline, as they came. Each goes through
+/// The records are copied to a second input of the pipeline as they came: to the topic `weir.PIPELINE.replay`, or, where it reads
+/// files, to the directory `replay` in its state directory, all of them as one file. Each goes through
 /// once however often this is asked for and wherever it was cut short: its rows say where it came first, and which attempt it
 /// is. What fails again is a dead letter again, and may be sent up to `dead_letter.max_attempts` times. The letters themselves
 /// stay where they are.
@@ -73,9 +74,6 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
     let mut wanted = args.filter.wanted();
     if wanted.stages.is_empty() {
         wanted.stages = vec![Stage::Transform, Stage::Sink];
-    }
-    if !args.dry_run {
-        replay::is_possible(&config)?;
     }
     let lacking = replay::lacking(&config, &history, wanted.stages.contains(&Stage::Sink))?;
     ensure!(

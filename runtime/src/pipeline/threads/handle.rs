@@ -180,7 +180,7 @@ mod tests {
             sinks: vec!["one".into()],
             stop_after_consecutive: 1,
             plans_can_come: false,
-            topics: false,
+            file_topic: None,
             max_attempts: 1,
             rollback: None,
         };

@@ -4,6 +4,7 @@
 mod directory;
 mod reader;
 mod registry;
+pub mod replays;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::format::{self, Format};
 use crate::offset::Offset;
 pub use directory::{DirectoryReader, Error as DirectoryError};
-pub use reader::{Discover, FileSettings, FileSource};
+pub use reader::{Discover, FileSettings, FileSource, Roots};
 pub use registry::{FileEntry, Known, NewFile, Recheck, Reconciled, reconcile};
 
 /// The files of a source: one file, or all in a directory and below.

@@ -1,5 +1,5 @@
 //! Files as a source: each file is a partition, read from its first byte or from the record where the sinks stand.
-//! Which file is which partition is told to it.
+//! Which file is which partition is told to it. Files of records that come again are partitions of another topic.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -26,8 +26,12 @@ const RESCAN: Duration = Duration::from_secs(1);
 pub struct FileSettings {
     /// The name under which the records go.
     pub topic: Arc<str>,
+    /// The same for files of envelopes, the replay input.
+    pub replay: Arc<str>,
     /// Which topic of that name.
     pub topic_id: Arc<str>,
+    /// Which replay input: sinks know a partition by this and its number.
+    pub replay_id: Arc<str>,
     /// The pipeline's name.
     pub group: Arc<str>,
     /// With which epoch its partitions are claimed.
@@ -40,6 +44,21 @@ pub struct FileSettings {
     pub once: bool,
 }
 
+/// Where files are.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Those of the input.
+    pub inputs: Inputs,
+    /// Those of records that come again.
+    pub replays: Inputs,
+}
+
+impl Roots {
+    fn of(&self, entry: &FileEntry) -> &Inputs {
+        if entry.format == Format::Envelopes { &self.replays } else { &self.inputs }
+    }
+}
+
 /// What says which files there are: those not seen before, each with its partition, written down. Called again
 /// and again.
 pub type Discover = Box<dyn FnMut() -> Result<Vec<FileEntry>, Error> + Send>;
@@ -47,11 +66,11 @@ pub type Discover = Box<dyn FnMut() -> Result<Vec<FileEntry>, Error> + Send>;
 /// See the module.
 pub struct FileSource {
     settings: FileSettings,
-    inputs: Inputs,
+    roots: Roots,
     budget: Budget,
     discover: Discover,
     /// Partitions of which every sink once had a state.
-    started: BTreeSet<i32>,
+    started: BTreeSet<TopicPartition>,
     to_assign: VecDeque<What>,
     /// Ours, in the order in which they are read.
     assigned: BTreeMap<TopicPartition, Held>,
@@ -101,15 +120,15 @@ impl FileSource {
     /// A source of `entries`, those whose partitions are not finished.
     pub fn new(
         settings: FileSettings,
-        inputs: Inputs,
+        roots: Roots,
         budget: Budget,
         entries: Vec<FileEntry>,
-        started: BTreeSet<i32>,
+        started: BTreeSet<TopicPartition>,
         discover: Discover,
     ) -> Self {
         let mut source = Self {
             settings,
-            inputs,
+            roots,
             budget,
             discover,
             started,
@@ -139,7 +158,7 @@ impl FileSource {
         let held = self.assigned.get_mut(&at).or_else(|| self.parked.get_mut(&at));
         if let Some(held) = held.filter(|held| matches!(held.what, What::Directory(_))) {
             self.said_exhausted = false;
-            held.extend(records, &self.inputs);
+            held.extend(records, &self.roots);
             return true;
         }
         self.to_assign.iter_mut().any(|what| what.extend(records))
@@ -158,14 +177,15 @@ impl FileSource {
             What::File(entry) => (entry.partition, Some(entry.input())),
             What::Directory(_) => (0, None),
         };
-        let at = self.partition(partition);
+        let FileSettings { topic, topic_id, replay, replay_id, group, epoch, .. } = self.settings.clone();
+        let (topic, topic_id) = if what.comes_again() { (replay, replay_id) } else { (topic, topic_id) };
+        let at = TopicPartition { topic, partition };
         let held = Held { what, run: RunId(0), state: State::Assigned };
         self.assigned.insert(at.clone(), held);
-        let start = match self.started.contains(&partition) {
+        let start = match self.started.contains(&at) {
             true => Start::MustExist,
             false => Start::Init(Offset::ZERO),
         };
-        let FileSettings { topic_id, group, epoch, .. } = self.settings.clone();
         let assignment = Assignment { at, topic_id, group, epoch, start, input };
         Some(SourceEvent::Assigned(vec![assignment]))
     }
@@ -177,7 +197,7 @@ impl FileSource {
         let (at, held) = self.assigned.iter_mut().find(|(_, held)| busy(held))?;
         let at = at.clone();
         if let State::ToRead(from) = held.state {
-            held.state = open(&self.inputs, &held.what, from);
+            held.state = open(&self.roots, &held.what, from);
         }
         let reader = match &mut held.state {
             State::Reading(reader) => reader,
@@ -188,6 +208,9 @@ impl FileSource {
             State::Assigned | State::ToRead(_) | State::Ended(_) => return None,
         };
         let mut builder = BatchBuilder::new(at.clone(), reader.next());
+        if held.what.comes_again() {
+            builder.open_envelopes();
+        }
         let (records, bytes) = (self.settings.batch_records, self.settings.batch_bytes);
         builder.reserve(self.last.0, self.last.1.min(bytes));
         if let Err(error) = reader.fill(&mut builder, records, bytes) {
@@ -227,6 +250,11 @@ impl FileSource {
 }
 
 impl What {
+    /// Whether its records are envelopes.
+    fn comes_again(&self) -> bool {
+        matches!(self, Self::File(entry) if entry.format == Format::Envelopes)
+    }
+
     /// Whether it is a directory, and has `records` too.
     fn extend(&mut self, records: &[FileEntry]) -> bool {
         let Self::Directory(entries) = self else { return false };
@@ -237,14 +265,14 @@ impl What {
 
 impl Held {
     /// More files in a directory; where it is being read, they are read too.
-    fn extend(&mut self, records: &[FileEntry], inputs: &Inputs) {
+    fn extend(&mut self, records: &[FileEntry], roots: &Roots) {
         self.what.extend(records);
         let from = match &self.state {
             State::Reading(reader) => reader.next(),
             State::Ended(end) => *end,
             State::Assigned | State::ToRead(_) | State::Failed(_) => return,
         };
-        self.state = open(inputs, &self.what, from);
+        self.state = open(roots, &self.what, from);
     }
 
     /// A directory may get more files in a later run, and in this one if it goes on looking.
@@ -258,12 +286,12 @@ impl Held {
     }
 }
 
-fn open(inputs: &Inputs, what: &What, from: Offset) -> State {
+fn open(roots: &Roots, what: &What, from: Offset) -> State {
     let opened = match what {
-        What::File(entry) => open_file(inputs, entry, from),
+        What::File(entry) => open_file(roots.of(entry), entry, from),
         What::Directory(entries) => {
             let max_bytes = Options::new(Format::Raw).max_record_bytes;
-            let reader = DirectoryReader::new(inputs.clone(), entries.clone(), from, max_bytes);
+            let reader = DirectoryReader::new(roots.inputs.clone(), entries.clone(), from, max_bytes);
             Ok(Reader::Directory(reader))
         }
     };

@@ -11,7 +11,10 @@ use crate::offset::TopicPartition;
 /// longest record, and in which pieces it comes.
 pub(crate) fn any_file(bytes: &[u8]) {
     let [kind, delimiter, max, piece, file @ ..] = bytes else { return };
-    let format = [Format::Csv, Format::JsonLines, Format::Raw][usize::from(kind % 3)];
+    let format = match kind % 12 {
+        9.. => Format::Envelopes,
+        kind => [Format::Csv, Format::JsonLines, Format::Raw][usize::from(kind % 3)],
+    };
     let path = ["in/file", "in/file.gz", "in/file.zst"][usize::from(kind / 3 % 3)];
     let delimiter = Some(*delimiter).filter(|d| !b"\0\"\r\n".contains(d));
     let options = Options { delimiter, max_record_bytes: usize::from(*max), ..Options::new(format) };
@@ -36,7 +39,7 @@ pub(crate) fn any_file(bytes: &[u8]) {
         (Format::JsonLines, "in/file") => check_lines(file, &options, &whole),
         (Format::Raw, _) => check_whole(file, &options, &whole),
         (Format::Csv, _) => check_rows(&whole),
-        (Format::JsonLines, _) => {}
+        (Format::JsonLines | Format::Envelopes, _) => {}
     }
 }
 
@@ -59,7 +62,8 @@ fn entries(mut reader: RecordReader, at: usize, records: usize) -> Result<Vec<En
         if let Some(batch) = builder.finish(reader.next(), Permit::free()) {
             let record = |(offset, value): (&i64, Option<&[u8]>)| Entry {
                 offset: *offset,
-                bytes: value.expect("files have values").to_vec(),
+                // Only an envelope may have none.
+                bytes: value.unwrap_or_default().to_vec(),
                 unreadable: None,
             };
             let start = all.len();

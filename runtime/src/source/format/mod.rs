@@ -2,6 +2,7 @@
 //! same records at the same offsets, however they arrive; a value is never checked for what it says.
 
 mod csv;
+mod envelopes;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod lines;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{BatchBuilder, Unreadable};
 use crate::csv::BOM;
 use crate::offset::Offset;
+pub use envelopes::envelope;
 use packed::{Broken, Compression};
 use window::Window;
 
@@ -32,6 +34,8 @@ pub enum Format {
     JsonLines,
     /// A record is a whole file, with its path in the header `weir-path`.
     Raw,
+    /// A record is a line of [`envelope`]: all there is of a record that comes again. No input is read so, but that of replays.
+    Envelopes,
 }
 
 impl Format {
@@ -53,6 +57,7 @@ impl fmt::Display for Format {
             Self::Csv => "csv",
             Self::JsonLines => "jsonl",
             Self::Raw => "raw",
+            Self::Envelopes => "envelopes",
         })
     }
 }
@@ -69,9 +74,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults for a format: the delimiter is found, a record has at most 16 MiB.
+    /// The defaults for a format: the delimiter is found, a record has at most 16 MiB. An envelope is such a record with all
+    /// that JSON escapes.
     pub fn new(format: Format) -> Self {
-        Self { format, delimiter: None, max_record_bytes: 16 << 20 }
+        let max_record_bytes = if format == Format::Envelopes { MAX_RECORD_BYTES } else { 16 << 20 };
+        Self { format, delimiter: None, max_record_bytes }
     }
 }
 
@@ -282,6 +289,7 @@ fn open_cutter(
         Format::Csv => Box::new(csv::Rows::open(window, options.delimiter, max)?),
         Format::JsonLines => Box::new(lines::Lines::new(max)),
         Format::Raw => Box::new(whole::Whole::new(path.clone(), max)),
+        Format::Envelopes => Box::new(envelopes::Envelopes::new(max)),
     })
 }
 

@@ -78,10 +78,10 @@ fn copy(pipeline: &str, letters: &[Letter]) -> Result<Copied> {
     copy_all(Topic::open(cluster(), pipeline)?, letters.iter().cloned().map(Selected::Letter))
 }
 
-fn copy_all((mut topic, known): (Topic, Known), all: impl Iterator<Item = Selected>) -> Result<Copied> {
+fn copy_all((topic, known): (Topic, Known), all: impl Iterator<Item = Selected>) -> Result<Copied> {
     let mut history = History::default();
     history.topics.insert("weir.made-again.replay".into(), "of another id".into());
-    select(all.map(Ok), Choosing { config: &config(), history: &history, known }, &mut topic)
+    select(all.map(Ok), Choosing { config: &config(), history: &history, known }, topic)
 }
 
 fn copies(pipeline: &str) -> Vec<Seen> {

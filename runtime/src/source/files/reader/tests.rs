@@ -5,7 +5,7 @@ use std::fs;
 use crossbeam_channel::{Sender, bounded};
 use tempfile::TempDir;
 
-use super::super::{Found, Inputs, Known, reconcile};
+use super::super::{Found, Inputs, Known, reconcile, replays};
 use super::*;
 
 /// A directory, a source of the files that were in it at first, and a way to make it find more.
@@ -26,7 +26,7 @@ impl Setup {
         let discover: Discover = Box::new(move || Ok(new.try_iter().flatten().collect()));
         let source = FileSource::new(
             settings(),
-            inputs.clone(),
+            roots(&inputs),
             Budget::new(1 << 20),
             known.clone(),
             BTreeSet::new(),
@@ -82,10 +82,17 @@ fn at() -> TopicPartition {
     TopicPartition::new("t", 0)
 }
 
+/// Envelopes are below the inputs, where these do not look.
+fn roots(inputs: &Inputs) -> Roots {
+    Roots { inputs: inputs.clone(), replays: replays::inputs(inputs.path.join(".replay")) }
+}
+
 fn settings() -> FileSettings {
     FileSettings {
         topic: "t".into(),
+        replay: "weir.p.replay".into(),
         topic_id: "id".into(),
+        replay_id: "id-replay".into(),
         group: "p".into(),
         epoch: Epoch::new(1),
         batch_records: 2,
@@ -160,7 +167,7 @@ fn a_file_that_is_missing_among_the_known_ones_is_not_passed_over() {
         entries.remove(missing);
         setup.source = FileSource::new(
             settings(),
-            setup.inputs.clone(),
+            roots(&setup.inputs),
             Budget::new(1 << 20),
             entries,
             BTreeSet::new(),
@@ -190,4 +197,27 @@ fn a_file_that_changes_while_it_is_read_has_no_end() {
     assert_eq!(setup.offsets(), [0, 1]);
     fs::write(setup.root.path().join("a.csv"), "id\n1\n2\n3\n").unwrap();
     setup.fails_with("E_INPUT_CHANGED: a.csv had 7 bytes when it was first seen and has 9 bytes now");
+}
+
+#[test]
+fn a_file_of_envelopes_is_a_partition_of_another_topic_and_its_records_say_where_they_came_first() {
+    let mut setup = Setup::new(Format::Csv, &["a"]);
+    let dir = setup.root.path().join(".replay");
+    fs::create_dir(&dir).unwrap();
+    let headers = [(crate::origin::ENVELOPE, Some(&b"t/0/7/1"[..])), ("own", None)];
+    let record = crate::batch::RecordRef { value: Some(b"v"), headers: &headers, ..Default::default() };
+    fs::write(dir.join(replays::name(0)), crate::source::format::envelope(record)).unwrap();
+    let ours = replays::list(&setup.source.roots.replays).unwrap().ours;
+    let file = super::super::NewFile { partition: 0, found: ours[0].1.clone() };
+    setup.found.send(vec![file.entry(String::new())]).unwrap();
+    setup.source.look_for_new();
+    setup.assigned();
+    let Some(SourceEvent::Assigned(assigned)) = setup.event() else { panic!("a partition") };
+    let at = assigned[0].at.clone();
+    assert_eq!((&at, &*assigned[0].topic_id), (&TopicPartition::new("weir.p.replay", 0), "id-replay"));
+    setup.source.read(RunId(2), &at, Offset::ZERO, None);
+    let Some(SourceEvent::Batch { batch, .. }) = setup.event() else { panic!("a batch") };
+    assert_eq!(batch.origins().unwrap()[0].to_string(), "t/0/7/1");
+    assert_eq!(batch.headers().get(0).collect::<Vec<_>>(), [("own", None)]);
+    assert!(matches!(setup.event(), Some(SourceEvent::End { for_good: true, .. })));
 }
