@@ -332,3 +332,6 @@ impl Letter {
         std::iter::once((ENVELOPE, Some(id.as_bytes()))).chain(own)
     }
 }
+
+#[cfg(test)]
+mod tests;

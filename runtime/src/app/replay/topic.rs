@@ -77,7 +77,8 @@ impl Input for Topic {
     }
 }
 
-/// What is known of the topic without making it: somebody else may be copying to it.
+/// What is known of the topic without making it. Somebody else may be copying to it; and what was committed a moment ago may not
+/// be seen yet.
 pub(super) fn look(cluster: &Cluster, pipeline: &str) -> Result<Known> {
     let topic = replay_topic(pipeline);
     match there(cluster, &topic) {

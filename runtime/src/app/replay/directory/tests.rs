@@ -1,19 +1,11 @@
 //! The laws of copying to a directory.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use tempfile::TempDir;
 
+use super::super::tests::alone;
 use super::super::{Choosing, Copied, Selected, copy as copy_chosen};
 use super::*;
 use crate::plan::History;
-
-/// What failpoints do is one table for all tests of this program.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A pipeline that has run, as far as this is concerned.
 fn pipeline() -> (TempDir, PipelineConfig) {

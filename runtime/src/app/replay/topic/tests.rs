@@ -1,8 +1,8 @@
 //! On a real Kafka, whose address `weir-services` gives.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::super::tests::alone;
 use super::super::{Choosing, Copied, Selected, TooLarge, copy as select};
 use super::*;
 use crate::config::PipelineConfig;
@@ -10,13 +10,6 @@ use crate::kafka::peek::Seen;
 use crate::origin::ENVELOPE;
 use crate::plan::History;
 use crate::sink::state::Nonce;
-
-/// What failpoints do is one table for all tests of this program.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn cluster() -> Cluster {
     Cluster::new(
@@ -84,7 +77,13 @@ fn copy_all((topic, known): (Topic, Known), all: impl Iterator<Item = Selected>)
     select(all.map(Ok), Choosing { config: &config(), history: &history, known }, topic)
 }
 
+/// What was committed is seen a moment later. Whoever begins to copy waits for that.
+fn until_seen(pipeline: &str) {
+    drop(Topic::open(cluster(), pipeline).unwrap());
+}
+
 fn copies(pipeline: &str) -> Vec<Seen> {
+    until_seen(pipeline);
     let mut seen = Vec::new();
     peek(&cluster(), &replay_topic(pipeline), None, From::Start, &mut |one| {
         seen.push(one);
@@ -172,6 +171,7 @@ fn who_only_looks_knows_what_is_there_and_makes_no_topic() {
     assert_eq!((known.there.len(), known.most_bytes), (0, None));
     assert!(matches!(there(&cluster(), &replay_topic(&pipeline)), Err(Error::NoTopic { .. })));
     copy(&pipeline, &[letter("t/0/5/0")]).unwrap();
+    until_seen(&pipeline);
     let known = look(&cluster(), &pipeline).unwrap();
     assert_eq!(known.there, BTreeSet::from(["t/0/5/1".parse().unwrap()]));
     assert!(known.most_bytes.is_some());
