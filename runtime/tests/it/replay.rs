@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::admin::{Running, status};
 use crate::dlq::{dlq, dry_run, lines, places, ran};
 use crate::guests;
-use crate::run::{FILE, Pipeline, said, stderr};
+use crate::run::{FILE, Pipeline, ask, said, stderr, with_tables};
 
 /// Sends letters through a pipeline again, and says what became of them.
 fn replay(pipeline: &Pipeline, args: &[&str]) -> Value {
@@ -19,7 +19,7 @@ fn replay(pipeline: &Pipeline, args: &[&str]) -> Value {
 }
 
 fn copied(copied: u64, there: u64, spent: u64) -> Value {
-    json!({ "copied": copied, "there": there, "spent": spent, "too_large": [] })
+    json!({ "copied": copied, "there": there, "spent": spent, "too_large": [], "gone": [] })
 }
 
 /// From now on the transform takes everything.
@@ -264,4 +264,30 @@ fn a_replayed_file_that_is_gone_before_it_was_read_to_its_end_is_told_or_its_let
     assert_eq!(replay(&pipeline, &["--offsets", "0..1"]), copied(2, 0, 0));
     assert!(pipeline.path("state/replay/0000000001.jsonl").exists());
     finish(&pipeline, &[]);
+}
+
+#[test]
+fn a_row_that_a_table_refused_arrives_there_once_it_takes_it_and_nothing_else_of_its_record_arrives_again() {
+    let pipeline = Pipeline::of(guests::hostile(), &with_tables(""));
+    pipeline.input(&["one".to_owned()]);
+    finish(&pipeline, &[]);
+    let refuses =
+        "CREATE TRIGGER no BEFORE INSERT ON ok WHEN new.value <> 'two' BEGIN SELECT RAISE(ABORT, 'no'); END";
+    ask(&pipeline, refuses);
+    fs::write(pipeline.path("input/b.jsonl"), "two\nthree\nfour\n").expect("writable");
+    finish(&pipeline, &[]);
+    let in_files = attempts(&pipeline);
+    assert_eq!(replay(&pipeline, &["--offsets", "1..2"]), copied(1, 0, 0));
+    // As long as the table does not take it, it is refused again, and says which attempt that was.
+    assert_eq!(finish(&pipeline, &[])["records"], 1);
+    ask(&pipeline, "DROP TRIGGER no");
+    assert_eq!(replay(&pipeline, &[]), copied(2, 1, 0));
+    assert_eq!(finish(&pipeline, &[])["records"], 2);
+    let rows = ask(
+        &pipeline,
+        "SELECT value || ' ' || coalesce(weir_attempt, 0) FROM ok ORDER BY weir_partition, weir_offset",
+    );
+    assert_eq!(rows, ["one 0", "two 0", "three 2", "four 1"]);
+    assert_eq!(attempts(&pipeline), in_files, "the other sink had them all the while");
+    assert_eq!(replay(&pipeline, &[]), copied(0, 3, 0));
 }
