@@ -399,7 +399,7 @@ impl Pipeline {
     pub(super) fn peek(&self, topic: &str) -> String {
         // A topic that was made a moment ago may be on its way to who leads it: then nobody can say what is in it.
         let look = || {
-            let mut peek = self.weir(&["peek", "--json", topic, "-n", "1000000"]);
+            let mut peek = self.weir(&["peek", "--json", topic, "-n", "10000000"]);
             let shown = peek.output().expect("the program starts");
             Ok((shown.status.code() != Some(3)).then_some(shown))
         };

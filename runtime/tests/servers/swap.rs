@@ -265,7 +265,7 @@ fn a_plan_that_is_replaced_again_and_again_under_load_makes_each_record_once_and
     assert!(judged["plans"].as_u64() > Some(u64::from(swaps)), "{judged}");
     let history = pipeline.history();
     let plans = history["plans"].as_array().expect("a list").iter();
-    let made = || plans.clone().filter_map(|plan| plan["made"]["at_ms"].as_u64());
+    let made = || plans.clone().filter_map(|plan| plan["what"]["made"]["at_ms"].as_u64());
     let took_ms = made().max().zip(made().min()).map(|(last, first)| last - first);
     println!("{judged}; from the first plan to the last {took_ms:?} ms");
 }
