@@ -149,6 +149,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// See [`SinkState::version`].
+    pub(super) fn version(&self) -> u32 {
+        if self.elsewhere > 0 { VERSION } else { 1 }
+    }
+
     /// Whether every record that went in has exactly one fate.
     pub fn conserved(&self) -> bool {
         u128::from(self.records_in) == self.accounted()
@@ -287,6 +292,9 @@ pub struct Commit {
     #[serde(default)]
     pub told: u64,
 }
+
+/// The version of the format of states and commits. A newer one is refused.
+pub(super) const VERSION: u32 = 2;
 
 /// So many cuts stay in a state, as soon as those that went before are in the plan log: a state is written with every commit,
 /// and rules may be replaced every hour for years.
@@ -531,6 +539,11 @@ impl SinkState {
             self.last.clone_from(&commit.last);
         }
         Ok(())
+    }
+
+    /// The version of the format that a reader has to know for it: one that knows less would not keep what it does not know.
+    pub(super) fn version(&self) -> u32 {
+        if self.forgotten.is_some() { VERSION } else { self.counters.version() }
     }
 
     /// Forgets all cuts by lower plans than `told`, but for the newest `kept`.

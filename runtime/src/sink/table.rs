@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::json::JsonRows;
-use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState, Start};
+use super::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState, Start, VERSION};
 use super::{Count, Error, Part, Problem, RoutedBatch, Sink, Staged};
 use crate::offset::{Offset, OffsetRange, TopicPartition};
 
@@ -201,9 +201,6 @@ pub(super) fn is_older(new: impl Fn(&str) -> String, old: impl Fn(&str) -> Strin
     format!("({}) IS NOT TRUE", pairs.join(" AND "))
 }
 
-/// The version of a position's JSON. A newer one is refused.
-pub(super) const VERSION: i64 = 1;
-
 /// Why a row that is looked for in a table may be gone and nothing is wrong.
 pub(super) fn overwritten(table: Option<&TableConfig>) -> Option<String> {
     let Mode::Upsert { key } = &table?.mode else { return None };
@@ -228,7 +225,7 @@ pub(super) fn begin(claim: &Claim, other_topic: Option<String>, database: &str) 
 
 /// The state in a row of `weir_position`.
 pub(super) fn read_state(version: i64, text: &str, database: &str) -> Result<SinkState, Error> {
-    if version > VERSION {
+    if version > i64::from(VERSION) {
         let text = format!(
             "E_LOG_NEWER: weir_position in `{database}` has version {version}, this program reads up to {VERSION}"
         );

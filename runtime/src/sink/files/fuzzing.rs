@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 
 use super::directories::{self, Directory, NOTHING, Span};
 use super::names;
-use super::record::{Record, Snapshot, from_text, to_text};
+use super::record::{Record, Snapshot, Stored, from_text, to_text};
 use crate::sink::Part;
 use crate::sink::state::{Nonce, SinkState};
 
@@ -35,7 +34,7 @@ pub(crate) fn any_log(bytes: &[u8]) {
 }
 
 /// What is there, if it is that: it is the same when it was written and read again.
-fn read_back<T: Serialize + DeserializeOwned + Clone + PartialEq + Debug>(text: &[u8]) -> Option<T> {
+fn read_back<T: Stored + DeserializeOwned + Clone + PartialEq + Debug>(text: &[u8]) -> Option<T> {
     let (nonce, record): (Nonce, T) = from_text(text).ok()?;
     let again = from_text(&to_text(&record, nonce)).expect("what was written can be read");
     assert_eq!(again, (nonce, record.clone()));

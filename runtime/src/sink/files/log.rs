@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::names::{self, Logged, Places};
@@ -174,7 +173,7 @@ impl Log {
     }
 
     /// Writes a record in full, under a name that means nothing yet.
-    pub(super) fn stage<T: Serialize>(&self, nonce: Nonce, record: &T) -> Result<StagedRecord, Error> {
+    pub(super) fn stage<T: record::Stored>(&self, nonce: Nonce, record: &T) -> Result<StagedRecord, Error> {
         let path = format!("{}/record-{}", self.staged, Nonce::random());
         let write = || {
             let mut file = self.storage.create(&path)?;

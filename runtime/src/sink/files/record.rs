@@ -5,10 +5,29 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::offset::OffsetRange;
-use crate::sink::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState, Start};
+use crate::sink::state::{Claim, Commit, Epoch, Nonce, Refused, SinkState, Start, VERSION};
 
-/// The version of the text. A newer one is refused.
-const VERSION: u32 = 1;
+/// What is stored as a text of its own.
+pub(super) trait Stored: Serialize {
+    /// The version of the format that a reader has to know for it.
+    fn version(&self) -> u32;
+}
+
+impl Stored for Record {
+    fn version(&self) -> u32 {
+        match self {
+            Self::Init { state } => state.version(),
+            Self::Commit(record) => record.commit.counters.version(),
+            Self::Claim { .. } | Self::Gap { .. } => 1,
+        }
+    }
+}
+
+impl Stored for Snapshot {
+    fn version(&self) -> u32 {
+        self.state.version()
+    }
+}
 
 /// One step of a partition's history.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -91,10 +110,11 @@ pub(super) enum Unreadable {
 }
 
 /// The text of a record or snapshot, recognisable by `nonce`.
-pub(super) fn to_text<T: Serialize>(record: &T, nonce: Nonce) -> Vec<u8> {
+pub(super) fn to_text<T: Stored>(record: &T, nonce: Nonce) -> Vec<u8> {
+    let version = record.version();
     let record = serde_json::value::to_raw_value(record).expect("a record has only text keys");
     let crc32 = crc32fast::hash(record.get().as_bytes());
-    let envelope = Envelope { version: VERSION, nonce, crc32, record };
+    let envelope = Envelope { version, nonce, crc32, record };
     let mut text = serde_json::to_vec(&envelope).expect("a record has only text keys");
     text.push(b'\n');
     text

@@ -382,7 +382,7 @@ fn a_log_that_cannot_be_read_in_full_is_never_continued(on: On) {
     check_damage(on, write(THIRD, ""), "E_LOG_CORRUPT", THIRD);
     check_damage(on, write(THIRD, "{\"version\":1}"), "E_LOG_CORRUPT", THIRD);
     check_damage(on, edit(THIRD, "\"end\":3", "\"end\":4"), "E_LOG_CORRUPT", THIRD);
-    check_damage(on, edit(THIRD, "{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", THIRD);
+    check_damage(on, edit(THIRD, "{\"version\":1", "{\"version\":3"), "E_LOG_NEWER", THIRD);
     let unknown = "00000000000000000001.sum.json";
     check_damage(on, write(unknown, "{}"), "E_LOG_NEWER", unknown);
     let fourth = "00000000000000000003.json";

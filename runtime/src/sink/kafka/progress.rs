@@ -15,7 +15,7 @@ use crate::sink::state::SinkState;
 use crate::sink::{Error, Problem};
 
 /// The newest format this program writes and reads.
-const VERSION: u64 = 1;
+const VERSION: u64 = crate::sink::state::VERSION as u64;
 
 /// See the module.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Progress {
 
     /// The record of a state.
     pub(super) fn record(&self, state: &SinkState) -> (String, Vec<u8>) {
-        let kept = Kept { version: VERSION, state };
+        let kept = Kept { version: state.version().into(), state };
         (self.key(state), serde_json::to_vec(&kept).expect("a state has only text keys"))
     }
 

@@ -349,7 +349,7 @@ fn what_a_newer_program_wrote_is_refused_and_what_others_wrote_is_left_alone() {
     log.append(b"other/id/0", Some(b"no JSON")).unwrap();
     log.append(b"basement/id/0", Some(br#"{"version":9}"#)).unwrap();
     Process::claimed(&base, 2);
-    log.append(b"base/id-1/0", Some(br#"{"version":2,"more":1}"#)).unwrap();
+    log.append(b"base/id-1/0", Some(br#"{"version":3,"more":1}"#)).unwrap();
     let text = permanent(base.sink().claim(&claim(3)).unwrap_err());
     assert!(text.starts_with("E_LOG_NEWER: the record of base/id-1/0 in topic weir."), "{text}");
 }

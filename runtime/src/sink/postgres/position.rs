@@ -13,7 +13,7 @@ use super::parameters::{bound, no_values};
 use crate::offset::TopicPartition;
 use crate::sink::Error;
 use crate::sink::state::{Claim, SinkState};
-use crate::sink::table::{Owner, VERSION, begin, read_state, unreadable, write_state};
+use crate::sink::table::{Owner, begin, read_state, unreadable, write_state};
 
 /// What its table is made with.
 pub(super) const COLUMNS: &str = "pipeline text NOT NULL, sink text NOT NULL, topic text NOT NULL, \
@@ -172,7 +172,7 @@ impl Positions {
     /// Of a statement over states: whose they are, then the version, topics, partitions and the states themselves.
     fn rows<'a>(&self, states: impl Iterator<Item = &'a SinkState> + Clone) -> PgArguments {
         let mut values = self.owner();
-        bound(values.add(VERSION));
+        bound(values.add(states.clone().map(SinkState::version).max().map(i64::from)));
         bound(values.add(states.clone().map(|state| &*state.topic).collect::<Vec<_>>()));
         bound(values.add(states.clone().map(|state| state.partition).collect::<Vec<_>>()));
         bound(values.add(states.map(write_state).collect::<Vec<_>>()));

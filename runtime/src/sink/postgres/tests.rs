@@ -425,7 +425,7 @@ fn two_processes_write_to_one_database_at_once() {
 
 #[test]
 fn a_state_of_a_newer_version_or_one_that_cannot_be_read_is_refused() {
-    for (damage, expected) in [("version = 2", "E_LOG_NEWER"), ("state = '{}'", "E_LOG_CORRUPT")] {
+    for (damage, expected) in [("version = 3", "E_LOG_NEWER"), ("state = '{}'", "E_LOG_CORRUPT")] {
         let base = Base::new();
         Process::claimed(&base, 1).deliver(0, 2);
         base.ask(&format!("UPDATE weir_position SET {damage}"));

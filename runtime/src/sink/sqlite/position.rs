@@ -10,7 +10,7 @@ use super::rows::bound;
 use crate::offset::TopicPartition;
 use crate::sink::Error;
 use crate::sink::state::{Claim, SinkState};
-use crate::sink::table::{Owner, VERSION, begin, read_state, unreadable, write_state};
+use crate::sink::table::{Owner, begin, read_state, unreadable, write_state};
 
 /// `writes` changes whenever the row is written. Otherwise SQLite would leave a row alone that stays the same, and
 /// with it what a failed commit left behind in the journal.
@@ -75,7 +75,7 @@ pub(super) fn write(db: &mut Database, owner: &Owner, state: &SinkState) -> Resu
                        SET version = excluded.version, state = excluded.state, writes = writes + 1";
     let at = TopicPartition::new(state.topic.clone(), state.partition);
     let mut values = key(owner, &at);
-    bound(values.add(VERSION));
+    bound(values.add(i64::from(state.version())));
     bound(values.add(write_state(state)));
     db.run(SQL, values).map(drop)
 }

@@ -509,7 +509,7 @@ fn what_is_no_database_is_refused() {
 #[test]
 fn a_state_of_a_newer_version_or_one_that_cannot_be_read_is_refused() {
     let cases =
-        [("version = 2", "E_LOG_NEWER"), ("state = '{}'", "E_LOG_CORRUPT"), ("state = 'x'", "E_LOG_CORRUPT")];
+        [("version = 3", "E_LOG_NEWER"), ("state = '{}'", "E_LOG_CORRUPT"), ("state = 'x'", "E_LOG_CORRUPT")];
     for (damage, expected) in cases {
         let file = File::new();
         Process::claimed(&file, 1).deliver(0, 2);

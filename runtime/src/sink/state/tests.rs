@@ -183,6 +183,8 @@ fn of_very_many_cuts_the_newest_stay_and_the_others_are_known_again() {
         let commit = Commit { told: 50, ..commit_of(1, 10 + n, 11 + n, n as u64, 0) };
         all.push(Cut { from: commit.range.start, plan: commit.plan.clone() });
         state.commit(Epoch::new(1), Nonce::from_u128(1), &commit).unwrap();
+        // Who does not know of it would not keep what is forgotten.
+        assert_eq!(state.version(), if state.forgotten.is_some() { 2 } else { 1 });
     }
     let (old, kept) = all.split_at(100 - KEPT_CUTS);
     assert_eq!(state.cuts, kept);

@@ -126,7 +126,7 @@ fn a_snapshot_that_cannot_be_read_in_full_is_refused_and_no_older_one_taken_for_
         check_damage(on, cut_to(length), "E_LOG_CORRUPT", &newest);
     }
     check_damage(on, edit("\"next\":4", "\"next\":3"), "E_LOG_CORRUPT", &newest);
-    check_damage(on, edit("{\"version\":1", "{\"version\":2"), "E_LOG_NEWER", &newest);
+    check_damage(on, edit("{\"version\":1", "{\"version\":3"), "E_LOG_NEWER", &newest);
     check_damage(on, copy(snapshot(2), snapshot(5)), "E_LOG_CORRUPT", &newest);
     check_damage(on, copy(record(5), snapshot(5)), "E_LOG_CORRUPT", &newest);
     let remove = |name: String| move |place: &Place| place.ground.remove(&in_log(&name));
