@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::commit::{Claimed, Report};
 use crate::offset::{Offset, TopicPartition};
+use crate::origin::replay_topic;
 use crate::plan::{Adopted, By, Entry, History, InputPartition};
 use crate::route::{Fate, Routed};
 use crate::rule::Judging;
@@ -427,6 +428,8 @@ pub struct Core {
     leaving: Vec<Leaving>,
     /// Also while they are claimed again, until a commit shows that it went well.
     troubles: BTreeMap<TopicPartition, Trouble>,
+    /// The topic of records that come again.
+    replays: Arc<str>,
     /// Cuts that are to be in the plan log, and are not there yet.
     telling: BTreeMap<(InputPartition, u64), Cut>,
     /// Until they are assigned again, here or elsewhere.
@@ -445,6 +448,7 @@ pub struct Core {
 impl Core {
     /// A pipeline that runs `newest` and knows what the plan log says.
     pub fn new(settings: Settings, history: History, newest: PlanRef) -> Self {
+        let replays = replay_topic(&settings.pipeline).into();
         let rows = vec![BTreeMap::new(); settings.sinks.len()];
         let trials = Trials::new(settings.rollback, newest.plan);
         Self {
@@ -458,6 +462,7 @@ impl Core {
             waiting: BTreeMap::new(),
             leaving: Vec::new(),
             troubles: BTreeMap::new(),
+            replays,
             telling: BTreeMap::new(),
             stopped: BTreeMap::new(),
             next_run: 0,
@@ -679,7 +684,9 @@ impl Core {
                 Ok(()) => true,
                 Err(NotKnown::Forgotten(stop)) if self.settings.plans_can_come => {
                     // Whoever had it has told, or tells: this process only has to hear of it.
-                    tracing::warn!(partition = %at, hint = stop.hint, "waiting for the plan log: {stop}");
+                    if !matches!(track.phase, Phase::NeedsCuts(_)) {
+                        tracing::warn!(partition = %at, hint = stop.hint, "waiting for the plan log: {stop}");
+                    }
                     track.phase = Phase::NeedsCuts(stop);
                     false
                 }
@@ -784,7 +791,8 @@ impl Core {
     /// Of the plan on trial.
     fn judged_so_far(&self) -> Judging {
         let Some(plan) = self.trials.plan() else { return Judging::default() };
-        self.tracks.values().map(|track| track.judged_so_far_of(plan)).sum()
+        let first = self.tracks.iter().filter(|(at, _)| *at.topic != *self.replays);
+        first.map(|(_, track)| track.judged_so_far_of(plan)).sum()
     }
 
     fn given_up(&mut self, at: &TopicPartition, run: RunId, seq: u64, now: Duration) {
@@ -804,8 +812,10 @@ impl Core {
             if self.tracks[at].halted {
                 continue;
             }
+            // What comes again failed before: it says nothing of how a plan does.
             if let Ok(routed) = &result
                 && !by.again
+                && *at.topic != *self.replays
             {
                 back = back.or(self.trials.made(routed, now));
             }

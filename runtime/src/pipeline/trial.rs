@@ -430,16 +430,21 @@ mod tests {
     /// A partition that runs plan 3, of which 200 records were made, and then plan 7 on trial; `fates` of 200 more.
     fn decided(fates: Result<Routed, Stop>) -> (Rig, RunId) {
         let mut rig = Rig::new();
+        let run = decided_in(&mut rig, fates);
+        (rig, run)
+    }
+
+    fn decided_in(rig: &mut Rig, fates: Result<Routed, Stop>) -> RunId {
         let claims = rig.assign();
         let run = rig.claim(claims);
         rig.batch(run, 0, 200);
-        made(&mut rig, run, 0, Ok(routed(3, 0, (0..200).map(|_| Fate::Routed))));
+        made(rig, run, 0, Ok(routed(3, 0, (0..200).map(|_| Fate::Routed))));
         rig.decide(Event::Plan { plan: plan(7), on_trial: true });
         rig.batch(run, 200, 400);
         rig.batch(run, 400, 401);
         rig.done();
-        made(&mut rig, run, 1, fates);
-        (rig, run)
+        made(rig, run, 1, fates);
+        run
     }
 
     fn plan(plan: u64) -> PlanRef {
@@ -488,6 +493,14 @@ mod tests {
             Action::TakeBack { plan, to, .. } => Some((*plan, *to)),
             _ => None,
         })
+    }
+
+    #[test]
+    fn what_comes_again_says_nothing_of_how_a_plan_does() {
+        let mut rig = Rig::new();
+        rig.core.replays = at().topic;
+        decided_in(&mut rig, Ok(fates(7, 200, 200, 0, 50)));
+        assert_eq!(taken_back(&rig.done()), None);
     }
 
     #[test]
