@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::sinks::{files_config, if_unreachable, kafka_config, postgres_config, sinks_of, sqlite_config};
 use crate::config::{PipelineConfig, SinkConfig, SinkName, SourceConfig, nearest};
+use crate::origin::replay_topic;
 use crate::plan::{History, InputPartition};
 use crate::route::DEAD_LETTERS;
 use crate::sink::back::{Each, Letter, Reader, Sought, Stage};
@@ -140,7 +141,11 @@ pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each
         read.map_err(|error| if_unreachable(config, name, error)).with_context(reading)?;
     }
     match (&config.source, &wanted.sought.topic) {
-        (SourceConfig::Files(files), Some(topic)) if n == 0 && **topic != *files.topic.as_str() => {
+        (SourceConfig::Files(files), Some(topic))
+            if n == 0
+                && **topic != *files.topic.as_str()
+                && **topic != *replay_topic(config.name.as_str()) =>
+        {
             let (pipeline, what) = (config.name.to_string(), format!("read nothing of topic `{topic}`"));
             Err(NotThere { pipeline, what, hint: nearest::hint(topic, [files.topic.as_str()]) }.into())
         }

@@ -31,6 +31,9 @@ pub(super) fn records(
 ) -> Result<String> {
     match &config.source {
         SourceConfig::Kafka(kafka) => of_topic(kafka, history, at, offsets, each),
+        SourceConfig::Files(files) if *at.topic != *files.topic.as_str() => {
+            Ok(format!("topic {} is not that of the files", at.topic))
+        }
         SourceConfig::Files(files) => {
             let mut why = "the file cannot be cut into such a record".to_owned();
             let mut ended = Ok(());

@@ -220,26 +220,35 @@ impl Selected {
     }
 }
 
+/// Statements after which tables say what they have to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// Those of dead letters.
+    pub of_letters: Vec<String>,
+    /// Those of rows that a sink refused.
+    pub of_refused: Vec<String>,
+}
+
 /// The statements after which tables of dead letters, and of rows that a sink `refused` where those are to be sent, say how often a
 /// record has come again. Without that, one that fails again could not be told from one that failed for the first time, and would
 /// never be copied again.
 ///
 /// # Errors
 /// If a sink cannot be asked.
-pub fn lacking(config: &PipelineConfig, history: &History, refused: bool) -> Result<Vec<String>> {
-    let mut all = Vec::new();
+pub fn lacking(config: &PipelineConfig, history: &History, refused: bool) -> Result<Lacking> {
+    let mut lacking = Lacking::default();
     for (name, sink) in used(config, history) {
         let wanted = |target| Wanted { target, route: DEAD_LETTERS.into(), schema: dead_letters_schema() };
         let wanted: Vec<_> = dead_targets(config, history, name).into_iter().map(wanted).collect();
         // A server that has no letters is not asked.
         if !wanted.is_empty() {
-            all.extend(Columns::Tell.of(config, name, sink, &wanted)?);
+            lacking.of_letters.extend(Columns::Tell.of(config, name, sink, &wanted)?);
         }
         if refused {
-            all.extend(columns::rejects_lack(config, name, sink)?);
+            lacking.of_refused.extend(columns::rejects_lack(config, name, sink)?);
         }
     }
-    Ok(all)
+    Ok(lacking)
 }
 
 /// Copies letters to the replay input of the pipeline of `config`, whether it runs or not. A letter that is too large keeps none

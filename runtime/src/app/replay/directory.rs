@@ -49,7 +49,8 @@ impl Directory {
         let history = crate::app::history(config)?.unwrap_or_default();
         let replays = Replays::new(config);
         let dir = replays.dir().to_owned();
-        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        let made = fs::create_dir_all(&dir).and_then(|()| dir.parent().map_or(Ok(()), sync_dir));
+        made.with_context(|| format!("making {}", dir.display()))?;
         let number = replays.next(&history)?;
         Ok((Self { dir, number, file: None }, look(&replays)?))
     }

@@ -102,7 +102,7 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
 }
 
 /// That there are none; and where reasons were named, which others there are.
-fn none(config: &PipelineConfig, history: &History, wanted: Wanted) -> Result<String> {
+pub(super) fn none(config: &PipelineConfig, history: &History, wanted: Wanted) -> Result<String> {
     if wanted.reasons.is_empty() {
         return Ok("no dead letters there".to_owned());
     }

@@ -21,9 +21,10 @@ use crate::origin::Origin;
 use crate::plan::History;
 use crate::sink::back::{Coordinates, Letter, Reason, Sought, Stage};
 
-/// Look at dead letters: records that could not be read, were rejected or failed, and rows that a sink refused
+/// Dead letters: records that could not be read, were rejected or failed, and rows that a sink refused
 ///
-/// Letters are read where the sinks have them, also while the pipeline runs: nothing is claimed, locked or written.
+/// Letters are read where the sinks have them, also while the pipeline runs: nothing is claimed or locked, and only
+/// `replay` writes, to the second input of the pipeline.
 #[derive(Debug, Args)]
 pub(super) struct DlqArgs {
     #[command(subcommand)]

@@ -8,6 +8,7 @@ use clap::Args;
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
+use super::list::none;
 use super::{Filter, dry_run, opened, record_of};
 use crate::app::letters::{Wanted, letters};
 use crate::app::replay::{self, Copied, Gone, Selected, TooLarge, replay};
@@ -31,7 +32,8 @@ const AHEAD: usize = 1_000;
 /// stay where they are.
 ///
 /// Of a record of which a sink refused a row, that row alone goes through again, to that sink and target. The record is read from
-/// the input once more; where it is not there any more, it is named and left out.
+/// the input once more; where it is not there any more, it is named and left out. Which row it is, its number says: by the rule
+/// that runs now, that has to be the row that was refused.
 ///
 /// Mend the rule first, with `weir deploy`, or the table; --dry-run shows what would become of the letters by then, with the changes that would
 /// be deployed. Without --yes it says how many letters there are, and asks.
@@ -42,8 +44,8 @@ const AHEAD: usize = 1_000;
     weir dlq replay pipeline.toml --reason age-not-integer
     weir dlq replay pipeline.toml --plan 0 --topic customers-raw --offsets 100..200 --yes
 
-Exit codes: 0 they are copied, or were, or with --dry-run shown; 1 not wanted, or some are larger than the topic takes: they are
-named, and all others are copied; 2 the command or the file is wrong; 3 something could not be reached.
+Exit codes: 0 they are copied, or were, or with --dry-run shown; 1 not wanted, or some are larger than the topic
+takes, or the input does not have their records any more: they are named, and all others are copied; 2 the command or the file is wrong; 3 something could not be reached.
 What a source could not read as a record is sent where --stage source asks for it.
 
 --dry-run copies nothing, and asks no sink whether it would take the rows. A line is a letter, the attempt at which it became
@@ -72,44 +74,57 @@ pub(super) struct ReplayArgs {
 pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
     let (config, history) = opened(&args.pipeline)?;
     let mut wanted = args.filter.wanted();
-    if wanted.stages.is_empty() {
+    let says_no_stage = wanted.stages.is_empty();
+    if says_no_stage {
         wanted.stages = vec![Stage::Transform, Stage::Sink];
     }
     let lacking = replay::lacking(&config, &history, wanted.stages.contains(&Stage::Sink))?;
     ensure!(
-        lacking.is_empty(),
+        lacking.of_letters.is_empty(),
         "a table of dead letters cannot say which attempt a letter is of: {}",
-        lacking.join("; ")
+        lacking.of_letters.join("; ")
     );
+    if !lacking.of_refused.is_empty() {
+        let lacks = format!(
+            "a table of refused rows cannot say which attempt a row is of: {}",
+            lacking.of_refused.join("; ")
+        );
+        ensure!(says_no_stage, "{lacks}");
+        eprintln!("rows that a sink refused are left out: {lacks}");
+        wanted.stages = vec![Stage::Transform];
+    }
     if args.dry_run {
         let dry_run = args.by.open(&config)?;
         return read_ahead(&config, &history, &wanted, |letters| {
             dry_run::show(&config, dry_run, letters, args.json)
         });
     }
-    if !args.yes && !is_wanted(&config, &history, &wanted, args.json)? {
-        return Ok(Ended::No);
+    if !args.yes {
+        let n = how_many(&config, &history, &wanted)?;
+        if n == 0 {
+            eprintln!("{}", none(&config, &history, wanted)?);
+            return Ok(Ended::Done);
+        }
+        eprintln!("{} letters are there; those that were sent before are left out", count(n));
+        if !screen::is_wanted("send them through the pipeline again?", args.json)? {
+            return Ok(Ended::No);
+        }
     }
     let copied = read_ahead(&config, &history, &wanted, |letters| replay(&config, &history, letters))?;
     match args.json {
         true => println!("{}", to_json(&copied)),
         false => print(&config, &copied),
     }
-    Ok(if copied.too_large.is_empty() { Ended::Done } else { Ended::No })
+    Ok(if copied.too_large.is_empty() && copied.gone.is_empty() { Ended::Done } else { Ended::No })
 }
 
-fn is_wanted(config: &PipelineConfig, history: &History, wanted: &Wanted, in_json: bool) -> Result<bool> {
+fn how_many(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<u64> {
     let mut n = 0;
     letters(config, history, wanted, &mut |_| {
         n += 1;
         true
     })?;
-    if n == 0 {
-        eprintln!("no dead letters there");
-        return Ok(false);
-    }
-    eprintln!("{} letters are there; those that were sent before are left out", count(n));
-    Ok(screen::is_wanted("send them through the pipeline again?", in_json)?)
+    Ok(n)
 }
 
 /// Letters are read while others are copied, and never all in memory.
