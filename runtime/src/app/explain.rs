@@ -236,6 +236,12 @@ impl Looking<'_> {
             } else {
                 at_sink.unknown.extend(found.unknown.map(|why| format!("{target}: {why}")));
             }
+            let again = rows.iter().filter(|stood| stood.attempt > 0).count();
+            if again > 0 {
+                at_sink.unknown.push(format!(
+                    "{target}: whether rows are right that came when the record came again: {again} are there"
+                ));
+            }
             for stood in rows {
                 if !at_sink.rows.iter().any(|(of, _, known)| of == target && *known == stood) {
                     at_sink.rows.push((target.clone(), route.clone(), stood));

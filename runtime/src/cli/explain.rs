@@ -183,7 +183,11 @@ fn print_sink(sink: &AtSink) {
             Some(row) => Value::Object(row.clone()).to_string(),
             None => "a tombstone".to_owned(),
         };
-        say("  row", &format!("{} in {target} ({}): {row}", stood.index, stood.place));
+        let again = match stood.attempt {
+            0 => String::new(),
+            attempt => format!(", attempt {attempt} by plan {}", stood.plan),
+        };
+        say("  row", &format!("{} in {target} ({}{again}): {row}", stood.index, stood.place));
     }
     for letter in &sink.refused {
         let why = letter.reasons.iter().map(|reason| &*reason.message).collect::<Vec<_>>().join("; ");

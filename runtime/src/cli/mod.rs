@@ -34,7 +34,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::sandbox::child;
 
-/// Records from files through rules in a WebAssembly sandbox to files and tables, each exactly once.
+/// Records from topics and files through rules in a WebAssembly sandbox to topics, files and tables, each exactly once.
 ///
 /// Start with `weir demo`. Exit codes: 0 done; 1 the answer is no, such as a failed check or a partition that
 /// stopped; 2 the command or the configuration is wrong, or names what is not there; 3 something outside could not be reached, or

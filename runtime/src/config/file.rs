@@ -625,8 +625,8 @@ pub struct Deploy {
     /// is larger by `rejected` than under the plan before, or its part of those at which the transform failed by `failed`;
     /// each from 0 to 1, and by more than chance explains of so many records. Fewer than 100 decide nothing. A plan with which
     /// a partition cannot go on is taken back at once: `E_STALL`, `E_FAILING` and whatever else its transform stops one
-    /// for. Then the plan before is put once more, `weir history` tells why, and all partitions go on with that one from where
-    /// the sinks stand. What is not on trial: the plan of a start, one that takes another back, by itself or by
+    /// for. Then the last plan that was not on trial, or passed, is put once more, `weir history` tells why, and all partitions
+    /// go on with that one from where the sinks stand. What is not on trial: the plan of a start, one that takes another back, by itself or by
     /// `weir rollback`, and what is deployed with `--no-trial` or by `weir run --watch`. Of the plan before, its last records in
     /// the same process count; where they are fewer than 100, rejects decide nothing.
     pub rollback: WhenTakenBack,
