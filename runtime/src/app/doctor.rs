@@ -238,6 +238,10 @@ impl Doctor<'_> {
         let changed = candidate.and_then(|candidate| candidate.changed(&history));
         match (history.newest(), changed) {
             (None, _) => self.ok("plan", "none yet: the first run takes the file over"),
+            (Some((n, newest)), None) if newest.made.is_some() => self.ok(
+                "plan",
+                format!("the file is as it was when it was taken over last; plan {n} runs, which somebody put since"),
+            ),
             (Some((n, _)), None) => {
                 self.ok("plan", format!("plan {n}, which ran last, is what the file says"))
             }

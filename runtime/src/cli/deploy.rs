@@ -57,7 +57,8 @@ const ASK_EVERY: u32 = 10;
 ///
 /// Exit codes: 0 it is in the plan log, and with --shadow nothing differs; 1 something does, it is
 /// not wanted, another plan was faster, or a process cannot run it; 2 the command or the file is
-/// wrong, or does not fit the transform or a sink; 3 something could not be reached.
+/// wrong, or does not fit the transform or a sink; 3 something could not be reached, or with --shadow
+/// no process runs that could try it.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DeployArgs {

@@ -68,7 +68,7 @@ fn print_statements(all: &[(String, Vec<String>)], in_json: bool) {
 }
 
 fn examine(config: &PipelineConfig, options: &Options, args: &DoctorArgs) -> Ended {
-    let mut told = Told { in_json: args.json, findings: Vec::new(), fails: Vec::new() };
+    let mut told = Told { in_json: args.json, findings: Vec::new(), fails: Vec::new(), warns: 0 };
     let warnings = config.warnings();
     let file = config.file.display().to_string();
     told.tell(Finding {
@@ -88,13 +88,18 @@ struct Told {
     findings: Vec<Value>,
     /// What was not well, and how a run would end for it.
     fails: Vec<(String, Ended)>,
+    /// How much was warned of.
+    warns: usize,
 }
 
 impl Told {
     fn tell(&mut self, finding: Finding) {
         let (grade, found, fix) = match finding.verdict {
             Verdict::Ok(found) => ("ok", found, None),
-            Verdict::Warn { found, fix } => ("warn", found, fix),
+            Verdict::Warn { found, fix } => {
+                self.warns += 1;
+                ("warn", found, fix)
+            }
             Verdict::Fail(error) => {
                 let (found, fix, ended) = screen::told(&error);
                 self.fails.push((finding.what.clone(), ended));
@@ -112,6 +117,7 @@ impl Told {
         let ended = screen::of_all(&ends).unwrap_or(Ended::Done);
         match (self.in_json, &self.fails[..]) {
             (true, fails) => println!("{}", json!({ "ok": fails.is_empty(), "findings": self.findings })),
+            (false, []) if self.warns > 0 => println!("\nnothing to mend, but see what is warned of"),
             (false, []) => println!("\nnothing to mend"),
             (false, fails) => {
                 let what: Vec<_> = fails.iter().map(|(what, _)| what.as_str()).collect();

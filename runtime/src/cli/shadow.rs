@@ -90,8 +90,8 @@ enum Command {
 /// Show what differs, with some of the records, and what either plan costs
 ///
 /// Asks every process on this machine that runs the pipeline, through its socket, also after the end; only the user who runs it
-/// may. Those on other machines are not asked. Exit codes: 0 nothing differs; 1 something does, or a process cannot try it; 3
-/// nobody knows anything of it.
+/// may. Those on other machines are not asked. Exit codes: 0 nothing differs; 1 something does, it ended before
+/// a record was compared, or a process cannot try it; 3 nobody knows anything of it.
 #[derive(Debug, Args)]
 struct StatusArgs {
     /// The pipeline file
@@ -272,12 +272,12 @@ impl Tried {
     }
 
     pub(super) fn verdict(&self) -> Ended {
-        let Some(report) = &self.report else {
-            return if self.ended.is_some() { Ended::Outside } else { Ended::Done };
-        };
+        let Some(report) = &self.report else { return Ended::Outside };
         let cannot = matches!(report.standing.state, ShadowState::Failed(_));
         let unjudged = report.standing.unjudged > 0;
-        if cannot || unjudged || !report.comparison.is_same() { Ended::No } else { Ended::Done }
+        // That nothing differs says nothing where nothing was compared.
+        let untried = self.ended.is_some() && report.standing.records == 0;
+        if cannot || unjudged || untried || !report.comparison.is_same() { Ended::No } else { Ended::Done }
     }
 
     pub(super) fn to_json(&self) -> Value {

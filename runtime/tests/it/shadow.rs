@@ -246,7 +246,7 @@ fn a_process_that_begins_later_takes_part_until_another_plan_is_put() {
     pipeline.input(&same("a", 1));
     assert_eq!(pipeline.run(&[]).status.code(), Some(0));
     let put = weir(&pipeline, "deploy", &["--shadow", "--set", "when=process", "--for", "1 h", "--json"]);
-    assert_eq!(put.status.code(), Some(0), "nobody runs it: {}", stderr(&put));
+    assert_eq!(put.status.code(), Some(3), "nobody runs it: {}", stderr(&put));
     let second = weir(&pipeline, "deploy", &["--shadow", "--limit", "deadline=400 ms"]);
     assert_eq!(second.status.code(), Some(1), "{}", stderr(&second));
     let told = stderr(&second);
@@ -350,7 +350,7 @@ fn what_a_sink_does_not_take_can_be_tried_but_not_with_the_wish_that_it_takes_ov
     assert!(!told.contains("all the same"), "{told}");
     assert_eq!(said(&weir(&pipeline, "history", &["--json"]))["shadows"], json!([]));
     let (code, told) = tried(&[]);
-    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(code, Some(3), "nobody runs it: {told}");
     assert!(told.contains("it can be tried all the same"), "{told}");
     assert_eq!(last(&pipeline)["ended"], Value::Null);
 }
@@ -362,12 +362,12 @@ fn one_whose_time_is_over_while_nothing_runs_is_told_and_stands_in_nobodys_way()
     assert_eq!(pipeline.run(&[]).status.code(), Some(0));
     let try_it =
         |deadline: &str| weir(&pipeline, "deploy", &["--shadow", "--limit", deadline, "--for", "1 h"]);
-    assert_eq!(try_it("deadline=400 ms").status.code(), Some(0));
+    assert_eq!(try_it("deadline=400 ms").status.code(), Some(3));
     assert!(status_text(&pipeline).contains("it goes on"));
     make_old(&pipeline);
     assert!(status_text(&pipeline).contains("its time is over"));
     let second = try_it("deadline=500 ms");
-    assert_eq!(second.status.code(), Some(0), "{}", stderr(&second));
+    assert_eq!(second.status.code(), Some(3), "{}", stderr(&second));
     let history = said(&weir(&pipeline, "history", &["--json"]));
     let shadows = history["shadows"].as_array().expect("a list");
     assert_eq!(shadows.len(), 2);
