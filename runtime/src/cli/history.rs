@@ -76,13 +76,15 @@ pub(super) fn promoted(history: &History, shadow: u64) -> Option<u64> {
         return None;
     }
     let tried = &history.shadows.get(&shadow)?.plan;
-    let mut next = history.plans.iter().filter(|(_, plan)| plan.replaces == tried.replaces);
+    let mut next = history.plans.range(shadow..).filter(|(_, plan)| plan.replaces == tried.replaces);
     next.find(|(_, plan)| plan.does_the_same(tried)).map(|(number, _)| *number)
 }
 
 /// The place at which a plan was tried that was promoted.
 fn tried_before(history: &History, plan: u64) -> Option<u64> {
-    history.shadows.keys().rev().copied().find(|shadow| promoted(history, *shadow) == Some(plan))
+    let replaced = history.plans.get(&plan)?.replaces;
+    let mut beside = history.shadows.iter().rev().filter(|(_, shadow)| shadow.plan.replaces == replaced);
+    beside.find(|(shadow, _)| promoted(history, **shadow) == Some(plan)).map(|(shadow, _)| *shadow)
 }
 
 /// The file, or the topic, that a partition is of.
