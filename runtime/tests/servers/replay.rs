@@ -19,7 +19,7 @@ use weir::sink::state::Nonce;
 
 use crate::{given, records_of};
 
-const FILE: &str = r#"
+pub(crate) const FILE: &str = r#"
 [pipeline]
 name = "NAME"
 state = "state"
