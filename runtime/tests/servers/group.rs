@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -19,10 +19,7 @@ use tempfile::TempDir;
 use weir::sink::state::Nonce;
 use weir_services::{Interrupt, Service, Services, until};
 
-use crate::given;
-
-/// Far more than anything here takes.
-const LONG: Duration = Duration::from_secs(180);
+use crate::{LONG, given};
 
 pub(crate) const FILE_NAME: &str = "pipeline.toml";
 

@@ -20,9 +20,14 @@ mod topics;
 mod trouble;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use weir::kafka::Cluster;
 use weir::kafka::peek::{From, Seen, peek};
+use weir::kafka::{Cluster, Error};
+use weir_services::{Interrupt, until};
+
+/// Far more than anything here takes.
+const LONG: Duration = Duration::from_secs(180);
 
 /// Where a server is, as `weir-services` says it.
 fn given(name: &str) -> String {
@@ -37,11 +42,19 @@ fn given(name: &str) -> String {
 /// All records of a topic, as the program reads them.
 fn records_of(topic: &str) -> Vec<Seen> {
     let cluster = Cluster::new(given("WEIR_TEST_KAFKA"), BTreeMap::new()).expect("an address");
-    let mut records = Vec::new();
-    let each = &mut |record| {
-        records.push(record);
-        true
+    // A topic that was made a moment ago may be on its way to who leads it: then nobody can say what is in it.
+    let look = || {
+        let mut records = Vec::new();
+        let each = &mut |record| {
+            records.push(record);
+            true
+        };
+        match peek(&cluster, topic, None, From::Start, each) {
+            Ok(()) => Ok(Some(records)),
+            Err(Error::Unreachable { .. }) => Ok(None),
+            Err(error) => panic!("{error}"),
+        }
     };
-    peek(&cluster, topic, None, From::Start, each).expect("it is there");
-    records
+    let records = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+    records.expect("the cluster answers")
 }

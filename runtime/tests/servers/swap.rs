@@ -11,17 +11,14 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use weir_services::{Interrupt, until};
 
+use crate::LONG;
 use crate::group::{FILE_NAME, Pipeline, Process};
 use crate::hdfs::Cluster;
-
-/// Far more than anything here takes.
-const LONG: Duration = Duration::from_secs(180);
 
 const PARTITIONS: u16 = 6;
 
