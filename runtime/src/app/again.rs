@@ -9,11 +9,10 @@ use super::rules::{self, PlanRules};
 use super::{Options, sandbox};
 use crate::batch::Batch;
 use crate::config::PipelineConfig;
-use crate::pipeline::threads::{Loaded, Rules};
+use crate::pipeline::threads::{Loaded, Rules, keeper};
 use crate::plan::History;
 use crate::plan::store::Store;
 use crate::route::{self, Routed};
-use crate::sandbox::verdict::Keeper;
 use crate::sink::state::PlanRef;
 
 /// What a plan runs, in the sandbox.
@@ -47,9 +46,7 @@ impl Again {
 
     /// What becomes of each record, or why that cannot be said: where a pipeline would stop.
     pub(super) fn run(&self, batch: &Batch, plan: &PlanRef) -> Result<Routed, String> {
-        let (fresh, judge) = (self.loaded.clone(), self.loaded.clone());
-        let mut keeper = Keeper::new(Box::new(move || fresh.instance()), Box::new(move || judge.judge()));
-        let judged = keeper.transform(batch).map_err(|stopped| stopped.to_string())?;
+        let judged = keeper(&self.loaded).transform(batch).map_err(|stopped| stopped.to_string())?;
         let (description, bindings) = (self.loaded.description(), self.loaded.bindings());
         route::route(batch, plan.clone(), description, bindings, judged.pieces).map_err(|e| e.to_string())
     }

@@ -335,6 +335,14 @@ impl Letter {
         wire_bytes(self.key.as_deref(), self.value.as_deref(), self.envelope(&id))
     }
 
+    /// Hands its copy to `take`, as a record of the replay input.
+    fn enveloped<T>(&self, take: impl FnOnce(RecordRef<'_>) -> T) -> T {
+        let id = self.id().to_string();
+        let headers: Vec<_> = self.envelope(&id).collect();
+        let (key, value) = (self.key.as_deref(), self.value.as_deref());
+        take(RecordRef { key, value, headers: &headers, timestamp_ms: self.timestamp_ms })
+    }
+
     /// The headers of its copy, whose first is `id`.
     fn envelope<'a>(&'a self, id: &'a str) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone {
         let own = self.headers.iter().map(|(name, value)| (&**name, value.as_deref()));

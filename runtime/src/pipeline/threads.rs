@@ -36,6 +36,7 @@ pub use handle::{Desk, Handle, Reply, handle};
 use shadow::{Lane, Shadows};
 pub use worker::ALWAYS_VERIFIED;
 use worker::Workers;
+pub(crate) use worker::keeper;
 
 /// How many messages a thread may have waiting. Batches are large: a few keep it busy.
 const QUEUE: usize = 16;

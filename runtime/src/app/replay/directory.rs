@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Input, Known, Letter};
 use crate::app::inputs::Replays;
-use crate::batch::{Batch, BatchBuilder, RecordRef};
+use crate::batch::{Batch, BatchBuilder};
 use crate::budget::Permit;
 use crate::config::PipelineConfig;
 use crate::offset::{Offset, TopicPartition};
@@ -61,11 +61,7 @@ impl Directory {
             None => self.file.insert(Temporary::new(&self.dir)?),
         };
         for letter in letters {
-            let id = letter.id().to_string();
-            let headers: Vec<_> = letter.envelope(&id).collect();
-            let (key, value) = (letter.key.as_deref(), letter.value.as_deref());
-            let record = RecordRef { key, value, headers: &headers, timestamp_ms: letter.timestamp_ms };
-            let written = file.file.write_all(&envelope(record));
+            let written = file.file.write_all(&letter.enveloped(envelope));
             written.with_context(|| format!("writing {}", file.path.display()))?;
             fail::fail_point!("replay.mid_letters");
         }

@@ -12,7 +12,7 @@ use crate::app::deploy::{Changes, Deployment};
 use crate::app::inputs::Replays;
 use crate::app::letters::used;
 use crate::app::{Options, Origin as Source};
-use crate::batch::{Batch, BatchBuilder, RecordRef};
+use crate::batch::{Batch, BatchBuilder};
 use crate::budget::Permit;
 use crate::config::PipelineConfig;
 use crate::offset::{Offset, TopicPartition};
@@ -211,11 +211,8 @@ impl DryRun {
         let mut builder = BatchBuilder::new(self.at.clone(), Offset::ZERO);
         builder.open_envelopes();
         for letter in letters {
-            let id = letter.id().to_string();
-            let headers: Vec<_> = letter.envelope(&id).collect();
-            let (key, value) = (letter.key.as_deref(), letter.value.as_deref());
-            let record = RecordRef { key, value, headers: &headers, timestamp_ms: letter.timestamp_ms };
-            builder.push(builder.next(), record);
+            let offset = builder.next();
+            letter.enveloped(|record| builder.push(offset, record));
         }
         let end = builder.next();
         builder.finish(end, Permit::free()).expect("there is a letter")

@@ -45,7 +45,8 @@ const AHEAD: usize = 1_000;
     weir dlq replay pipeline.toml --plan 0 --topic customers-raw --offsets 100..200 --yes
 
 Exit codes: 0 they are copied, or were, or with --dry-run shown; 1 not wanted, or some are larger than the topic
-takes, or the input does not have their records any more: they are named, and all others are copied; 2 the command or the file is wrong; 3 something could not be reached.
+takes, or the input does not have their records any more: they are named, and all others are copied; 2 the command or the
+file is wrong; 3 something could not be reached.
 What a source could not read as a record is sent where --stage source asks for it.
 
 --dry-run copies nothing, and asks no sink whether it would take the rows. A line is a letter, the attempt at which it became

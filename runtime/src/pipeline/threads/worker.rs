@@ -210,7 +210,8 @@ impl Plans {
     }
 }
 
-pub(super) fn keeper(of: &Arc<dyn Loaded>) -> Keeper<'static, Stop> {
+/// Transforms batches with instances of a plan, each of which is started when it is needed.
+pub(crate) fn keeper(of: &Arc<dyn Loaded>) -> Keeper<'static, Stop> {
     let (fresh, judge) = (of.clone(), of.clone());
     Keeper::new(Box::new(move || fresh.instance()), Box::new(move || judge.judge()))
 }
