@@ -167,6 +167,28 @@ const METRICS: &[Metric] = &[
         "Batches made again for a sink that lags, with a plan older than the newest.",
         |view, to| to.count(&[], view.status.records.replayed_older),
     ),
+    metric(
+        "weir_transform_records_total",
+        Counter,
+        &["plan"],
+        "Records that a plan made here, those made again included; of the two plans that made some last.",
+        |view, to| {
+            for cost in &view.status.costs {
+                to.count(&[&cost.plan.to_string()], cost.records);
+            }
+        },
+    ),
+    metric(
+        "weir_transform_cpu_seconds_total",
+        Counter,
+        &["plan"],
+        "What these records took of a processor. Divided by their number: what a record costs under a plan.",
+        |view, to| {
+            for cost in &view.status.costs {
+                to.add(&[&cost.plan.to_string()], cost.cpu_ns as f64 / 1e9);
+            }
+        },
+    ),
     metric("weir_rows_total", Counter, &["sink", "target"], "Rows that were committed.", |view, to| {
         for sink in &view.status.sinks {
             sink.rows.iter().for_each(|(target, n)| to.count(&[&sink.name, target], *n));
@@ -394,6 +416,8 @@ What is worth an alarm:
 * `weir_heartbeat_age_seconds > 180`, or no answer: the process is stuck or gone.
 * `rate(weir_record_fates_total{fate=~\"rejected|failed\"}[10m])` is more than it used to be: the input or the rule changed.
 * `weir_partition_read_offset` stands still, or is far from what the source has.
+* `rate(weir_transform_cpu_seconds_total[5m]) / rate(weir_transform_records_total[5m])` is a multiple under a new plan of
+  what it was under the one before: the transform became slower.
 
 This page is made from `runtime/src/admin/metrics.rs`: change that and run the tests with `UPDATE_EXPECT=1`.
 
@@ -443,6 +467,8 @@ This page is made from `runtime/src/admin/metrics.rs`: change that and run the t
             assert!(METRICS.iter().any(|metric| metric.name == name), "{line}");
             assert!(value.parse::<f64>().is_ok(), "{line}");
         }
+        assert!(text.contains("weir_transform_records_total{pipeline=\"p\",plan=\"1\"} 4\n"), "{text}");
+        assert!(text.contains("weir_transform_cpu_seconds_total{pipeline=\"p\",plan=\"1\"} 0.000006\n"));
         assert!(text.contains("weir_heartbeat_age_seconds{pipeline=\"p\"} 1.5\n"), "{text}");
         assert!(text.contains(
             "weir_partition_committed_offset{pipeline=\"p\",topic=\"t\",partition=\"3\",sink=\"lake\"} 40\n"

@@ -11,7 +11,7 @@ use super::*;
 use crate::commit::WriterStats;
 use crate::offset::Offset;
 use crate::pipeline::shadow::{ShadowState, Standing};
-use crate::pipeline::status::{BudgetStatus, Partition, Records, SinkCounts, SinkStatus, State};
+use crate::pipeline::status::{BudgetStatus, Cost, Partition, Records, SinkCounts, SinkStatus, State};
 use crate::pipeline::threads;
 use crate::sink::state::PlanRef;
 
@@ -56,6 +56,7 @@ pub(super) fn answer() -> Answer {
             cpu_ns: 0,
             cpu_ns_beside: 0,
         }),
+        costs: vec![Cost { plan: 1, records: 4, cpu_ns: 6_000 }],
         not_ready: None,
         running_ms: 1000,
         ending: false,

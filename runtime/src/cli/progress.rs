@@ -230,6 +230,7 @@ mod tests {
             plan: PlanRef { plan: 0, digest: "d".into() },
             trial: None,
             shadow: None,
+            costs: Vec::new(),
             not_ready: None,
             running_ms,
             ending: false,

@@ -72,6 +72,9 @@ fn print(answers: &[Answer]) {
     for answer in answers {
         println!("{}", headline(answer));
         print_trial(&answer.status);
+        if let Some(cost) = answer.status.cost_told() {
+            println!("  {cost}");
+        }
         print_paused(&answer.status);
     }
     print_partitions(answers);

@@ -30,6 +30,9 @@ pub struct Status {
     /// How the plan stands that is tried on live records, or was last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Standing>,
+    /// What the records of the two plans that made some last took of this process, the newer one last.
+    #[serde(default)]
+    pub costs: Vec<Cost>,
     /// A newer plan that cannot run in this process, which reads nothing until it can.
     pub not_ready: Option<u64>,
     /// Since the process began to run it, in milliseconds.
@@ -119,6 +122,25 @@ impl TrialStatus {
         let rejected = part("rejected", self.rejected, self.rejected_before);
         let failed = part("failed", self.failed, self.failed_before);
         format!("plan {plan} on trial: {records} of {of} records, {rejected}, {failed}")
+    }
+}
+
+/// What records took under one plan, in this process: to make them, once or again, and to find out which are to blame where
+/// a batch fails. What it took to start the transform, and to look at batches twice, does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Its number.
+    pub plan: u64,
+    /// So many records.
+    pub records: u64,
+    /// So many nanoseconds of a processor.
+    pub cpu_ns: u64,
+}
+
+impl Cost {
+    /// Of one record, in microseconds.
+    pub fn per_record_us(&self) -> f64 {
+        self.cpu_ns as f64 / self.records.max(1) as f64 / 1e3
     }
 }
 
@@ -289,6 +311,18 @@ impl Status {
     }
 }
 
+impl Status {
+    /// What a record costs under the plan that made some last, and under the one before, in one line.
+    pub fn cost_told(&self) -> Option<String> {
+        let (newest, before) = self.costs.split_last()?;
+        let before = before.last().map_or_else(String::new, |cost| {
+            format!(" (plan {}: {:.2} µs)", cost.plan, cost.per_record_us())
+        });
+        let (plan, us) = (newest.plan, newest.per_record_us());
+        Some(format!("processor time per record: {us:.2} µs under plan {plan}{before}"))
+    }
+}
+
 impl Partition {
     fn new(at: &TopicPartition, state: State) -> Self {
         Self {
@@ -363,6 +397,7 @@ impl Core {
             plan: self.newest.clone(),
             trial: self.trials.status(self.judged_so_far(), now),
             shadow: None,
+            costs: Vec::new(),
             not_ready: self.not_ready.as_ref().map(|not_ready| not_ready.plan),
             running_ms: milliseconds(now),
             ending: self.stopping,
@@ -621,6 +656,19 @@ mod tests {
         for state in State::ALL {
             assert_eq!(serde_json::to_value(state).unwrap(), state.word());
         }
+    }
+
+    #[test]
+    fn what_a_record_costs_is_told_beside_what_it_cost_before() {
+        let mut status = rig().core.status(NOW);
+        assert_eq!(status.cost_told(), None);
+        status.costs.push(Cost { plan: 0, records: 10, cpu_ns: 4_200 });
+        assert_eq!(status.cost_told().unwrap(), "processor time per record: 0.42 µs under plan 0");
+        status.costs.push(Cost { plan: 2, records: 3, cpu_ns: 150_000 });
+        assert_eq!(
+            status.cost_told().unwrap(),
+            "processor time per record: 50.00 µs under plan 2 (plan 0: 0.42 µs)"
+        );
     }
 
     #[test]

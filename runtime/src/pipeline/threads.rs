@@ -5,6 +5,7 @@
 //! a thread cannot take yet stays in an outbox. So nobody waits in a circle, and memory is bounded by the byte budget that
 //! every batch holds a share of.
 
+mod costs;
 mod follower;
 mod handle;
 mod shadow;
@@ -31,6 +32,7 @@ use crate::sink::state::{Claim, Epoch, Fingerprint, Nonce, PlanRef};
 use crate::sink::{RoutedBatch, Sink};
 use crate::source::{Poll, RunId, Source};
 
+use costs::Costs;
 use follower::{Begin, Follower};
 pub use handle::{Desk, Handle, Reply, handle};
 use shadow::{Lane, Shadows};
@@ -243,13 +245,14 @@ impl Threads {
     }
 
     fn show(&mut self) {
-        let Self { core, sinks, budget, counts, desk, clock, .. } = self;
+        let Self { core, workers, sinks, budget, counts, desk, clock, .. } = self;
         let lane = desk.lane().clone();
-        desk.turn(|| status(core, sinks, budget, counts, &lane, clock.now()));
+        desk.turn(|| status(core, sinks, budget, counts, &lane, &workers.costs, clock.now()));
     }
 
     fn status(&self) -> Status {
-        status(&self.core, &self.sinks, &self.budget, &self.counts, self.desk.lane(), self.clock.now())
+        let (lane, costs) = (self.desk.lane(), &self.workers.costs);
+        status(&self.core, &self.sinks, &self.budget, &self.counts, lane, costs, self.clock.now())
     }
 
     fn decide(&mut self, event: Event, append: Append<'_>) -> Result<(), plan::Error> {
@@ -344,10 +347,12 @@ fn status(
     budget: &Budget,
     counts: &[Counting],
     lane: &Lane,
+    costs: &Costs,
     now: Duration,
 ) -> Status {
     let mut status = core.status(now);
     status.shadow = lane.standing();
+    status.costs = costs.all();
     status.budget = BudgetStatus { used_bytes: budget.used() as u64, limit_bytes: budget.limit() as u64 };
     status.sinks.iter_mut().zip(sinks).for_each(|(status, sink)| sink.meter.lock().tell(status));
     status.sinks.iter_mut().zip(counts).for_each(|(status, count)| status.own = count());

@@ -46,7 +46,11 @@ fn wait_for(pipeline: &Pipeline, running: &mut Running, finished: u64) -> Value 
 
 /// Has the next plan misbehave as records ask for it; its number.
 fn deploy(pipeline: &Pipeline) -> u64 {
-    let args = ["--set", "when=process", "--why", "a trial", "--yes", "--wait", "1 ms", "--json"];
+    deploy_with(pipeline, "when=process")
+}
+
+fn deploy_with(pipeline: &Pipeline, setting: &str) -> u64 {
+    let args = ["--set", setting, "--why", "a trial", "--yes", "--wait", "1 ms", "--json"];
     let output = pipeline.weir("deploy", &args).output().expect("the program starts");
     let said: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
@@ -59,6 +63,11 @@ fn wait_for_plan(pipeline: &Pipeline, running: &mut Running, plan: u64) {
     while status(pipeline).1["processes"][0]["status"]["plan"]["plan"] != plan {
         running.assert_alive();
     }
+}
+
+/// What a record costs under a plan, in nanoseconds.
+fn cost(cost: &Value) -> f64 {
+    cost["cpu_ns"].as_f64().expect("a number") / cost["records"].as_f64().expect("a number")
 }
 
 fn tell(pipeline: &Pipeline, command: &str) {
@@ -187,6 +196,41 @@ fn a_partition_that_a_new_plan_stops_goes_on_by_itself_with_the_old_one() {
     assert_nothing_is_lost(&pipeline, &[1, 7]);
     assert!(rows(&pipeline, "dead").is_empty());
     assert_eq!(rows(&pipeline, "ok").pop(), Some((1, 6, *back)));
+}
+
+#[test]
+fn a_plan_that_is_a_hundred_times_slower_runs_within_its_budget_is_told_and_goes_when_somebody_says_so() {
+    let never = "[transform.settings]\nwhen = \"never\"\n\n[limits]\nin_flight_bytes = \"16 KiB\"\nbatch_bytes = \"4 KiB\"\n";
+    let file = FILE.replace("[limits]\n", never).replace("batch_records = 4\n", "batch_records = 100\n");
+    let pipeline = Pipeline::of(guests::hostile(), &file.replace("300 ms", "20 s"));
+    move_in(&pipeline, "a.jsonl", &["a"; 4_000]);
+    let mut running = Running::start(&pipeline);
+    wait_for(&pipeline, &mut running, 1);
+    let slow = deploy_with(&pipeline, "when=slow");
+    wait_for_plan(&pipeline, &mut running, slow);
+    move_in(&pipeline, "b.jsonl", &["a"; 40_000]);
+    let mut seen = status(&pipeline).1["processes"][0]["status"].clone();
+    while seen["costs"][1]["records"].as_u64() < Some(200) {
+        running.assert_alive();
+        let budget = &seen["budget"];
+        assert!(budget["used_bytes"].as_u64() <= budget["limit_bytes"].as_u64(), "{budget}");
+        assert_eq!(seen["plan"]["plan"], slow, "it is not taken back by itself");
+        seen = status(&pipeline).1["processes"][0]["status"].clone();
+    }
+    let costs = &seen["costs"];
+    assert_eq!((&costs[0]["plan"], &costs[1]["plan"]), (&Value::from(0), &Value::from(slow)));
+    assert!(cost(&costs[1]) > 100.0 * cost(&costs[0]), "{costs}");
+    let told = pipeline.weir("status", &[]).output().expect("the program starts");
+    let told = String::from_utf8(told.stdout).expect("UTF-8");
+    assert!(told.contains(&format!("µs under plan {slow} (plan 0: ")), "{told}");
+    let back = pipeline.weir("rollback", &["--yes"]).output().expect("the program starts");
+    assert!(back.status.success(), "{}", stderr(&back));
+    wait_for(&pipeline, &mut running, 2);
+    assert_eq!(running.end(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[4_000, 40_000]);
+    let rows = rows(&pipeline, "ok");
+    assert!(rows.iter().any(|(_, _, plan)| *plan == slow), "it made some");
+    assert!(rows.last().is_some_and(|(_, _, plan)| *plan > slow), "and no more, once it was taken back");
 }
 
 #[test]

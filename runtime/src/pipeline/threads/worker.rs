@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::costs::Costs;
 use super::shadow::Lane;
 use super::{Clock, Loaded, Outbox, Rules, spawn};
 use crate::cpu;
@@ -37,6 +38,8 @@ pub(super) struct Workers {
     pub(super) outbox: Outbox<Job>,
     /// What they need not come to the end of.
     give_up: Arc<Mutex<GiveUp>>,
+    /// What it took to make the records.
+    pub(super) costs: Arc<Costs>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -51,16 +54,17 @@ impl Workers {
     ) -> Self {
         let (to, from) = bounded(n * 2);
         let give_up = Arc::new(Mutex::new(GiveUp::Below(0)));
-        let lookers = Arc::new(Lookers::default());
+        let (lookers, costs) = (Arc::new(Lookers::default()), Arc::new(Costs::default()));
         let worker = |i| {
             let jobs = Receiver::clone(&from);
             let (rules, lookers) = (rules.clone(), lookers.clone());
             let plans = Plans { rules, worker: i, lookers, clock, ready: BTreeMap::new() };
-            let (lane, events, give_up) = (lane.clone(), events.clone(), give_up.clone());
-            let mut worker = Worker { plans, lane, verify_fraction, events, give_up };
+            let (lane, costs) = (lane.clone(), costs.clone());
+            let (events, give_up) = (events.clone(), give_up.clone());
+            let mut worker = Worker { plans, lane, costs, verify_fraction, events, give_up };
             spawn(&format!("worker-{i}"), move || worker.work(&jobs))
         };
-        Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect(), give_up }
+        Self { outbox: Outbox::new(to), threads: (0..n).map(worker).collect(), give_up, costs }
     }
 
     pub(super) fn give_up(&self, what: GiveUp) {
@@ -79,6 +83,7 @@ impl Workers {
 struct Worker {
     plans: Plans,
     lane: Arc<Lane>,
+    costs: Arc<Costs>,
     verify_fraction: f64,
     events: Sender<Event>,
     give_up: Arc<Mutex<GiveUp>>,
@@ -133,9 +138,10 @@ impl Worker {
         for job in jobs {
             let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
             let shadow = self.lane.wants(job.plan.plan);
-            let begun = shadow.as_ref().map_or(0, |_| cpu::thread_ns());
+            let begun = cpu::thread_ns();
             let made = self.make(&job);
-            let took = shadow.as_ref().map_or(0, |_| cpu::thread_ns() - begun);
+            let took = cpu::thread_ns() - begun;
+            self.costs.add(job.plan.plan, job.batch.len(), took);
             let result = made.and_then(|routed| self.verified(&job, routed));
             // The job's share of the budget lives on in the result alone.
             match (shadow, &result) {

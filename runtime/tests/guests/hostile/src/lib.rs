@@ -1,5 +1,6 @@
 //! A transform that misbehaves on request: what a record's value names is done to the batch it is in. Any other
-//! value goes to route `ok` as a row. It never misbehaves unasked, and under the setting `when = "never"` not at all.
+//! value goes to route `ok` as a row. It never misbehaves unasked, and under the setting `when = "never"` not at all. Under
+//! `when = "slow"` it does what it does under `never`, and takes its time for every record.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({ path: "../../../../wit", world: "transform-component" });
@@ -78,6 +79,10 @@ impl Guest for Hostile {
     }
 }
 
+fn work(steps: u64) {
+    _ = (0..steps).fold(1, |n, i| std::hint::black_box(n) ^ i);
+}
+
 fn when(settings: &[(String, String)]) -> String {
     settings.iter().find(|(key, _)| key == "when").map(|(_, value)| value.clone()).unwrap_or_default()
 }
@@ -104,12 +109,17 @@ struct Made {
 
 impl Made {
     fn take(&mut self, row: u32, value: &str, offset: i64) -> Result<(), String> {
-        if WHEN.get().is_some_and(|when| when == "never") {
-            return Ok(self.row(row, value, offset));
+        match WHEN.get().map(String::as_str) {
+            Some("never") => return Ok(self.row(row, value, offset)),
+            Some("slow") => {
+                work(6_000_000);
+                return Ok(self.row(row, value, offset));
+            }
+            _ => {}
         }
         match value {
             "loop" => spin(),
-            "long" => _ = (0..50_000_000_u64).fold(1, |n, i| std::hint::black_box(n) ^ i),
+            "long" => work(50_000_000),
             "churn" => churn(),
             "recurse" => drop(recurse(1)),
             "eat" => eat(),
