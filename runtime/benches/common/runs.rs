@@ -252,7 +252,6 @@ fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customer
             pipeline: PIPELINE.into(),
             owner: Nonce::random(),
             sinks: vec!["lake".into(), "notes".into()],
-            plans_can_come: false,
             file_topic: Some("customers".into()),
             stop_after_consecutive: 100,
             max_attempts: 1,

@@ -149,7 +149,6 @@ impl Pipeline {
             pipeline: config.name.as_str().into(),
             owner,
             sinks: names,
-            plans_can_come: matches!(origin, Origin::Kafka(..)),
             file_topic: origin.file_topic(),
             stop_after_consecutive: config.dead_letter.stop_after_consecutive.get(),
             // One that goes on waits for whatever may come back.

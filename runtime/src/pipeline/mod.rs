@@ -8,6 +8,7 @@
 //! ```
 
 mod orders;
+mod plans;
 pub mod shadow;
 pub mod status;
 pub mod threads;
@@ -31,8 +32,9 @@ use crate::sink::{self, Part, RoutedBatch};
 use crate::source::{self, Assignment, RunId, SourceEvent};
 
 pub use orders::{Order, Refusal, What};
+use plans::NotReady;
 pub use track::Job;
-use track::{End, Maker, NotKnown, Phase, Track};
+use track::{End, Maker, NotKnown, OTHER_LOG, Phase, Track};
 use trial::{TakenBack, Trials};
 
 /// What a pipeline is told once.
@@ -46,8 +48,6 @@ pub struct Settings {
     pub sinks: Vec<Arc<str>>,
     /// A partition stops when the transform failed on so many records in a row.
     pub stop_after_consecutive: u64,
-    /// Whether plans can come that this process has not read yet: else a sink that recorded one is not waited for.
-    pub plans_can_come: bool,
     /// The topic of files, whose partitions the plan log knows by their numbers alone; it names all others.
     pub file_topic: Option<Arc<str>>,
     /// A sink that fails for a reason that may pass is tried again so often per partition without any commit in
@@ -148,6 +148,11 @@ pub enum Event {
     },
     /// The plan log tells of these cuts, in this order.
     Adopted(Vec<Adopted>),
+    /// The plan log was read to its end since that was asked for, and all that it has was told before.
+    LogRead {
+        /// The number of the last of these questions.
+        asked: u64,
+    },
     /// What is not to be read, as the plan log has it up to a place: somebody may have paused it elsewhere.
     Paused {
         /// Behind the last entry that counts in it.
@@ -248,6 +253,11 @@ pub enum Action {
     Log(Entry),
     /// Append to the plan log when there is time: people are to find it there.
     Tell(Entry),
+    /// Read the plan log to its end.
+    ReadLog {
+        /// Under which number the answer is asked for: each is higher than the one before.
+        asked: u64,
+    },
     /// Take a plan back, if it still is the newest: plan `to` once more takes its place. Sooner or later another plan is
     /// heard of, or that this one stays.
     TakeBack {
@@ -359,15 +369,6 @@ impl Tally {
     }
 }
 
-/// A plan that cannot run here.
-#[derive(Debug)]
-struct NotReady {
-    plan: u64,
-    stop: Stop,
-    /// How often it was tried.
-    times: u32,
-}
-
 /// A partition that was left, and of which sinks may still be committing something.
 #[derive(Debug)]
 struct Leaving {
@@ -423,6 +424,8 @@ pub struct Core {
     tracks: BTreeMap<TopicPartition, Track>,
     /// Behind the last entry of a pause that this process decided.
     logged: u64,
+    /// How often the plan log was asked for what a sink knows.
+    asked: u64,
     /// Partitions that wait to be claimed again.
     waiting: BTreeMap<TopicPartition, Waiting>,
     leaving: Vec<Leaving>,
@@ -457,6 +460,7 @@ impl Core {
             newest,
             not_ready: None,
             logged: 0,
+            asked: 0,
             trials,
             tracks: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -507,6 +511,7 @@ impl Core {
             Event::Sink { sink, report } => self.sink(sink, report, now),
             Event::Plan { plan, on_trial } => self.plan(plan, on_trial, now),
             Event::Adopted(adopted) => self.adopted(adopted),
+            Event::LogRead { asked } => self.log_read(asked),
             Event::Kept { plan, error } => self.kept(plan, &error, now),
             Event::NotReady { plan, stop } => self.not_ready(plan, stop),
             Event::Paused { up_to, all, partitions } => self.paused_elsewhere(up_to, all, partitions),
@@ -682,15 +687,15 @@ impl Core {
             let track = self.tracks.get_mut(at).expect("looked up before");
             match track.all_claimed(|state| self.history.forgotten(&of, state)) {
                 Ok(()) => true,
-                Err(NotKnown::Forgotten(stop)) if self.settings.plans_can_come => {
-                    // Whoever had it has told, or tells: this process only has to hear of it.
+                // Whoever had it has told: this process only has to hear of it.
+                Err(NotKnown::Forgotten(stop)) => {
                     if !matches!(track.phase, Phase::NeedsCuts(_)) {
-                        tracing::warn!(partition = %at, hint = stop.hint, "waiting for the plan log: {stop}");
+                        let asked = self.ask_the_log(stop);
+                        self.track(at).phase = Phase::NeedsCuts(asked);
                     }
-                    track.phase = Phase::NeedsCuts(stop);
                     false
                 }
-                Err(NotKnown::Forgotten(stop) | NotKnown::Differ(stop)) => {
+                Err(NotKnown::Differ(stop)) => {
                     self.drain(at, Some(stop));
                     false
                 }
@@ -724,20 +729,16 @@ impl Core {
 
     fn start_reading(&mut self, at: &TopicPartition) {
         let track = self.tracks.get_mut(at).expect("checked by the caller");
-        if track.floor() > self.newest.plan && !self.settings.plans_can_come {
-            let (needs, newest) = (track.floor(), self.newest.plan);
-            let text = format!(
-                "E_PLAN_MISSING: a sink has rows of plan {needs}, and the plan log ends with plan {newest}"
-            );
-            let stop =
-                Stop::new(text).hint("the state directory is older than the sinks: restore the newer one");
-            self.drain(at, Some(stop));
-            return;
-        }
         if track.floor() > self.newest.plan {
-            tracing::warn!(partition = %at, needs = track.floor(), newest = self.newest.plan,
-                "waiting for a plan that a sink has recorded and this process has not read yet");
-            track.phase = Phase::NeedsPlan;
+            // Whoever made rows with it had read it there.
+            if !matches!(track.phase, Phase::NeedsPlan(_)) {
+                let (needs, newest) = (track.floor(), self.newest.plan);
+                let text = format!(
+                    "E_PLAN_MISSING: a sink has rows of plan {needs}, and the plan log ends with plan {newest}"
+                );
+                let asked = self.ask_the_log(Stop::new(text).hint(OTHER_LOG));
+                self.track(at).phase = Phase::NeedsPlan(asked);
+            }
             return;
         }
         track.phase = Phase::Running;
@@ -916,28 +917,6 @@ impl Core {
         self.finish_if_through(at);
     }
 
-    /// Tells people of a cut, once.
-    fn log_cut(&mut self, at: &TopicPartition, cut: Cut) {
-        let (of, epoch) = (self.of(at), self.tracks[at].assignment.epoch);
-        let to_tell = (of.clone(), cut.plan.plan);
-        if self.history.knows_cut(&of, &cut, epoch) || self.telling.get(&to_tell) == Some(&cut) {
-            return;
-        }
-        self.telling.insert(to_tell, cut.clone());
-        let runtime = env!("CARGO_PKG_VERSION").to_owned();
-        self.actions.push_back(Action::Tell(Entry::Adopted { of, cut, epoch, runtime }));
-    }
-
-    fn adopted(&mut self, adopted: Vec<Adopted>) {
-        for adopted in adopted {
-            self.telling.remove(&(adopted.of.clone(), adopted.cut.plan.plan));
-            self.history.adopt(adopted);
-        }
-        let waiting = self.tracks.iter().filter(|(_, track)| matches!(track.phase, Phase::NeedsCuts(_)));
-        let waiting = waiting.map(|(at, _)| at.clone()).collect();
-        self.all_claimed(waiting);
-    }
-
     fn finish_if_through(&mut self, at: &TopicPartition) {
         let Some(track) = self.tracks.get_mut(at) else { return };
         if track.is_finished() {
@@ -1008,7 +987,7 @@ impl Core {
             Phase::Running => track.phase = Phase::Draining(stop),
             Phase::Draining(None) if stop.is_some() => track.phase = Phase::Draining(stop),
             Phase::Draining(_) => return,
-            Phase::Unclaimed | Phase::Claiming | Phase::NeedsPlan | Phase::NeedsCuts(_) => {
+            Phase::Unclaimed | Phase::Claiming | Phase::NeedsPlan(_) | Phase::NeedsCuts(_) => {
                 if let Some(stop) = stop {
                     self.stopped(at, stop);
                 }
@@ -1136,71 +1115,6 @@ impl Core {
         let late = self.tracks.iter().filter(|(_, track)| track.leaves_by.is_some_and(|by| by <= now));
         let late: Vec<_> = late.map(|(at, _)| at.clone()).collect();
         late.iter().for_each(|at| self.leave(at, false));
-    }
-
-    fn plan(&mut self, plan: PlanRef, on_trial: bool, now: Duration) {
-        if plan.plan <= self.newest.plan {
-            return;
-        }
-        tracing::info!(
-            plan = plan.plan,
-            before = self.newest.plan,
-            "another plan makes what is read from now on"
-        );
-        self.newest = plan;
-        self.trials.put(self.newest.plan, on_trial, now);
-        self.give_up_what_is_older();
-        self.not_ready.take_if(|not_ready| not_ready.plan <= self.newest.plan);
-        self.keep_all();
-        for waiting in self.waiting.values_mut().filter(|waiting| waiting.past.is_some()) {
-            waiting.until = now;
-        }
-        self.tick(now);
-        let waiting = self.tracks.iter().filter(|(_, track)| matches!(track.phase, Phase::NeedsPlan));
-        let waiting: Vec<_> = waiting.map(|(at, _)| at.clone()).collect();
-        waiting.iter().for_each(|at| self.start_reading(at));
-    }
-
-    /// A run that is to end stops after a few attempts, as where a sink fails.
-    fn not_ready(&mut self, plan: u64, stop: Stop) {
-        if plan <= self.newest.plan {
-            return;
-        }
-        let before = self.not_ready.take().filter(|not_ready| not_ready.plan == plan);
-        let times = before.as_ref().map_or(1, |before| before.times + 1);
-        if before.is_none_or(|before| before.stop != stop) {
-            tracing::warn!(plan, running = self.newest.plan, hint = stop.hint, error = %stop,
-                "the newest plan cannot run here: nothing is read until it can");
-        }
-        self.not_ready = Some(NotReady { plan, stop: stop.clone(), times });
-        self.keep_all();
-        if times > self.settings.max_attempts {
-            let all: Vec<_> = self.tracks.keys().cloned().collect();
-            all.iter().for_each(|at| self.drain(at, Some(stop.clone())));
-        }
-    }
-
-    fn kept(&mut self, plan: u64, error: &str, now: Duration) {
-        if plan != self.newest.plan {
-            return;
-        }
-        tracing::error!(plan, error, "the plan cannot be taken back, and stays");
-        self.trials.kept(plan);
-        self.give_up_what_is_older();
-        let of_it = |waiting: &Waiting| waiting.past == Some(plan);
-        let stopped = self.waiting.extract_if(.., |_, waiting| of_it(waiting) && !waiting.given_up);
-        for (at, Waiting { stop, .. }) in stopped.collect::<Vec<_>>() {
-            self.stopped(&at, stop);
-        }
-        self.waiting.values_mut().filter(|waiting| of_it(waiting)).for_each(|waiting| waiting.until = now);
-        self.keep_all();
-        self.tick(now);
-    }
-
-    fn give_up_what_is_older(&mut self) {
-        if !self.stopping {
-            self.actions.push_back(Action::GiveUp(GiveUp::Below(self.newest.plan)));
-        }
     }
 
     fn stop(&mut self) {

@@ -225,10 +225,6 @@ mod tests {
         (rig, run)
     }
 
-    fn state(rig: &Rig) -> State {
-        rig.core.status(rig.now).partitions[0].state
-    }
-
     /// From where on it is to be read under which run, if it is.
     fn read(done: &[Action]) -> Option<(RunId, Offset)> {
         done.iter().find_map(|action| match action {
@@ -248,7 +244,7 @@ mod tests {
         assert_eq!(answer, Ok(true));
         let [Action::Log(entry), Action::Hold { at: held }] = &done[..] else { panic!("{done:?}") };
         assert_eq!((entry, held), (&Entry::Paused { of: None, by: by() }, &at()));
-        assert_eq!((state(&rig), rig.core.status(rig.now).paused), (State::Paused, Some(by())));
+        assert_eq!((rig.stands().0, rig.core.status(rig.now).paused), (State::Paused, Some(by())));
         let (answer, done) = order(&mut rig, What::Pause, None);
         assert!(answer == Ok(false) && done.is_empty(), "it is paused already: {done:?}");
     }
@@ -258,7 +254,7 @@ mod tests {
         let (mut rig, run) = running();
         rig.batch(run, 0, 5);
         order(&mut rig, What::Pause, Some(at())).0.unwrap();
-        assert_eq!(state(&rig), State::Pausing, "a batch is being transformed");
+        assert_eq!(rig.stands().0, State::Pausing, "a batch is being transformed");
         rig.batch(run, 5, 8);
         assert_eq!(transforms(&mut rig), 1);
         let (answer, done) = order(&mut rig, What::Resume, Some(at()));
@@ -277,12 +273,12 @@ mod tests {
         history.pause(None, by());
         let mut rig = Rig::with(history);
         assert!(rig.assign().is_empty(), "a restart stays paused");
-        assert_eq!(state(&rig), State::Paused);
+        assert_eq!(rig.stands().0, State::Paused);
         let claims =
             rig.decide(Event::Order { ticket: 1, order: Order { what: What::Resume, of: None, by: by() } });
         assert_eq!(claims.len(), 1);
         rig.claim(claims);
-        assert_eq!(state(&rig), State::Running);
+        assert_eq!(rig.stands().0, State::Running);
     }
 
     #[test]
@@ -292,7 +288,7 @@ mod tests {
         let mut rig = Rig::with(history);
         let claims = rig.assign();
         rig.claim(claims);
-        assert_eq!((state(&rig), read(&rig.done())), (State::Paused, None));
+        assert_eq!((rig.stands().0, read(&rig.done())), (State::Paused, None));
         assert!(read(&order(&mut rig, What::Resume, Some(at())).1).is_some());
     }
 
@@ -343,6 +339,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_paused_elsewhere_stands_still_here_unless_it_was_decided_otherwise_since() {
+        let (mut rig, _) = running();
+        let paused = |up_to, all| Event::Paused { up_to, all, partitions: BTreeMap::new() };
+        let ours = Entry::Resumed { of: None, by: by() };
+        rig.core.logged(&ours, 4);
+        rig.decide(paused(4, Some(by())));
+        assert_eq!(rig.stands().0, State::Running, "the log had more than that was made of");
+        rig.decide(paused(6, Some(by())));
+        assert_eq!(rig.stands().0, State::Paused);
+        order(&mut rig, What::Resume, None).0.unwrap();
+        rig.core.logged(&ours, 6);
+        rig.decide(paused(6, Some(by())));
+        assert_eq!(rig.stands().0, State::Running);
+        rig.decide(paused(7, None));
+        assert_eq!(rig.stands().0, State::Running);
+    }
+    #[test]
     fn a_plan_that_cannot_run_here_stops_reading_until_it_can() {
         let (mut rig, run) = running();
         rig.batch(run, 0, 5);
@@ -350,17 +363,17 @@ mod tests {
         let stop = Stop::new("loading plan 5: E_STORE: not there");
         rig.decide(Event::NotReady { plan: 5, stop: stop.clone() });
         assert!(rig.done().iter().any(|action| matches!(action, Action::Hold { .. })));
-        assert_eq!(state(&rig), State::NeedsPlan);
+        assert_eq!(rig.stands().0, State::NeedsPlan);
         let told = rig.core.status(rig.now).partitions[0].told();
         assert!(told.contains("loading plan 5: E_STORE"), "{told}");
         // Neither an old one nor somebody who lets it go on makes it run.
         rig.decide(Event::Plan { plan: PlanRef { plan: 2, digest: "sha256:ab".into() }, on_trial: false });
         order(&mut rig, What::Resume, None).0.unwrap();
-        assert_eq!(state(&rig), State::NeedsPlan);
+        assert_eq!(rig.stands().0, State::NeedsPlan);
         rig.done();
         rig.decide(Event::Plan { plan: PlanRef { plan: 5, digest: "sha256:ab".into() }, on_trial: false });
         let (run, from) = read(&rig.done()).expect("it is read on");
-        assert_eq!((state(&rig), from), (State::Running, Offset::new(5)));
+        assert_eq!((rig.stands().0, from), (State::Running, Offset::new(5)));
         rig.batch(run, 5, 6);
         let plans: Vec<_> = rig
             .done()
@@ -371,35 +384,5 @@ mod tests {
             })
             .collect();
         assert_eq!(plans, [5]);
-    }
-
-    #[test]
-    fn what_is_paused_elsewhere_stands_still_here_unless_it_was_decided_otherwise_since() {
-        let (mut rig, _) = running();
-        let paused = |up_to, all| Event::Paused { up_to, all, partitions: BTreeMap::new() };
-        let ours = Entry::Resumed { of: None, by: by() };
-        rig.core.logged(&ours, 4);
-        rig.decide(paused(4, Some(by())));
-        assert_eq!(state(&rig), State::Running, "the log had more than that was made of");
-        rig.decide(paused(6, Some(by())));
-        assert_eq!(state(&rig), State::Paused);
-        order(&mut rig, What::Resume, None).0.unwrap();
-        rig.core.logged(&ours, 6);
-        rig.decide(paused(6, Some(by())));
-        assert_eq!(state(&rig), State::Running);
-        rig.decide(paused(7, None));
-        assert_eq!(state(&rig), State::Running);
-    }
-
-    #[test]
-    fn a_partition_whose_sinks_have_rows_of_a_plan_that_cannot_run_here_says_why_it_waits() {
-        let mut rig = Rig::new();
-        rig.core.settings.plans_can_come = true;
-        rig.decide(Event::NotReady { plan: 5, stop: Stop::new("loading plan 5: E_STORE: not there") });
-        let claims = rig.assign();
-        rig.claim_behind(claims, &PlanRef { plan: 5, digest: "sha256:ab".into() });
-        assert_eq!(state(&rig), State::NeedsPlan);
-        let told = rig.core.status(rig.now).partitions[0].told();
-        assert!(told.contains("loading plan 5: E_STORE"), "{told}");
     }
 }

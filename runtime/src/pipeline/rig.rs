@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::status::State;
 use super::{Action, Core, Event, Settings, trial};
 use crate::batch::{BatchBuilder, RecordRef};
 use crate::budget::Permit;
@@ -64,7 +65,6 @@ impl Rig {
             owner: Nonce::from_u128(1),
             sinks: vec!["lake".into(), "base".into()],
             stop_after_consecutive: 1000,
-            plans_can_come: false,
             file_topic: Some("t".into()),
             max_attempts: 2,
             rollback: Some(LIMITS),
@@ -126,7 +126,8 @@ impl Rig {
         })
     }
 
-    fn claim_with(
+    /// The same, where each sink has what `change` makes of it.
+    pub(super) fn claim_with(
         &mut self,
         mut claims: Vec<(usize, RunId, Claim)>,
         change: impl Fn(usize, &mut SinkState),
@@ -140,6 +141,12 @@ impl Rig {
             last = run;
         }
         last
+    }
+
+    /// What the partition does, and in words.
+    pub(super) fn stands(&self) -> (State, String) {
+        let [partition] = &self.core.status(self.now).partitions[..] else { panic!("one partition") };
+        (partition.state, partition.told())
     }
 
     /// Hears a record of the source, and that nothing stands up to `end`.

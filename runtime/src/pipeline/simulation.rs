@@ -57,6 +57,7 @@ fn every_sink_gets_every_row_once_whatever_dies_moves_or_changes() {
         seen.given_up,
         seen.begun_anew,
         seen.recalled,
+        seen.log_asked,
         seen.elsewhere,
         seen.row_not_made,
     ];
@@ -83,6 +84,8 @@ struct Seen {
     begun_anew: u64,
     /// Partitions that began where no sink knew any more which plan had made what.
     recalled: u64,
+    /// Partitions that waited for what a sink knew and their process had not read yet.
+    log_asked: u64,
     /// Partitions that nobody had after everything healed.
     left: u64,
     /// Records that came again for a row of another sink, as sinks counted them.
@@ -108,6 +111,7 @@ impl Seen {
         self.given_up += other.given_up;
         self.begun_anew += other.begun_anew;
         self.recalled += other.recalled;
+        self.log_asked += other.log_asked;
         self.left += other.left;
         self.elsewhere += other.elsewhere;
         self.row_not_made += other.row_not_made;
@@ -250,6 +254,10 @@ struct Process {
     telling: VecDeque<Entry>,
     /// Cuts of the log that it has heard of.
     n_adopted: usize,
+    /// The last question to the plan log that is not answered yet.
+    log_asked: Option<u64>,
+    /// It hears what others put into the log only where it asks.
+    hears_late: bool,
     /// Set from inside a sink: the process dies there.
     dead: Arc<AtomicBool>,
 }
@@ -345,7 +353,6 @@ impl World {
             pipeline: "simulated".into(),
             owner: Nonce::from_u128(u128::from(n) << 64 | 1),
             sinks: SINKS.iter().map(|name| (*name).into()).collect(),
-            plans_can_come: true,
             file_topic: None,
             stop_after_consecutive: u64::MAX,
             max_attempts: u32::MAX,
@@ -368,6 +375,8 @@ impl World {
             source: VecDeque::new(),
             telling: VecDeque::new(),
             n_adopted,
+            log_asked: None,
+            hears_late: self.random.chance(30),
             dead,
         };
         self.processes.push(process);
@@ -462,7 +471,10 @@ impl World {
         match self.random.below(200) {
             0..3 if !self.processes.is_empty() => {
                 let i = self.random.below(self.processes.len());
-                self.bury(i);
+                // Who never dies has much to hear late.
+                if !self.processes[i].hears_late {
+                    self.bury(i);
+                }
             }
             3..6 if self.processes.len() < 3 => self.start_process(),
             6..10 if !self.processes.is_empty() => self.move_partitions(),
@@ -474,7 +486,10 @@ impl World {
             13..25 if !self.processes.is_empty() => {
                 let i = self.random.below(self.processes.len());
                 let on_trial = self.random.chance(80);
-                self.follow(i, on_trial);
+                let process = &self.processes[i];
+                if !process.hears_late || process.log_asked.is_some() {
+                    self.follow(i, on_trial);
+                }
             }
             _ => {}
         }
@@ -487,12 +502,13 @@ impl World {
         }
     }
 
-    /// One of several that come in short order, and are heard of at once: a sink lags behind some of them.
+    /// One of several that come in short order, and are heard of at once, but by those who hear late: a sink lags behind some of
+    /// them.
     fn plan_for_all(&mut self) {
         self.to_come -= 1;
         self.new_plan();
         let newest = self.newest();
-        for process in &mut self.processes {
+        for process in self.processes.iter_mut().filter(|process| !process.hears_late) {
             process.source.push_back(Event::Plan { plan: newest.clone(), on_trial: false });
         }
     }
@@ -507,7 +523,9 @@ impl World {
         self.processes[i].source.push_back(Event::Plan { plan: newest, on_trial });
         let (up_to, all) = (history.next(), history.paused);
         let paused = Event::Paused { up_to, all, partitions: history.paused_partitions };
-        self.processes[i].source.push_back(paused);
+        let process = &mut self.processes[i];
+        process.source.push_back(paused);
+        process.source.extend(process.log_asked.take().map(|asked| Event::LogRead { asked }));
     }
 
     fn bury(&mut self, i: usize) {
@@ -707,6 +725,10 @@ impl World {
             Action::Transform(job) => process.jobs.push(job),
             Action::GiveUp(what) => process.give_up = what,
             Action::Tell(entry) => process.telling.push_back(entry),
+            Action::ReadLog { asked } => {
+                process.log_asked = Some(asked);
+                self.seen.log_asked += 1;
+            }
             Action::Log(entry) => {
                 self.seen.paused += u64::from(matches!(entry, Entry::Paused { .. }));
                 self.seen.resumed += u64::from(matches!(entry, Entry::Resumed { .. }));
@@ -716,7 +738,10 @@ impl World {
                 self.processes[i].core.logged(&entry, at.expect("it wants something"));
             }
             Action::TakeBack { plan, to, why } => self.take_back(i, plan, to, why),
-            Action::Answer { .. } | Action::Stopped { .. } => {}
+            Action::Stopped { stop, .. } => {
+                assert!(!stop.text.contains("E_PLAN_MISSING"), "{stop}: nothing is, seed {}", self.seed);
+            }
+            Action::Answer { .. } => {}
         }
     }
 

@@ -415,7 +415,7 @@ impl Core {
         let state = match track.phase {
             Phase::Unclaimed => State::Paused,
             Phase::Claiming => State::Claiming,
-            Phase::NeedsPlan | Phase::NeedsCuts(_) => State::NeedsPlan,
+            Phase::NeedsPlan(_) | Phase::NeedsCuts(_) => State::NeedsPlan,
             Phase::Running if !track.held => State::Running,
             Phase::Running if self.not_ready.is_some() || self.trials.is_taking_back() => State::NeedsPlan,
             Phase::Running if track.is_released() && track.is_committed() => State::Paused,
@@ -425,8 +425,11 @@ impl Core {
         let told = self.troubles.get(at).map(|trouble| trouble.status(now));
         let stopping = match &track.phase {
             Phase::Draining(stop) => stop.as_ref().map(TroubleStatus::of),
-            Phase::NeedsCuts(stop) => Some(TroubleStatus::of(stop)),
-            Phase::NeedsPlan => self.not_ready.as_ref().map(|not_ready| TroubleStatus::of(&not_ready.stop)),
+            Phase::NeedsCuts(asked) => Some(TroubleStatus::of(&asked.stop)),
+            Phase::NeedsPlan(asked) => {
+                let why = self.not_ready.as_ref().map_or(&asked.stop, |not_ready| &not_ready.stop);
+                Some(TroubleStatus::of(why))
+            }
             Phase::Running if track.held => {
                 self.not_ready.as_ref().map(|not_ready| TroubleStatus::of(&not_ready.stop))
             }

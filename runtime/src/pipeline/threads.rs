@@ -283,6 +283,7 @@ impl Threads {
                 self.core.logged(&entry, at);
             }
             Action::Tell(entry) => self.follower.tell(entry),
+            Action::ReadLog { asked } => self.follower.read_log(asked),
             Action::TakeBack { plan, to, why } => self.follower.take_back(plan, to, why),
             Action::Answer { ticket, answer } => {
                 let status = self.status();

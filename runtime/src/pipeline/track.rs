@@ -79,14 +79,23 @@ pub(super) enum Phase {
     /// The sinks are being claimed, one after the other.
     Claiming,
     /// The plan that made what a sink has is not known here yet.
-    NeedsPlan,
+    NeedsPlan(Asked),
     /// Nor is which plan that was.
-    NeedsCuts(Stop),
+    NeedsCuts(Asked),
     /// Records flow.
     Running,
     /// No more records are taken in; what is under way is brought to an end. Then it stops for the reason given,
     /// or ends well.
     Draining(Option<Stop>),
+}
+
+/// The plan log is asked for what a sink knows. It was written down there first, so a log that does not have it is another one.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Under which number.
+    pub(super) n: u64,
+    /// Why the partition stops if it is not there.
+    pub(super) stop: Stop,
 }
 
 /// Why it is not known which plan made what some sink already has.
@@ -97,6 +106,9 @@ pub(super) enum NotKnown {
     /// It is so many plans ago that the sink does not keep it, and the plan log does not have what the sink had.
     Forgotten(Stop),
 }
+
+pub(super) const OTHER_LOG: &str =
+    "the plan log is older than the sinks, or not the one that they were filled with: restore the newer one";
 
 impl NotKnown {
     fn differ(offset: Offset, one: u64, other: u64) -> Self {
@@ -109,10 +121,7 @@ impl NotKnown {
         let text = format!(
             "E_PLAN_MISSING: neither the sinks nor the plan log know which plan made offset {offset}"
         );
-        Self::Forgotten(
-            Stop::new(text)
-                .hint("if it stays so, the plan log is not the one that the sinks were filled with"),
-        )
+        Self::Forgotten(Stop::new(text).hint(OTHER_LOG))
     }
 }
 

@@ -482,11 +482,6 @@ mod tests {
         Stop::new("E_STALL: no end")
     }
 
-    fn state(rig: &Rig) -> (State, String) {
-        let [partition] = &rig.core.status(rig.now).partitions[..] else { panic!("one partition") };
-        (partition.state, partition.told())
-    }
-
     /// The plan that is taken back, and the one that is to be done again.
     fn taken_back(done: &[Action]) -> Option<(u64, u64)> {
         done.iter().find_map(|action| match action {
@@ -514,7 +509,7 @@ mod tests {
             told,
             "plan 7 is being taken back: 25.0 % failed in the first 200 records of plan 7, 0.0 % before"
         );
-        assert_eq!(state(&rig).0, State::NeedsPlan);
+        assert_eq!(rig.stands().0, State::NeedsPlan);
         // What was begun is made as it was begun.
         made(&mut rig, run, 2, Ok(fates(7, 400, 1, 0, 0)));
         rig.done();
@@ -524,7 +519,7 @@ mod tests {
             _ => None,
         });
         assert_eq!(
-            (read, state(&rig).0, rig.core.status(rig.now).trial),
+            (read, rig.stands().0, rig.core.status(rig.now).trial),
             (Some(Offset::new(401)), State::Running, None)
         );
     }
@@ -534,7 +529,7 @@ mod tests {
         let (mut rig, run) = decided(Err(stall()));
         assert_eq!(taken_back(&rig.done()), Some((7, 3)));
         commit(&mut rig, run, 200);
-        assert_eq!(state(&rig), (State::NeedsPlan, "needs-plan: E_STALL: no end".to_owned()));
+        assert_eq!(rig.stands(), (State::NeedsPlan, "needs-plan: E_STALL: no end".to_owned()));
         release(&mut rig, run);
         rig.decide(Event::Source(SourceEvent::Exhausted));
         assert!(!rig.core.is_done(), "another plan is on its way");
@@ -542,12 +537,12 @@ mod tests {
         assert_eq!(claims.len(), 1);
         let again = rig.claim(claims);
         assert_ne!(again, run);
-        assert_eq!(state(&rig).0, State::Running);
+        assert_eq!(rig.stands().0, State::Running);
         assert!(rig.done().iter().all(|action| !matches!(action, Action::Stopped { .. })));
         // That one is not on trial: a partition that it stops stays so.
         rig.batch(again, 0, 1);
         made(&mut rig, again, 0, Err(stall()));
-        assert_eq!((taken_back(&rig.done()), state(&rig).0), (None, State::Stopped));
+        assert_eq!((taken_back(&rig.done()), rig.stands().0), (None, State::Stopped));
     }
 
     /// A partition that runs plan 7 on trial; of its batch, so many records were looked at.
@@ -577,7 +572,7 @@ mod tests {
             told.contains(": 99 of 1,000 records, 0.0 % rejected") && told.contains("100.0 % failed"),
             "{told}"
         );
-        assert_eq!(state(&rig).1, "running: the transform failed at 99 of the first 99 records of a batch");
+        assert_eq!(rig.stands().1, "running: the transform failed at 99 of the first 99 records of a batch");
         assert_eq!(taken_back(&rig.done()), None);
         let (mut rig, run) = judged(100, 100);
         let done = rig.done();
@@ -593,11 +588,11 @@ mod tests {
         let (mut rig, run) = judged(100, 100);
         rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
         release(&mut rig, run);
-        assert_eq!(state(&rig).0, State::NeedsPlan);
+        assert_eq!(rig.stands().0, State::NeedsPlan);
         let claims = rig.decide(Event::Plan { plan: plan(8), on_trial: false });
         assert_eq!(claims.len(), 1);
         assert_ne!(rig.claim(claims), run);
-        assert_eq!(state(&rig).0, State::Running);
+        assert_eq!(rig.stands().0, State::Running);
         assert!(rig.done().iter().all(|action| !matches!(action, Action::Stopped { .. })));
     }
 
@@ -620,7 +615,7 @@ mod tests {
                 claims = rig.decide(Event::Tick);
             }
             rig.claim(claims);
-            assert_eq!(state(&rig).0, State::Running, "late: {late}");
+            assert_eq!(rig.stands().0, State::Running, "late: {late}");
             assert!(rig.done().iter().all(|action| !matches!(action, Action::Stopped { .. })));
         }
     }
@@ -635,7 +630,7 @@ mod tests {
         release(&mut rig, run);
         let claims = rig.decide(Event::Tick);
         rig.claim(claims);
-        assert_eq!(state(&rig).0, State::Running);
+        assert_eq!(rig.stands().0, State::Running);
     }
 
     #[test]
@@ -674,7 +669,7 @@ mod tests {
         rig.decide(Event::Plan { plan: plan(9), on_trial: true });
         rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
         release(&mut rig, run);
-        assert_eq!(state(&rig).0, State::Stopped);
+        assert_eq!(rig.stands().0, State::Stopped);
     }
 
     #[test]
@@ -698,7 +693,7 @@ mod tests {
         release(&mut rig, run);
         rig.decide(Event::Source(SourceEvent::Exhausted));
         rig.decide(Event::Kept { plan: 7, error: "no log".into() });
-        assert_eq!(state(&rig).0, State::Stopped);
+        assert_eq!(rig.stands().0, State::Stopped);
         assert!(rig.done().iter().any(|action| matches!(action, Action::Stopped { .. })));
         assert!(rig.core.is_done());
     }
@@ -709,7 +704,7 @@ mod tests {
         rig.decide(Event::Kept { plan: 7, error: "no log".into() });
         commit(&mut rig, run, 200);
         release(&mut rig, run);
-        assert_eq!(state(&rig).0, State::Stopped);
+        assert_eq!(rig.stands().0, State::Stopped);
         rig.decide(Event::Source(SourceEvent::Exhausted));
         assert!(rig.core.is_done());
     }
@@ -723,7 +718,7 @@ mod tests {
         commit(&mut rig, run, 200);
         let claims = rig.decide(Event::Tick);
         rig.claim(claims);
-        assert_eq!(state(&rig).0, State::Running);
+        assert_eq!(rig.stands().0, State::Running);
         assert_eq!(rig.core.status(rig.now).trial.map(|trial| trial.plan), Some(9));
     }
 
@@ -735,7 +730,7 @@ mod tests {
         rig.decide(Event::Plan { plan: plan(7), on_trial: true });
         rig.batch(run, 0, 5);
         made(&mut rig, run, 0, Err(stall()));
-        assert_eq!((taken_back(&rig.done()), state(&rig).0), (None, State::Stopped));
+        assert_eq!((taken_back(&rig.done()), rig.stands().0), (None, State::Stopped));
     }
 
     #[test]

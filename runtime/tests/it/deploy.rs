@@ -1,7 +1,7 @@
 //! The rule of a pipeline is replaced while it runs, or not: what is asked, refused, written down, and made by which plan.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
@@ -133,6 +133,35 @@ fn a_plan_is_taken_back_by_a_new_one_that_does_what_was_done_before() {
     assert_eq!((&now["limits"], &now["digest"]), (&before["limits"], &before["digest"]));
     assert_eq!(now["made"]["why"], format!("back to plan {first}"));
     assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn a_plan_log_that_is_older_than_the_sinks_stops_what_it_does_not_know_and_nothing_waits_for_it() {
+    let (pipeline, mut running) = running(&[]);
+    let (state, older) = (pipeline.path("state"), pipeline.path("older"));
+    let copied = Command::new("cp").arg("-r").arg(&state).arg(&older).status().expect("cp starts");
+    assert!(copied.success());
+    let deployed = weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--yes", "--json"]);
+    let plan = said(&deployed)["plan"].clone();
+    until(&pipeline, &mut running, |process| process["status"]["plan"]["plan"] == plan);
+    fs::write(pipeline.path("input/b.jsonl"), "b").expect("writable");
+    until(&pipeline, &mut running, |process| process["status"]["finished"] == 2);
+    assert_eq!(running.end(), Some(0));
+    let rows = pipeline.rows("ok");
+
+    fs::rename(&state, pipeline.path("newer")).expect("it is there");
+    fs::rename(&older, &state).expect("it is there");
+    let again = pipeline.run(&[]);
+    assert_eq!(again.status.code(), Some(1));
+    let expected =
+        format!("E_PLAN_MISSING: a sink has rows of plan {plan}, and the plan log ends with plan ");
+    assert!(stderr(&again).contains(&expected), "{}", stderr(&again));
+    assert_eq!(pipeline.rows("ok"), rows);
+
+    fs::rename(&state, &older).expect("it is there");
+    fs::rename(pipeline.path("newer"), &state).expect("it is there");
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    assert_eq!(pipeline.rows("ok"), rows);
 }
 
 #[test]

@@ -33,6 +33,8 @@ const WHO: &str = "weir (automatic)";
 enum Told {
     /// When there is time.
     Entry(Box<Entry>),
+    /// Nothing, but read to the end.
+    Asked(u64),
     /// At once: a plan is taken back, and another one is to be done again.
     Back { plan: u64, to: u64, why: String },
 }
@@ -90,6 +92,7 @@ impl Follower {
             max_attempts,
             paused,
             n_adopted,
+            asked: None,
             back,
             to_tell,
             failing,
@@ -101,6 +104,11 @@ impl Follower {
     pub(super) fn tell(&self, entry: Entry) {
         // Once nobody takes it any more the process is about to end.
         drop(self.told.send(Told::Entry(Box::new(entry))));
+    }
+
+    /// Reads to the end of the log, and tells once all is told that is there.
+    pub(super) fn read_log(&self, asked: u64) {
+        drop(self.told.send(Told::Asked(asked)));
     }
 
     /// Takes a plan back, if it still is the newest.
@@ -127,6 +135,8 @@ struct Inner {
     paused: Paused,
     /// Of so many cuts it was told.
     n_adopted: usize,
+    /// The last question that is not answered yet.
+    asked: Option<u64>,
     now_ms: fn() -> u64,
     max_attempts: u32,
     back: Option<Back>,
@@ -162,6 +172,11 @@ impl Inner {
             let failed = heard.and_then(|()| self.tell(most)).err();
             if !ends {
                 self.tell_what_was_adopted(events);
+                if failed.is_none()
+                    && let Some(asked) = self.asked.take()
+                {
+                    drop(events.send(Event::LogRead { asked }));
+                }
             }
             match (&failed, std::mem::replace(&mut self.failing, failed.is_some())) {
                 (Some(error), false) => {
@@ -179,6 +194,7 @@ impl Inner {
     fn note(&mut self, told: Told) {
         match told {
             Told::Entry(entry) => self.to_tell.push_back(*entry),
+            Told::Asked(asked) => self.asked = Some(asked),
             Told::Back { plan, to, why } => {
                 let by = By { who: WHO.to_owned(), at_ms: (self.now_ms)() };
                 self.back = Some(Back { plan, to, made: Made { by, why, on_trial: false }, tried: 0 });
@@ -349,6 +365,7 @@ mod tests {
             max_attempts: 1,
             paused: Paused::default(),
             n_adopted: 0,
+            asked: None,
             back: None,
             to_tell: VecDeque::new(),
             failing: false,

@@ -179,7 +179,6 @@ mod tests {
             owner: Nonce::from_u128(1),
             sinks: vec!["one".into()],
             stop_after_consecutive: 1,
-            plans_can_come: false,
             file_topic: None,
             max_attempts: 1,
             rollback: None,
