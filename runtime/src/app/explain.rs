@@ -1,7 +1,8 @@
 //! What became of one record: which plan had it, what each sink has of it, and what it should have. It reads what sinks and
 //! the source have, runs the recorded plan once more in the sandbox, and changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +17,7 @@ use crate::kafka::peek::{From, peek};
 use crate::kafka::{self, Cluster};
 use crate::offset::Offset;
 use crate::origin::replay_topic;
+use crate::plan::store::Store;
 use crate::plan::{History, InputPartition, Plan};
 use crate::route::{self, DEAD_LETTERS, Fate, Routed};
 use crate::sink::back::{Asked, Coordinates, Letter, Made, Reader, Sought, Stage, Stood};
@@ -133,25 +135,45 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
     };
     explained.read_from = read_from;
     let names: Vec<Arc<str>> = sinks.iter().map(|(name, _)| name.as_str().into()).collect();
-    let again = Again::load(config, options, &history, store, names, &plan);
-    let made = match (&again, batch) {
-        (Ok(again), Ok(batch)) => again.run(&batch, &plan),
-        (Err(error), _) => Err(format!("plan {} cannot be run: {error:#}", plan.plan)),
-        (_, Err(why)) => Err(why),
-    };
-    explained.fate = made.as_ref().map(fate).map_err(Clone::clone);
+    let mut reruns =
+        Reruns { config, options, history: &history, store, names, batch, done: BTreeMap::new() };
+    let first = reruns.of(&plan);
+    explained.fate = first.made.as_ref().map(fate).map_err(Clone::clone);
     for (place, (name, mut reader, state)) in opened.into_iter().enumerate() {
-        let at_sink = match (&state, &again) {
-            (Some(state), Ok(again)) if origin.offset < state.next => {
-                let looking = Looking { again, origin, made: made.as_ref().ok(), place, plan: plan.plan };
-                let refused = letters.iter().filter(|l| l.stage == Stage::Sink && *l.sink == *name.as_str());
-                let refused = refused.cloned().collect();
-                looking
-                    .look(name, state, reader.as_mut(), refused)
-                    .with_context(|| format!("reading sink {name}"))?
+        let reading = || format!("reading sink {name}");
+        let mut at_sink = without(name, state.as_ref());
+        if state.is_some_and(|state| origin.offset < state.next) {
+            at_sink.plan = Some(plan.plan);
+            let refused = letters.iter().filter(|l| l.stage == Stage::Sink && *l.sink == *name.as_str());
+            at_sink.refused = refused.cloned().collect();
+            match (&first.again, &first.made) {
+                (Ok(again), made) => {
+                    Looking { again, origin, made: made.as_ref().ok(), place, plan: plan.plan }
+                        .look(&mut at_sink, reader.as_mut())
+                        .with_context(reading)?
+                }
+                (Err(_), made) => at_sink.unknown.extend(made.as_ref().err().cloned()),
             }
-            _ => without(name, state.as_ref()),
-        };
+        }
+        // Since the record came again, other plans had it.
+        for by in at_sink.plans_of_later_attempts() {
+            let Some(what) = history.plans.get(&by) else {
+                at_sink
+                    .differences
+                    .push(format!("a row says it is of plan {by}, which is not in the plan log"));
+                continue;
+            };
+            let rerun = reruns.of(&PlanRef { plan: by, digest: what.digest.clone() });
+            match (&rerun.again, &rerun.made) {
+                (Ok(again), Ok(made)) => {
+                    let looking = Looking { again, origin, made: Some(made), place, plan: by };
+                    looking.look_again(&mut at_sink, reader.as_mut()).with_context(reading)?;
+                }
+                (_, made) => at_sink.unknown.extend(
+                    made.as_ref().err().map(|why| format!("whether rows of later attempts are right: {why}")),
+                ),
+            }
+        }
         explained.sinks.push(at_sink);
     }
     let known = history.plans.get(&plan.plan).cloned();
@@ -194,6 +216,43 @@ fn fate(routed: &Routed) -> &'static str {
     }
 }
 
+/// The record under plans, each run once.
+struct Reruns<'a> {
+    config: &'a PipelineConfig,
+    options: &'a Options,
+    history: &'a History,
+    store: Arc<dyn Store>,
+    /// The sinks.
+    names: Vec<Arc<str>>,
+    /// The record, or why it is not there.
+    batch: Result<Batch, String>,
+    done: BTreeMap<u64, Rc<Rerun>>,
+}
+
+struct Rerun {
+    again: Result<Again>,
+    /// What the plan makes of the record, or why that is not known: also where it could not be loaded.
+    made: Result<Routed, String>,
+}
+
+impl Reruns<'_> {
+    fn of(&mut self, plan: &PlanRef) -> Rc<Rerun> {
+        if let Some(done) = self.done.get(&plan.plan) {
+            return done.clone();
+        }
+        let Self { config, options, history, store, names, batch, .. } = self;
+        let again = Again::load(config, options, history, store.clone(), names.clone(), plan);
+        let made = match (&again, batch) {
+            (Ok(again), Ok(batch)) => again.run(batch, plan),
+            (Err(error), _) => Err(format!("plan {} cannot be run: {error:#}", plan.plan)),
+            (_, Err(why)) => Err(why.clone()),
+        };
+        let rerun = Rc::new(Rerun { again, made });
+        self.done.insert(plan.plan, rerun.clone());
+        rerun
+    }
+}
+
 /// One sink, and what it should have.
 struct Looking<'a> {
     again: &'a Again,
@@ -206,16 +265,49 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    fn look(
-        &self,
-        name: &SinkName,
-        state: &SinkState,
-        reader: &mut dyn Reader,
-        refused: Vec<Letter>,
-    ) -> Result<AtSink> {
-        let mut at_sink = AtSink { plan: Some(self.plan), refused, ..without(name, Some(state)) };
-        let bindings = self.again.loaded.bindings();
-        for (route, target) in &bindings.sinks[self.place] {
+    /// What the sink has of the record from when it came first.
+    fn look(&self, at_sink: &mut AtSink, reader: &mut dyn Reader) -> Result<()> {
+        for Found { target, route, made, rows, unknown } in self.find(reader)? {
+            let first: Vec<&Stood> = rows.iter().filter(|stood| stood.attempt == 0).collect();
+            if self.made.is_some() {
+                compare(at_sink, &target, &route, &made, &first, unknown, self.plan);
+            } else {
+                at_sink.unknown.extend(unknown.map(|why| format!("{target}: {why}")));
+            }
+            rows.into_iter().for_each(|stood| at_sink.add(&target, &route, stood));
+        }
+        Ok(())
+    }
+
+    /// What it has since the record came again, as far as this plan made it. Nothing is missed: of a record that comes again,
+    /// one row may be meant alone.
+    fn look_again(&self, at_sink: &mut AtSink, reader: &mut dyn Reader) -> Result<()> {
+        for Found { target, route, made, rows, .. } in self.find(reader)? {
+            for stood in rows.into_iter().filter(|stood| stood.attempt > 0 && stood.plan == self.plan) {
+                let (attempt, by) = (stood.attempt, self.plan);
+                let number = format!("{}, attempt {attempt}", numbered(&target, &route, stood.index));
+                match made.iter().find(|should| should.index == stood.index) {
+                    Some(should) => at_sink
+                        .differences
+                        .extend(should.differences(&stood).iter().map(|what| format!("{number}: {what}"))),
+                    // There is one also where the plan does not make the row that was meant.
+                    None if *route == *DEAD_LETTERS => at_sink.unknown.push(format!(
+                        "{number}: whether it should be there; plan {by} makes something of the record"
+                    )),
+                    None => at_sink
+                        .differences
+                        .push(format!("{number}: it is there and should not be, by plan {by}")),
+                }
+                at_sink.add(&target, &route, stood);
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, reader: &mut dyn Reader) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
+        let bound = &self.again.loaded.bindings().sinks[self.place];
+        for (route, target) in bound {
             let Some(schema) = route::schema_of_route(self.again.loaded.description(), route) else {
                 continue;
             };
@@ -226,29 +318,12 @@ impl Looking<'_> {
                 None => Vec::new(),
             };
             // What a table has came by some route, and its number tells by which; where that is not known, it is shown once.
-            let others = self.of_other_routes(&bindings.sinks[self.place], route, target)?;
-            let rows: Vec<Stood> =
-                found.rows.into_iter().filter(|stood| !others.contains(&stood.index)).collect();
-            // What came of it when it came again, another plan made.
-            let first: Vec<&Stood> = rows.iter().filter(|stood| stood.attempt == 0).collect();
-            if self.made.is_some() {
-                compare(&mut at_sink, target, route, &made, &first, found.unknown, self.plan);
-            } else {
-                at_sink.unknown.extend(found.unknown.map(|why| format!("{target}: {why}")));
-            }
-            let again = rows.iter().filter(|stood| stood.attempt > 0).count();
-            if again > 0 {
-                at_sink.unknown.push(format!(
-                    "{target}: whether rows are right that came when the record came again: {again} are there"
-                ));
-            }
-            for stood in rows {
-                if !at_sink.rows.iter().any(|(of, _, known)| of == target && *known == stood) {
-                    at_sink.rows.push((target.clone(), route.clone(), stood));
-                }
-            }
+            let others = self.of_other_routes(bound, route, target)?;
+            let rows = found.rows.into_iter().filter(|stood| !others.contains(&stood.index)).collect();
+            let (target, route, unknown) = (target.clone(), route.clone(), found.unknown);
+            all.push(Found { target, route, made, rows, unknown });
         }
-        Ok(at_sink)
+        Ok(all)
     }
 
     /// Numbers of rows that come to a target by other routes.
@@ -264,6 +339,36 @@ impl Looking<'_> {
             all.extend(of_route(routed, other)?.iter().map(|made| made.index));
         }
         Ok(all)
+    }
+}
+
+/// What a target has of the record by one route, and what it should have.
+struct Found {
+    target: Arc<str>,
+    route: Arc<str>,
+    made: Vec<Made>,
+    rows: Vec<Stood>,
+    unknown: Option<String>,
+}
+
+impl AtSink {
+    /// Which plans made its rows since the record came again.
+    fn plans_of_later_attempts(&self) -> BTreeSet<u64> {
+        self.rows.iter().filter(|(.., stood)| stood.attempt > 0).map(|(.., stood)| stood.plan).collect()
+    }
+
+    fn add(&mut self, target: &Arc<str>, route: &Arc<str>, stood: Stood) {
+        if !self.rows.iter().any(|(of, _, known)| of == target && *known == stood) {
+            self.rows.push((target.clone(), route.clone(), stood));
+        }
+    }
+}
+
+/// A row, for people.
+fn numbered(target: &str, route: &str, index: i32) -> String {
+    match route == DEAD_LETTERS {
+        true => format!("{target}, row {index} (the dead letter)"),
+        false => format!("{target}, row {index} (route {route})"),
     }
 }
 
@@ -285,10 +390,8 @@ fn compare(
     unknown: Option<String>,
     plan: u64,
 ) {
-    let of_route =
-        if route == DEAD_LETTERS { "the dead letter".to_owned() } else { format!("route {route}") };
     for should in made {
-        let number = format!("{target}, row {} ({of_route})", should.index);
+        let number = numbered(target, route, should.index);
         let there: Vec<&Stood> = rows.iter().copied().filter(|stood| stood.index == should.index).collect();
         let is_refused = at_sink.refused.iter().any(|letter| letter.index == should.index);
         match &there[..] {
@@ -312,7 +415,8 @@ fn compare(
     }
     let extra = rows.iter().filter(|stood| made.iter().all(|should| should.index != stood.index));
     for Stood { index, .. } in extra {
-        at_sink.differences.push(format!("{target}, row {index} ({of_route}) is there and should not be"));
+        let number = numbered(target, route, *index);
+        at_sink.differences.push(format!("{number} is there and should not be"));
     }
 }
 

@@ -193,7 +193,7 @@ fn print_sink(sink: &AtSink) {
         let why = letter.reasons.iter().map(|reason| &*reason.message).collect::<Vec<_>>().join("; ");
         say("  refused", &format!("row {} ({}): {why}", letter.index, letter.place));
     }
-    if sink.plan.is_some() && sink.rows.is_empty() && sink.refused.is_empty() {
+    if sink.plan.is_some() && sink.rows.is_empty() && sink.refused.is_empty() && sink.unknown.is_empty() {
         say("  rows", "none");
     }
     sink.unknown.iter().for_each(|what| say("  unknown", what));

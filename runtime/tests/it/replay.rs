@@ -107,6 +107,29 @@ fn letters_that_are_replayed_arrive_once_as_the_records_that_they_are_wherever_l
 }
 
 #[test]
+fn a_row_that_came_with_a_later_attempt_is_held_against_what_the_plan_of_that_attempt_makes() {
+    let pipeline = ran(&["reject", "a"], |file| file);
+    assert_eq!(replay(&pipeline, &[]), copied(1, 0, 0));
+    mend(&pipeline);
+    finish(&pipeline, &["--adopt"]);
+    let explain = || {
+        let output = pipeline.weir("explain", &["records/0/0"]).output().expect("it starts");
+        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+    };
+    let (code, told) = explain();
+    assert!(code == Some(0) && told.contains(", attempt 1 by plan ") && !told.contains("unknown"), "{told}");
+    for file in fs::read_dir(pipeline.path("out/ok")).expect("readable") {
+        let file = file.expect("readable").path();
+        let text = fs::read_to_string(&file).expect("readable");
+        fs::write(file, text.replace("\"reject\"", "\"else\"")).expect("writable");
+    }
+    let (code, told) = explain();
+    assert_eq!(code, Some(1));
+    let expected = r#"ok, row 0 (route ok), attempt 1: column value is "else" and should be "reject""#;
+    assert!(told.contains(expected), "{told}");
+}
+
+#[test]
 fn a_letter_that_fails_again_says_the_next_attempt_until_there_are_enough_and_a_dry_run_knows_it() {
     for (place, change) in places() {
         let often = |file: String| change(file).replace("[dead_letter]", "[dead_letter]\nmax_attempts = 2");
