@@ -221,7 +221,7 @@ impl Deploying<'_> {
             self.end(json!({ "deployed": false, "differences": differences, "refused": refused }));
             return Ok(ended);
         }
-        if !self.how.yes && !screen::is_wanted("deploy it?", self.how.json)? {
+        if !self.how.yes && !screen::is_wanted("make this the next plan?", self.how.json)? {
             self.say("nothing was changed");
             self.end(json!({ "deployed": false, "differences": differences }));
             return Ok(Ended::No);

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write as _};
 
-use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::HumanCount;
 
 use super::Ended;
@@ -18,15 +18,21 @@ pub(super) fn colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// A table without lines but the one below its head; numbers in `right` columns stand to the right.
+/// A table without lines but the one below its head; numbers in `right` columns stand to the right. On a terminal
+/// the last column takes what room is left; what stands in the others is there to be copied, and stays in one piece.
 pub(super) fn table(head: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     let bold = colour();
     table.set_header(head.iter().map(|name| {
         let cell = Cell::new(name);
         if bold { cell.add_attribute(Attribute::Bold) } else { cell }
     }));
+    let last = head.len().saturating_sub(1);
+    table.column_iter_mut().take(last).for_each(|column| {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    });
     for column in right {
         if let Some(column) = table.column_mut(*column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -38,6 +44,12 @@ pub(super) fn table(head: &[&str], right: &[usize]) -> Table {
 /// A number as people read it.
 pub(super) fn count(n: u64) -> String {
     HumanCount(n).to_string()
+}
+
+/// So many of what is called so in the singular: `1 letter`, `2 letters`.
+pub(super) fn counted(n: u64, one: &str) -> String {
+    let ending = if n == 1 { "" } else { "s" };
+    format!("{} {one}{ending}", count(n))
 }
 
 /// A moment in milliseconds since 1970, as people read it, in UTC.

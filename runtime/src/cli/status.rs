@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::Ended;
 use super::fates;
-use super::screen::{self, count};
+use super::screen::{self, count, counted};
 use crate::admin::Answer;
 use crate::admin::ask::{self, Place};
 use crate::app;
@@ -123,7 +123,7 @@ fn print_partitions(answers: &[Answer]) {
     let partitions: Vec<_> = answers.iter().flat_map(|answer| &answer.status.partitions).collect();
     let finished: u64 = answers.iter().map(|answer| answer.status.finished).sum();
     if finished > 0 {
-        println!("finished since then: {}", partitions_of(finished));
+        println!("finished since then: {}", counted(finished, "partition"));
     }
     if partitions.is_empty() {
         return println!("no partition at the moment\n");
@@ -229,9 +229,5 @@ fn print_history(history: &History) {
         println!("paused by {} since {}", by.who, screen::time(by.at_ms));
     }
     let (begun, done) = (history.started.len() as u64, history.done.len() as u64);
-    println!("in the plan log: {} begun, {} of them done", partitions_of(begun), count(done));
-}
-
-fn partitions_of(n: u64) -> String {
-    if n == 1 { "1 partition".to_owned() } else { format!("{} partitions", count(n)) }
+    println!("in the plan log: {} begun, {} of them done", counted(begun, "partition"), count(done));
 }

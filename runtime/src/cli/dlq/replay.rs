@@ -13,7 +13,7 @@ use super::{Filter, dry_run, opened, record_of};
 use crate::app::letters::{Wanted, letters};
 use crate::app::replay::{self, Copied, Gone, Selected, TooLarge, replay};
 use crate::cli::Ended;
-use crate::cli::screen::{self, count};
+use crate::cli::screen::{self, count, counted};
 use crate::config::PipelineConfig;
 use crate::origin::{Envelope, Origin, replay_topic};
 use crate::plan::History;
@@ -106,7 +106,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
             eprintln!("{}", none(&config, &history, wanted)?);
             return Ok(Ended::Done);
         }
-        eprintln!("{} letters are there; those that were sent before are left out", count(n));
+        eprintln!("found {}; what was sent before is left out", counted(n, "letter"));
         if !screen::is_wanted("send them through the pipeline again?", args.json)? {
             return Ok(Ended::No);
         }
@@ -177,7 +177,7 @@ fn to_json(Copied { copied, there, spent, too_large, gone }: &Copied) -> Value {
 }
 
 fn print(config: &PipelineConfig, Copied { copied, there, spent, too_large, gone }: &Copied) {
-    println!("{} letters go through {} again", count(*copied), config.name);
+    println!("to go through {} again: {}", config.name, counted(*copied, "letter"));
     if *there > 0 {
         println!("  {} were sent before", count(*there));
     }
