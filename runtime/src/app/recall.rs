@@ -1,6 +1,7 @@
 //! Records of a pipeline's input that are read once more where they stand. Nothing is changed by it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
 
 use anyhow::{Context, Result, ensure};
 
@@ -17,45 +18,58 @@ use crate::source::format::{Format, Options as Reading, RecordReader};
 /// Called with each record.
 pub(super) type Each<'a> = &'a mut dyn FnMut(Offset, RecordRef<'_>) -> Result<()>;
 
-/// Hands the records of a partition at `offsets` to `each`, in their order, as far as they are still there. Says for people why all
-/// others are not.
+/// Hands the records of a partition at `offsets` to `each`, in their order, as far as they are still there. Of each of the others,
+/// why it is not, for people.
 ///
 /// # Errors
-/// If a cluster cannot be asked, and those of `each`.
+/// If a cluster cannot be asked or a file that is there cannot be read, and those of `each`.
 pub(super) fn records(
     config: &PipelineConfig,
     history: &History,
     at: &TopicPartition,
     offsets: &BTreeSet<Offset>,
     each: Each<'_>,
-) -> Result<String> {
-    match &config.source {
-        SourceConfig::Kafka(kafka) => of_topic(kafka, history, at, offsets, each),
+) -> Result<BTreeMap<Offset, String>> {
+    let files = match &config.source {
+        SourceConfig::Kafka(kafka) => return of_topic(kafka, history, at, offsets, each),
         SourceConfig::Files(files) if *at.topic != *files.topic.as_str() => {
-            Ok(format!("topic {} is not that of the files", at.topic))
+            let why = format!("topic {} is not that of the files", at.topic);
+            return Ok(offsets.iter().map(|offset| (*offset, why.clone())).collect());
         }
-        SourceConfig::Files(files) => {
-            let mut why = "the file cannot be cut into such a record".to_owned();
-            let mut ended = Ok(());
-            // Where files are records, each is another file.
-            let all: Vec<BTreeSet<Offset>> = match is_raw(history) {
-                true => offsets.iter().map(|offset| BTreeSet::from([*offset])).collect(),
-                false => vec![offsets.clone()],
-            };
-            for offsets in &all {
-                let read = of_file(files, history, at, offsets, &mut |offset, batch| {
-                    if ended.is_ok() && !batch.is_empty() {
-                        let headers: Vec<_> = batch.headers().get(0).collect();
-                        let (key, value) = (batch.keys().get(0), batch.values().get(0));
-                        let timestamp_ms = batch.timestamps()[0];
-                        ended = each(offset, RecordRef { key, value, headers: &headers, timestamp_ms });
-                    }
-                });
-                why = read.map_or_else(|error| format!("{error:#}"), |_| why);
+        SourceConfig::Files(files) => files,
+    };
+    // Where files are records, each is another file.
+    let all: Vec<BTreeSet<Offset>> = match is_raw(history) {
+        true => offsets.iter().map(|offset| BTreeSet::from([*offset])).collect(),
+        false => vec![offsets.clone()],
+    };
+    let mut missing = BTreeMap::new();
+    for offsets in &all {
+        let (mut left, mut ended) = (offsets.clone(), Ok(()));
+        let read = of_file(files, history, at, offsets, &mut |offset, batch| {
+            if ended.is_ok() && !batch.is_empty() {
+                left.remove(&offset);
+                let headers: Vec<_> = batch.headers().get(0).collect();
+                let (key, value) = (batch.keys().get(0), batch.values().get(0));
+                let timestamp_ms = batch.timestamps()[0];
+                ended = each(offset, RecordRef { key, value, headers: &headers, timestamp_ms });
             }
-            ended.map(|()| why)
-        }
+        });
+        ended?;
+        let why = match read {
+            Ok(_) => "the file cannot be cut into such a record".to_owned(),
+            Err(error) if cannot_be_read(&error) => return Err(error),
+            Err(error) => format!("{error:#}"),
+        };
+        missing.extend(left.into_iter().map(|offset| (offset, why.clone())));
     }
+    Ok(missing)
+}
+
+/// Whether a file may well be there: what is gone is another thing.
+fn cannot_be_read(error: &anyhow::Error) -> bool {
+    let of_medium = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    of_medium.is_some_and(|error| !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
 fn of_topic(
@@ -64,22 +78,24 @@ fn of_topic(
     at: &TopicPartition,
     offsets: &BTreeSet<Offset>,
     each: Each<'_>,
-) -> Result<String> {
+) -> Result<BTreeMap<Offset, String>> {
     let cluster = topics::cluster(kafka)?;
     if let Some(why) = topics::why_gone(&cluster, history, &at.topic)? {
-        return Ok(why);
+        return Ok(offsets.iter().map(|offset| (*offset, why.clone())).collect());
     }
-    let mut ended = Ok(());
+    let (mut left, mut ended) = (offsets.clone(), Ok(()));
     let picked = pick(&cluster, &at.topic, at.partition, offsets, &mut |seen| {
         let headers: Vec<_> = seen.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
         let (key, value) = (seen.key.as_deref(), seen.value.as_deref());
         let record = RecordRef { key, value, headers: &headers, timestamp_ms: seen.timestamp_ms };
+        left.remove(&seen.offset);
         ended = each(seen.offset, record);
         ended.is_ok()
     });
     ended?;
     picked.with_context(|| format!("reading records of {at} once more"))?;
-    Ok(format!("topic {} does not have it any more", at.topic))
+    let why = format!("topic {} does not have it any more", at.topic);
+    Ok(left.into_iter().map(|offset| (offset, why.clone())).collect())
 }
 
 /// Whether files are records, and not made of them.

@@ -194,16 +194,18 @@ impl Choosing<'_> {
         let (config, history) = (self.config, self.history);
         for (at, mut sought) in sought {
             let offsets = sought.keys().copied().collect();
-            let why = recall::records(config, history, &at, &offsets, &mut |offset, record| {
+            let missing = recall::records(config, history, &at, &offsets, &mut |offset, record| {
                 let found = sought.remove(&offset).unwrap_or_default();
                 found.into_iter().try_for_each(|of| {
                     let choice = self.copied(Letter::of(&of, &record));
                     each(of, choice)
                 })
             })?;
-            for letter in sought.into_values().flatten() {
-                let gone = Gone { letter: letter.clone(), why: why.clone() };
-                each(letter, Choice::Gone(gone))?;
+            for (offset, why) in missing {
+                for letter in sought.remove(&offset).unwrap_or_default() {
+                    let gone = Gone { letter: letter.clone(), why: why.clone() };
+                    each(letter, Choice::Gone(gone))?;
+                }
             }
         }
         Ok(())

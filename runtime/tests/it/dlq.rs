@@ -309,4 +309,11 @@ fn a_dry_run_of_a_row_that_a_table_refused_shows_where_that_row_alone_would_go()
         "{letters:?}"
     );
     assert_eq!(summary["fates"], json!([{ "fate": "gone", "of": [], "letters": 2 }]));
+    // One that cannot be read is not gone.
+    std::fs::remove_file(&added).expect("it is there");
+    assert_eq!(fates(&dry_run(&pipeline, &[]).0), [("records/1/1", "gone"), ("records/1/2", "gone")]);
+    std::fs::create_dir(&added).expect("writable");
+    let (code, text, error) = dlq(&pipeline, "replay", &["--dry-run"]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("reading") && error.contains("b.jsonl") && !text.contains("gone"), "{text}{error}");
 }
