@@ -134,7 +134,7 @@ impl Deployment {
         base.deployment(wanted, Some(declared))
     }
 
-    /// What ran as plan `to`, once more; without it, what ran before what runs now.
+    /// What ran as plan `to`, once more; without it, what ran before what runs now ([`History::before`]).
     ///
     /// # Errors
     /// [`NeverRan`], [`NoSuchPlan`], and what the sandbox and the plan log say.
@@ -147,14 +147,11 @@ impl Deployment {
                 bail!(NoSuchPlan(format!("there is no plan {to}: `weir history` shows which there are")));
             }
             Some(to) => to,
-            None => {
-                let mut before =
-                    base.history.plans.iter().rev().filter(|(_, plan)| !plan.does_the_same(running));
-                let Some((to, _)) = before.next() else {
-                    bail!(NoSuchPlan(format!("nothing else ran before plan {newest}")));
-                };
-                *to
-            }
+            None => base.history.before().ok_or_else(|| {
+                NoSuchPlan(format!(
+                    "nothing that was not undone ran before what plan {newest} does: --to goes to any plan of `weir history`"
+                ))
+            })?,
         };
         let wanted = base.config_of(to, &Changes::default())?;
         let deployment = base.deployment(wanted, Some(declared))?;

@@ -104,7 +104,8 @@ pub(super) struct RollbackArgs {
     /// The pipeline file
     #[arg(value_name = "PIPELINE")]
     pipeline: PathBuf,
-    /// The plan to go back to, by its number in `weir history`; without it, the last one that did something else
+    /// The plan to go back to, by its number in `weir history`; without it, what ran before the plan in force, but for what
+    /// was undone since, by somebody or by itself
     #[arg(long, value_name = "PLAN")]
     to: Option<u64>,
     #[command(flatten)]

@@ -9,6 +9,7 @@ pub mod store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -637,6 +638,38 @@ impl History {
         self.plans.last_key_value().map(|(n, plan)| (*n, plan))
     }
 
+    /// The plan that the newest is taken back to, where that one is on trial still for whoever begins now: nobody has made
+    /// anything with it, or it was put less than `time` before `now_ms`, milliseconds since 1970.
+    pub fn on_trial_after(&self, now_ms: u64, time: Duration) -> Option<u64> {
+        let is_new = |number| self.adopted.iter().all(|told| told.cut.plan.plan != number);
+        let (newest, plan) = self.newest().filter(|(_, plan)| plan.is_on_trial())?;
+        let at_ms = plan.made.as_ref().map_or(0, |made| made.by.at_ms);
+        let ends_ms = at_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        if !is_new(newest) && now_ms >= ends_ms {
+            return None;
+        }
+        // One that was put and replaced before it made anything is none to go back to.
+        let mut before = plan.replaces?;
+        while let Some(plan) = self.plans.get(&before).filter(|plan| plan.is_on_trial() && is_new(before)) {
+            before = plan.replaces?;
+        }
+        Some(before)
+    }
+
+    /// The plan that ran before what runs now, leaving out what was undone: a plan that does what an earlier one did undoes all
+    /// that came in between, whether somebody went back, or it went back by itself.
+    pub fn before(&self) -> Option<u64> {
+        let mut stands: Vec<(u64, &Plan)> = Vec::new();
+        for (number, plan) in &self.plans {
+            match stands.iter().position(|(_, earlier)| earlier.does_the_same(plan)) {
+                Some(undone_to) => stands.truncate(undone_to + 1),
+                None => stands.push((*number, plan)),
+            }
+        }
+        stands.pop();
+        stands.last().map(|(number, _)| *number)
+    }
+
     /// The plan that is being tried on live records, and its place.
     pub fn shadow(&self) -> Option<(u64, &Shadow)> {
         let (of, shadow) = self.shadows.last_key_value()?;
@@ -778,6 +811,47 @@ pub(crate) mod tests {
         assert_eq!(ours.put_plan(&mut log, &plan(Some(0), "b")).unwrap(), Some(2));
         assert_eq!(theirs.put_plan(&mut log, &plan(Some(0), "c")).unwrap(), None);
         assert_eq!(theirs.newest().unwrap().1, &plan(Some(0), "b"));
+    }
+
+    #[test]
+    fn who_begins_has_a_plan_on_trial_that_is_new_or_made_nothing_yet_and_knows_what_ran_before() {
+        const TIME: Duration = Duration::from_secs(60);
+        let (mut log, mut history) = (memory::MemoryLog::default(), History::default());
+        history.put_plan(&mut log, &plan(None, "a")).unwrap();
+        assert_eq!(history.on_trial_after(0, TIME), None);
+        let mut put = |replaces, digest: &str, on_trial| {
+            let made = Made { by: By { who: "a".into(), at_ms: 1_000 }, why: String::new(), on_trial };
+            let made = Plan { made: Some(made), ..plan(Some(replaces), digest) };
+            history.put_plan(&mut log, &made).unwrap();
+            history.clone()
+        };
+        let later = 1_000 + 60_000;
+        assert_eq!(put(0, "b", true).on_trial_after(later, TIME), Some(0), "it made nothing yet");
+        let mut history = put(1, "c", true);
+        assert_eq!(history.on_trial_after(later, TIME), Some(0), "nor did the one before");
+        let cut = Cut { from: Offset::ZERO, plan: PlanRef { plan: 2, digest: "c".into() } };
+        history.adopt(Adopted { of: InputPartition::file(0), cut, epoch: Epoch::new(1) });
+        assert_eq!(history.on_trial_after(later - 1, TIME), Some(0), "it is new");
+        assert_eq!(history.on_trial_after(later, TIME), None);
+        assert_eq!(put(2, "d", false).on_trial_after(later, TIME), None, "it is not on trial");
+    }
+
+    #[test]
+    fn what_was_undone_is_not_gone_back_to() {
+        let before = |digests: &[&str]| {
+            let (mut log, mut history) = (memory::MemoryLog::default(), History::default());
+            for digest in digests {
+                let replaces = history.newest().map(|(newest, _)| newest);
+                history.put_plan(&mut log, &plan(replaces, digest)).unwrap();
+            }
+            history.before()
+        };
+        assert_eq!(before(&["a"]), None);
+        assert_eq!(before(&["a", "b"]), Some(0));
+        assert_eq!(before(&["a", "b", "a"]), None);
+        assert_eq!(before(&["a", "b", "a", "c"]), Some(0));
+        assert_eq!(before(&["a", "b", "c", "b"]), Some(0));
+        assert_eq!(before(&["a", "b", "c", "a", "d", "e"]), Some(4));
     }
 
     #[test]
