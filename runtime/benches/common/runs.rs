@@ -256,6 +256,7 @@ fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customer
             stop_after_consecutive: 100,
             max_attempts: 1,
             rollback: None,
+            on_trial_after: None,
         },
         history: History::default(),
         newest: PlanRef { plan: 0, digest: rule.transform.digest().clone() },

@@ -154,6 +154,10 @@ impl Pipeline {
             // One that goes on waits for whatever may come back.
             max_attempts: if options.once { MAX_ATTEMPTS } else { u32::MAX },
             rollback: config.deploy.limits().map(limits_of_a_trial),
+            on_trial_after: config
+                .deploy
+                .limits()
+                .and_then(|limits| history.on_trial_after(admin::now_ms(), limits.time.duration())),
         };
         let (handle, desk) = threads::handle();
         let parts = Parts {

@@ -55,6 +55,8 @@ pub struct Settings {
     pub max_attempts: u32,
     /// When a plan that was put while records flow is taken back by itself, if ever.
     pub rollback: Option<trial::Limits>,
+    /// The plan that ran before the one that this process begins with, where that is on trial still.
+    pub on_trial_after: Option<u64>,
 }
 
 /// Why a partition stopped. It keeps its position: a later run goes on where it stood.
@@ -285,11 +287,16 @@ pub enum Action {
 }
 
 /// Batches of which it is not found out which of their records are to blame. Such a look takes a fresh instance per guilty
-/// record, which is minutes where most of them are.
+/// record, which is minutes where most of them are. What some sink has already has to be made by its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GiveUp {
-    /// What is made for the first time by a plan below this. What some sink has already has to be made by its plan.
-    Below(u64),
+    /// What is made for the first time by older plans.
+    Below {
+        /// Than this one.
+        plan: u64,
+        /// One of them was taken back: what it would make for the first time is not even begun.
+        taken_back: Option<u64>,
+    },
     /// All: the pipeline comes to its end.
     All,
 }
@@ -298,9 +305,14 @@ impl GiveUp {
     /// Whether it is about `job`.
     pub fn is_about(self, job: &Job) -> bool {
         match self {
-            Self::Below(plan) => job.plan.plan < plan && !job.again,
+            Self::Below { plan, .. } => job.plan.plan < plan && !job.again,
             Self::All => true,
         }
+    }
+
+    /// Whether `job` need not be begun.
+    pub fn is_left_out(self, job: &Job) -> bool {
+        matches!(self, Self::Below { taken_back: Some(plan), .. } if job.plan.plan == plan && !job.again)
     }
 }
 
@@ -453,7 +465,7 @@ impl Core {
     pub fn new(settings: Settings, history: History, newest: PlanRef) -> Self {
         let replays = replay_topic(&settings.pipeline).into();
         let rows = vec![BTreeMap::new(); settings.sinks.len()];
-        let trials = Trials::new(settings.rollback, newest.plan);
+        let trials = Trials::new(settings.rollback, newest.plan, settings.on_trial_after);
         Self {
             settings,
             history,
@@ -798,10 +810,8 @@ impl Core {
 
     fn given_up(&mut self, at: &TopicPartition, run: RunId, seq: u64, now: Duration) {
         let Some(track) = self.tracks.get_mut(at).filter(|track| track.run == run) else { return };
-        // What ends it already is told all the same.
-        track.given_up |= !matches!(track.phase, Phase::Draining(Some(_)));
-        let text = "the transform fails at many records of a batch: those that it has not made are left to the next plan";
-        track.transformed(seq, Err(Stop::new(text)));
+        track.give_up();
+        track.transformed(seq, Err(left_to_the_next()));
         self.advance(at, now);
     }
 
@@ -813,6 +823,14 @@ impl Core {
             if self.tracks[at].halted {
                 continue;
             }
+            let is_left = !by.again && self.trials.taken_back() == Some(by.plan);
+            let result = match is_left {
+                true => {
+                    self.track(at).give_up();
+                    Err(left_to_the_next())
+                }
+                false => result,
+            };
             // What comes again failed before: it says nothing of how a plan does.
             if let Ok(routed) = &result
                 && !by.again
@@ -856,9 +874,7 @@ impl Core {
     fn take_back(&mut self, TakenBack { plan, to, why }: TakenBack) {
         tracing::warn!(plan, to, %why, "the plan is taken back");
         self.actions.push_back(Action::TakeBack { plan, to, why });
-        if !self.stopping {
-            self.actions.push_back(Action::GiveUp(GiveUp::Below(plan + 1)));
-        }
+        self.give_up_below(plan + 1);
         self.keep_all();
     }
 
@@ -1132,6 +1148,11 @@ impl Core {
 /// What is under way of a partition that somebody else is to have may take so long to be committed; then it is theirs to
 /// do again.
 const REVOKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a batch that was given to a plan was not made, or goes nowhere: another plan makes those records.
+fn left_to_the_next() -> Stop {
+    Stop::new("records that the plan has not made are left to the next one")
+}
 
 /// 100 ms, doubled with each attempt, at most 30 s.
 fn backoff(attempt: u32) -> Duration {

@@ -30,7 +30,7 @@ impl Core {
         );
         self.newest = plan;
         self.trials.put(self.newest.plan, on_trial, now);
-        self.give_up_what_is_older();
+        self.give_up_below(self.newest.plan);
         self.not_ready.take_if(|not_ready| not_ready.plan <= self.newest.plan);
         self.keep_all();
         for waiting in self.waiting.values_mut().filter(|waiting| waiting.past.is_some()) {
@@ -67,7 +67,7 @@ impl Core {
         }
         tracing::error!(plan, error, "the plan cannot be taken back, and stays");
         self.trials.kept(plan);
-        self.give_up_what_is_older();
+        self.give_up_below(self.newest.plan);
         let of_it = |waiting: &Waiting| waiting.past == Some(plan);
         let stopped = self.waiting.extract_if(.., |_, waiting| of_it(waiting) && !waiting.given_up);
         for (at, Waiting { stop, .. }) in stopped.collect::<Vec<_>>() {
@@ -78,9 +78,10 @@ impl Core {
         self.tick(now);
     }
 
-    fn give_up_what_is_older(&mut self) {
+    pub(super) fn give_up_below(&mut self, plan: u64) {
         if !self.stopping {
-            self.actions.push_back(Action::GiveUp(GiveUp::Below(self.newest.plan)));
+            let taken_back = self.trials.taken_back();
+            self.actions.push_back(Action::GiveUp(GiveUp::Below { plan, taken_back }));
         }
     }
 

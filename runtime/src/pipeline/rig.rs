@@ -68,6 +68,7 @@ impl Rig {
             file_topic: Some("t".into()),
             max_attempts: 2,
             rollback: Some(LIMITS),
+            on_trial_after: None,
         };
         let core = Core::new(settings, history, PlanRef { plan: 3, digest: "sha256:ab".into() });
         Self { core, now: Duration::ZERO, done: Vec::new() }

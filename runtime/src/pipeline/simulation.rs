@@ -357,6 +357,7 @@ impl World {
             stop_after_consecutive: u64::MAX,
             max_attempts: u32::MAX,
             rollback: Some(TRIAL),
+            on_trial_after: None,
         };
         let (history, newest) = (self.history(), self.newest());
         let n_adopted = history.adopted.len();
@@ -368,7 +369,7 @@ impl World {
             commands: (0..self.stores.len()).map(|_| VecDeque::new()).collect(),
             reports: (0..self.stores.len()).map(|_| VecDeque::new()).collect(),
             jobs: Vec::new(),
-            give_up: GiveUp::Below(0),
+            give_up: GiveUp::Below { plan: 0, taken_back: None },
             results: Vec::new(),
             reading: BTreeMap::new(),
             asked: BTreeSet::new(),

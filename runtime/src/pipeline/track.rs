@@ -196,6 +196,11 @@ impl Track {
         Ok(())
     }
 
+    /// A batch is left to the next plan. What ends the partition already is told all the same.
+    pub(super) fn give_up(&mut self) {
+        self.given_up |= !matches!(self.phase, Phase::Draining(Some(_)));
+    }
+
     /// Up to where the source was heard; `None` while sinks are being claimed.
     pub(super) fn heard(&self) -> Option<Offset> {
         self.position().map(|_| self.read)

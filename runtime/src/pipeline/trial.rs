@@ -58,6 +58,7 @@ pub(super) struct Trials {
     /// What became of its last records.
     before: Counts,
     trial: Option<Trial>,
+    taken_back: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -73,9 +74,14 @@ struct Trial {
 }
 
 impl Trials {
-    /// Of a process that begins with `plan`, which is not on trial.
-    pub(super) fn new(limits: Option<Limits>, plan: u64) -> Self {
-        Self { limits, trusted: plan, before: Counts::default(), trial: None }
+    /// Of a process that begins with `plan`, which may be on trial still: then `before` is the plan that it is taken back to.
+    pub(super) fn new(limits: Option<Limits>, plan: u64, before: Option<u64>) -> Self {
+        let trusted = before.unwrap_or(plan);
+        let mut trials = Self { limits, trusted, before: Counts::default(), trial: None, taken_back: None };
+        if before.is_some() {
+            trials.put(plan, true, Duration::ZERO);
+        }
+        trials
     }
 
     /// A plan takes the place of the one that ran.
@@ -139,13 +145,13 @@ impl Trials {
     fn take_back(&mut self, why: String) -> TakenBack {
         let trial = self.trial.as_mut().expect("it is on trial");
         trial.taken_back = Some(why.clone());
+        self.taken_back = Some(trial.plan);
         TakenBack { plan: trial.plan, to: self.trusted, why }
     }
 
     /// Whether another plan may do what this one could not, or will: it is being taken back, or `newest` came since.
     pub(super) fn may_be_mended(&self, plan: u64, newest: u64) -> bool {
-        let being = |trial: &Trial| trial.plan == plan && trial.taken_back.is_some();
-        self.limits.is_some() && (plan < newest || self.trial.as_ref().is_some_and(being))
+        self.limits.is_some() && (plan < newest || self.taken_back == Some(plan))
     }
 
     /// Whether nothing is to be read, since the plan that would make it is being taken back.
@@ -153,9 +159,15 @@ impl Trials {
         self.trial.as_ref().is_some_and(|trial| trial.taken_back.is_some())
     }
 
+    /// The plan that was taken back last: what it has not made by then goes to another.
+    pub(super) fn taken_back(&self) -> Option<u64> {
+        self.taken_back
+    }
+
     /// A plan could not be taken back: it stays, and is not on trial any more.
     pub(super) fn kept(&mut self, plan: u64) {
         self.trial.take_if(|trial| trial.plan == plan && trial.taken_back.is_some());
+        self.taken_back.take_if(|taken_back| *taken_back == plan);
     }
 
     /// How the plan on trial stands, with what is known of batches that are not through.
@@ -304,7 +316,7 @@ mod tests {
 
     /// Plan 3 made `n` records, and plan 7 is put to take its place.
     fn trials(n: u64, rejected: u64, failed: u64) -> Trials {
-        let mut trials = Trials::new(Some(LIMITS), 3);
+        let mut trials = Trials::new(Some(LIMITS), 3, None);
         assert_eq!(trials.made(&fates(3, 0, n, rejected, failed), BEGUN), None);
         trials.put(7, true, BEGUN);
         trials
@@ -411,7 +423,7 @@ mod tests {
 
     #[test]
     fn without_limits_nothing_is_on_trial() {
-        let mut trials = Trials::new(None, 3);
+        let mut trials = Trials::new(None, 3, None);
         trials.put(7, true, BEGUN);
         assert_eq!(trials.made(&fates(7, 0, 1_000, 0, 1_000), BEGUN), None);
         assert_eq!(trials.stopped(7, &Stop::new("E_STALL"), BEGUN), None);
@@ -420,7 +432,7 @@ mod tests {
 
     #[test]
     fn what_was_long_ago_weighs_less() {
-        let mut trials = Trials::new(Some(LIMITS), 3);
+        let mut trials = Trials::new(Some(LIMITS), 3, None);
         trials.made(&fates(3, 0, 1_000_000, 0, 0), BEGUN);
         (0..20).for_each(|_| drop(trials.made(&fates(3, 0, 20_000, 4_000, 0), BEGUN)));
         trials.put(7, true, BEGUN);
@@ -510,17 +522,18 @@ mod tests {
             "plan 7 is being taken back: 25.0 % failed in the first 200 records of plan 7, 0.0 % before"
         );
         assert_eq!(rig.stands().0, State::NeedsPlan);
-        // What was begun is made as it was begun.
-        made(&mut rig, run, 2, Ok(fates(7, 400, 1, 0, 0)));
+        commit(&mut rig, run, 400);
+        release(&mut rig, run);
         rig.done();
-        rig.decide(Event::Plan { plan: plan(8), on_trial: false });
+        let claims = rig.decide(Event::Plan { plan: plan(8), on_trial: false });
+        rig.claim_at(claims, &[Offset::new(400); 2]);
         let read = rig.done().into_iter().find_map(|action| match action {
             Action::Read { from, .. } => Some(from),
             _ => None,
         });
         assert_eq!(
             (read, rig.stands().0, rig.core.status(rig.now).trial),
-            (Some(Offset::new(401)), State::Running, None)
+            (Some(Offset::new(400)), State::Running, None)
         );
     }
 
@@ -564,6 +577,10 @@ mod tests {
         })
     }
 
+    fn below(plan: u64, taken_back: Option<u64>) -> GiveUp {
+        GiveUp::Below { plan, taken_back }
+    }
+
     #[test]
     fn a_plan_that_fails_at_everything_is_taken_back_while_its_batch_is_judged() {
         let (mut rig, _) = judged(99, 99);
@@ -576,7 +593,7 @@ mod tests {
         assert_eq!(taken_back(&rig.done()), None);
         let (mut rig, run) = judged(100, 100);
         let done = rig.done();
-        assert_eq!((taken_back(&done), given_up(&done)), (Some((7, 3)), Some(GiveUp::Below(8))));
+        assert_eq!((taken_back(&done), given_up(&done)), (Some((7, 3)), Some(below(8, Some(7)))));
         // The same is not said twice.
         let judging = Judging { records: 101, failed: 101 };
         rig.decide(Event::Judging { at: at(), run, seq: 0, judging });
@@ -597,6 +614,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_plan_that_is_taken_back_makes_afterwards_goes_nowhere_and_is_made_by_the_next() {
+        for newer_is_there in [false, true] {
+            let (mut rig, run) = judged(50, 0);
+            rig.batch(run, 4_000, 4_100);
+            rig.batch(run, 4_100, 4_200);
+            let made = |from, fates| Ok(routed(7, from, fates));
+            let failed = std::iter::repeat_n(Fate::Failed, 4_000);
+            rig.decide(Event::Transformed { at: at(), run, seq: 0, result: made(0, failed) });
+            assert_eq!(taken_back(&rig.done()), Some((7, 3)));
+            if newer_is_there {
+                rig.decide(Event::Plan { plan: plan(8), on_trial: false });
+                assert_eq!(given_up(&rig.done()), Some(below(8, Some(7))));
+            }
+            let routed = std::iter::repeat_n(Fate::Routed, 100);
+            rig.decide(Event::Transformed { at: at(), run, seq: 1, result: made(4_000, routed) });
+            rig.decide(Event::GivenUp { at: at(), run, seq: 2 });
+            let done = rig.done();
+            assert!(done.iter().all(|action| !matches!(action, Action::Write { .. })), "{done:?}");
+        }
+    }
+
+    #[test]
     fn what_was_given_up_begins_again_where_the_plan_stays_after_all() {
         for late in [false, true] {
             let (mut rig, run) = judged(100, 100);
@@ -604,7 +643,7 @@ mod tests {
             rig.done();
             if late {
                 rig.decide(Event::Kept { plan: 7, error: "no log".into() });
-                assert_eq!(given_up(&rig.done()), Some(GiveUp::Below(7)));
+                assert_eq!(given_up(&rig.done()), Some(below(7, None)));
             }
             rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
             release(&mut rig, run);
@@ -625,7 +664,7 @@ mod tests {
         let (mut rig, run) = judged(50, 50);
         rig.done();
         rig.decide(Event::Plan { plan: plan(9), on_trial: true });
-        assert_eq!(given_up(&rig.done()), Some(GiveUp::Below(9)));
+        assert_eq!(given_up(&rig.done()), Some(below(9, None)));
         rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
         release(&mut rig, run);
         let claims = rig.decide(Event::Tick);

@@ -315,5 +315,8 @@ fn a_dry_run_of_a_row_that_a_table_refused_shows_where_that_row_alone_would_go()
     std::fs::create_dir(&added).expect("writable");
     let (code, text, error) = dlq(&pipeline, "replay", &["--dry-run"]);
     assert_eq!(code, Some(2), "{error}");
-    assert!(error.contains("reading") && error.contains("b.jsonl") && !text.contains("gone"), "{text}{error}");
+    assert!(
+        error.contains("reading") && error.contains("b.jsonl") && !text.contains("gone"),
+        "{text}{error}"
+    );
 }

@@ -126,6 +126,9 @@ fn a_plan_that_fails_at_one_record_in_a_hundred_is_taken_back_and_nothing_is_los
     let expected = format!("records of plan {put}, 0.0 % before");
     assert!(why.contains(" % failed in the first ") && why.ends_with(&expected), "{why}");
     assert_eq!((&stands["plan"]["plan"], &stands["trial"]), (&Value::from(*back), &Value::Null));
+    // Whoever goes back now, too, does not go back to it.
+    let again = pipeline.weir("rollback", &["--yes"]).output().expect("the program starts");
+    assert!(stderr(&again).contains("nothing that was not undone ran before"), "{}", stderr(&again));
     assert_eq!(running.end(), Some(0));
     assert_nothing_is_lost(&pipeline, &[400, 4_000]);
     let dead = rows(&pipeline, "dead");
@@ -133,6 +136,64 @@ fn a_plan_that_fails_at_one_record_in_a_hundred_is_taken_back_and_nothing_is_los
     assert!(dead.iter().all(|(_, _, plan)| *plan == put), "{dead:?}");
     let last = rows(&pipeline, "ok").pop().expect("there are rows");
     assert_eq!(last, (1, 3_999, *back));
+}
+
+#[test]
+fn a_plan_that_is_taken_back_makes_nothing_but_what_it_was_judged_by() {
+    let file =
+        in_large_batches().replace("300 ms", "20 s").replace("[limits]\n", "[limits]\nbatch_records = 100\n");
+    let pipeline = Pipeline::of(guests::hostile(), &file);
+    move_in(&pipeline, "a.jsonl", &["a"; 400]);
+    let mut running = Running::start(&pipeline);
+    wait_for(&pipeline, &mut running, 1);
+    let put = deploy(&pipeline);
+    // All of it fits into what may be under way at once.
+    let records: Vec<&str> = (0..20_000).map(|i| if i % 100 == 50 { "panic" } else { "a" }).collect();
+    move_in(&pipeline, "b.jsonl", &records);
+    wait_for(&pipeline, &mut running, 2);
+    assert_eq!(running.end(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[400, 20_000]);
+    let made = ["ok", "dead"].iter().flat_map(|target| rows(&pipeline, target));
+    let made = made.filter(|(_, _, plan)| *plan == put).count();
+    let (.., why) = &plans(&pipeline)[1];
+    let judged = why.split_once(" in the first ").and_then(|(_, rest)| rest.split_once(" records of plan "));
+    let judged: usize = judged.expect("it says so").0.replace(',', "").parse().expect("a number");
+    // It may have been judged by a batch that was not through, too.
+    assert!(made > 0 && made <= judged, "{made}: {why}");
+}
+
+#[test]
+fn a_plan_that_was_put_while_nothing_ran_or_by_a_process_that_died_is_on_trial_when_one_starts() {
+    for dies in [false, true] {
+        let pipeline = pipeline("output_bytes = \"1 MiB\"");
+        move_in(&pipeline, "a.jsonl", &["a"; 400]);
+        let mut running = Running::start(&pipeline);
+        wait_for(&pipeline, &mut running, 1);
+        let put = match dies {
+            true => {
+                let put = deploy(&pipeline);
+                move_in(&pipeline, "b.jsonl", &["a"; 50]);
+                wait_for(&pipeline, &mut running, 2);
+                drop(running);
+                put
+            }
+            false => {
+                assert_eq!(running.end(), Some(0));
+                move_in(&pipeline, "b.jsonl", &["a"; 50]);
+                deploy(&pipeline)
+            }
+        };
+        let records: Vec<&str> = (0..4_000).map(|i| if i % 100 == 50 { "panic" } else { "a" }).collect();
+        move_in(&pipeline, "c.jsonl", &records);
+        let ended = pipeline.run(&[]);
+        assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+        let plans = plans(&pipeline);
+        let (back, replaces, who, why) = &plans[1];
+        assert_eq!((plans.len(), *replaces, who.as_str()), (2, put, "weir (automatic)"), "dies: {dies}");
+        assert!(why.contains(" % failed in the first "), "{why}");
+        assert_nothing_is_lost(&pipeline, &[400, 50, 4_000]);
+        assert_eq!(rows(&pipeline, "ok").pop(), Some((2, 3_999, *back)));
+    }
 }
 
 #[test]

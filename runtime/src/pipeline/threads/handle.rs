@@ -182,6 +182,7 @@ mod tests {
             file_topic: None,
             max_attempts: 1,
             rollback: None,
+            on_trial_after: None,
         };
         Core::new(settings, History::default(), PlanRef { plan: 0, digest: "d".into() })
             .status(Duration::ZERO)

@@ -53,7 +53,7 @@ impl Workers {
         events: &Sender<Event>,
     ) -> Self {
         let (to, from) = bounded(n * 2);
-        let give_up = Arc::new(Mutex::new(GiveUp::Below(0)));
+        let give_up = Arc::new(Mutex::new(GiveUp::Below { plan: 0, taken_back: None }));
         let (lookers, costs) = (Arc::new(Lookers::default()), Arc::new(Costs::default()));
         let worker = |i| {
             let jobs = Receiver::clone(&from);
@@ -139,7 +139,10 @@ impl Worker {
             let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
             let shadow = self.lane.wants(job.plan.plan);
             let begun = cpu::thread_ns();
-            let made = self.make(&job);
+            let made = match is_left_out(&self.give_up, &job) {
+                true => Err(Unmade::GivenUp),
+                false => self.make(&job),
+            };
             let took = cpu::thread_ns() - begun;
             self.costs.add(job.plan.plan, job.batch.len(), took);
             let result = made.and_then(|routed| self.verified(&job, routed));
@@ -188,6 +191,11 @@ impl Worker {
         }
         Ok(routed)
     }
+}
+
+/// Whether nobody wants a batch any more that is not begun.
+fn is_left_out(give_up: &Mutex<GiveUp>, job: &Job) -> bool {
+    give_up.lock().unwrap_or_else(PoisonError::into_inner).is_left_out(job)
 }
 
 /// Whether the guilty records of a batch are still wanted.
