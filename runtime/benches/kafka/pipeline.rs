@@ -96,10 +96,10 @@ impl<'a> Pipeline<'a> {
         weir
     }
 
-    /// The program that replaces its rule.
-    pub(crate) fn deploy(&self) -> Command {
+    /// The program with a command about it.
+    pub(crate) fn weir(&self, command: &str) -> Command {
         let mut weir = self.ground.weir();
-        weir.arg("deploy").arg(self.file());
+        weir.arg(command).arg(self.file());
         weir
     }
 

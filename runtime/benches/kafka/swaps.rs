@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use weir::admin::now_ms;
 use weir::sink::state::Nonce;
 
 use crate::common::{median, runs::machine};
@@ -30,8 +31,8 @@ pub(crate) fn measure(records: u64, rounds: usize) {
     let expected = job.customers(records, |_, _| {});
     let rules = rules(&ground);
     println!("{records} records, {rounds} rounds, taking turns; {}", machine());
-    let (mut ratios, mut rates, mut cpu, mut plans) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    let (mut took, mut pauses_us) = (Vec::new(), Vec::new());
+    let (mut ratios, mut rates, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut deployed, mut pauses_us) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let quiet = one(&ground, records, expected, &[]);
         let swapping = one(&ground, records, expected, &rules);
@@ -39,20 +40,25 @@ pub(crate) fn measure(records: u64, rounds: usize) {
         ratios.push(swapping.measured.cpu_s / quiet.measured.cpu_s);
         rates.push(quiet.measured.wall_s / swapping.measured.wall_s);
         cpu.push((quiet.measured.cpu_s / million, swapping.measured.cpu_s / million));
-        plans += swapping.cuts_ms.len();
         pauses_us.extend(pauses(&swapping.measured.log));
-        took.extend(swapping.cuts_ms.into_iter().filter_map(|cuts| cuts.into_iter().min()));
+        deployed.extend(swapping.deployed);
     }
+    let made = deployed.iter().filter_map(|plan| Some((plan.begun_ms, plan.first_ms?)));
+    let (mut from_put, mut from_begun): (Vec<_>, Vec<_>) =
+        made.map(|(begun, first)| (first, begun + first)).unzip();
     println!("\n| | without | with new plans |\n|---|---:|---:|");
     let (quiet, swapping): (Vec<_>, Vec<_>) = cpu.into_iter().unzip();
     println!("| CPU s per million, median | {:.2} | {:.2} |", median(quiet), median(swapping));
     println!("| CPU, times that without, median | 1 | {:.3} |", median(ratios));
     println!("| records/s, times that without, median | 1 | {:.3} |", median(rates));
+    let (plans, without) = (deployed.len(), deployed.len() - from_put.len());
     println!(
-        "\n{plans} plans; `weir deploy` to the first commit of the new rule: p50 {} ms, p99 {} ms",
-        percentile(&mut took, 50),
-        percentile(&mut took, 99)
+        "\n{plans} plans, {without} of them replaced or at the end before they made a row; until the first commit of the new rule:"
     );
+    for (what, took) in [("from the plan log", &mut from_put), ("from `weir deploy`", &mut from_begun)] {
+        let [p50, p99] = [50, 99].map(|percent| percentile(took, percent));
+        println!("{what}: p50 {p50} ms, p99 {p99} ms, at most {} ms", percentile(took, 100));
+    }
     println!(
         "{} times a worker took a plan up: p50 {} us, p99 {} us",
         pauses_us.len(),
@@ -98,8 +104,15 @@ fn rules(ground: &Ground<'_>) -> Vec<PathBuf> {
 
 struct Swapped {
     measured: Measured,
-    /// Per plan, how long after the command each partition's first commit with it was known.
-    cuts_ms: Vec<Vec<u64>>,
+    deployed: Vec<Deployed>,
+}
+
+/// A plan that was put.
+struct Deployed {
+    /// How long after the command began it was in the plan log.
+    begun_ms: u64,
+    /// How long after that the first commit with it was known.
+    first_ms: Option<u64>,
 }
 
 fn one(ground: &Ground<'_>, records: u64, expected: Counts, rules: &[PathBuf]) -> Swapped {
@@ -110,14 +123,15 @@ fn one(ground: &Ground<'_>, records: u64, expected: Counts, rules: &[PathBuf]) -
         .args(["--once", "--json"])
         .env("WEIR_LOG", "warn,weir=info,weir::pipeline::threads::worker=debug");
     // What they take of the processors counts only once somebody waited for them: behind what is measured.
-    let mut deploying: Vec<Child> = Vec::new();
+    let mut deploying: Vec<(u64, Child)> = Vec::new();
     let measured = run(&mut program, ASSIGNED, |elapsed| {
         let due = elapsed.as_millis() / EVERY.as_millis();
         if !rules.is_empty() && due > deploying.len() as u128 {
-            let mut weir = pipeline.deploy();
-            weir.arg(&rules[deploying.len() % rules.len()]).args(["--yes", "--json", "--wait", "400 ms"]);
+            let mut weir = pipeline.weir("deploy");
+            // Far longer than any takes.
+            weir.arg(&rules[deploying.len() % rules.len()]).args(["--yes", "--json", "--wait", "5 s"]);
             let weir = weir.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-            deploying.push(weir.spawn().expect("the program starts"));
+            deploying.push((now_ms(), weir.spawn().expect("the program starts")));
         }
     });
     let said: Value = serde_json::from_str(&measured.stdout).expect("one JSON object");
@@ -125,15 +139,21 @@ fn one(ground: &Ground<'_>, records: u64, expected: Counts, rules: &[PathBuf]) -
     for (kind, output) in &mut pipeline.outputs {
         assert_eq!(output.counts(), expected, "{}", kind.name());
     }
+    let history = pipeline.weir("history").arg("--json").output().expect("the program starts");
+    let history: Value = serde_json::from_slice(&history.stdout).expect("one JSON object");
+    let deployed = deploying.into_iter().filter_map(|(at, weir)| deployed(at, weir, &history)).collect();
     pipeline.clear();
-    let cuts_ms = deploying.into_iter().filter_map(cuts).collect();
-    Swapped { measured, cuts_ms }
+    Swapped { measured, deployed }
 }
 
-/// How long after it a plan was taken over, if it was put: two may have been in each other's way.
-fn cuts(deploying: Child) -> Option<Vec<u64>> {
-    let output = deploying.wait_with_output().expect("it is ours");
+/// What a command that began at `at_ms` put, if it did: two may have been in each other's way.
+fn deployed(at_ms: u64, weir: Child, history: &Value) -> Option<Deployed> {
+    let output = weir.wait_with_output().expect("it is ours");
     let said: Value = serde_json::from_slice(&output.stdout).ok()?;
-    let cuts = said["deployed"].as_bool()?.then(|| said["cuts"].as_array())??;
-    Some(cuts.iter().filter_map(|cut| cut["after_ms"].as_u64()).collect())
+    let plan = said["deployed"].as_bool()?.then(|| said["plan"].as_u64())??;
+    let mut plans = history["plans"].as_array()?.iter();
+    let put_ms = plans.find(|of| of["plan"] == plan)?["what"]["made"]["at_ms"].as_u64()?;
+    let cuts = said["cuts"].as_array()?.iter();
+    let first_ms = cuts.filter_map(|cut| cut["after_ms"].as_u64()).min();
+    Some(Deployed { begun_ms: put_ms.saturating_sub(at_ms), first_ms })
 }
