@@ -456,6 +456,43 @@ fn of_two_who_replace_a_plan_at_once_each_puts_theirs_or_is_told_that_it_came_to
 }
 
 #[test]
+fn a_plan_that_is_tried_beside_gets_records_of_all_processes_and_touches_none_before_it_is_promoted() {
+    let mut pipeline = pipeline();
+    pipeline.send(2_000, &[]);
+    let processes = [pipeline.start(), pipeline.start(), pipeline.start()];
+    pipeline.wait_until_shared_by(processes.len());
+    let load = Load::start(&pipeline, 1_000);
+    let tried = pipeline.deploy(&["--shadow", "--set", "non_usa=alerts", "--records", "2000"]);
+    let shadow = |command| {
+        let file = pipeline.path(FILE_NAME);
+        let mut weir = pipeline.weir(&["shadow", command, file.to_str().expect("text"), "--json"]);
+        if command == "promote" {
+            weir.args(["--yes", "--wait", "1 ms"]);
+        }
+        Told::of(&weir.output().expect("the program starts"))
+    };
+    let look = || Ok(Some(shadow("status").said).filter(|said| said["ended"]["how"] == "done"));
+    let said = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+    let said = said.unwrap_or_else(|| panic!("{}\n{}", tried.all, pipeline.logs()));
+    assert_eq!(said["processes"], 3, "{said}");
+    let comparison = &said["report"]["comparison"];
+    assert!(comparison["records"].as_u64() >= Some(2_000), "{said}");
+    assert_eq!((&comparison["fields"], &comparison["others"]), (&serde_json::json!([]), &0.into()), "{said}");
+    let [found] = &comparison["found"].as_array().expect("a list")[..] else { panic!("{said}") };
+    assert_eq!((&found["was"], &found["is"]), (&"route other".into(), &"route alerts".into()), "{said}");
+    assert_eq!(found["records"], comparison["different"]);
+    let plans = |pipeline: &Pipeline| pipeline.history()["plans"].as_array().expect("a list").len();
+    assert_eq!(plans(&pipeline), 1, "what is tried is no plan");
+    assert_eq!(shadow("promote").code, Some(0));
+    assert_eq!(plans(&pipeline), 2);
+    load.end();
+    pipeline.send(2_000, &[]);
+    pipeline.wait_until_all_is_there();
+    stop(processes);
+    assert_eq!(pipeline.judge()["plans"], 2);
+}
+
+#[test]
 fn a_process_that_cannot_get_the_new_plan_holds_its_partitions_and_says_why_until_it_can() {
     let mut pipeline = pipeline();
     let text = fs::read_to_string(pipeline.path(FILE_NAME)).expect("readable");
