@@ -244,8 +244,20 @@ fn letters_can_be_tried_with_another_setting_or_component_before_that_is_deploye
         assert_eq!(code, Some(2), "{error}");
         assert!(error.contains(why), "{error}");
     }
-    let (code, _, error) = dlq(&pipeline, "replay", &[&other]);
-    assert_eq!(code, Some(2), "a component is for a dry run: {error}");
+}
+
+#[test]
+fn another_rule_is_for_a_dry_run_and_nothing_is_sent_where_one_is_named_without() {
+    let pipeline = ran(&["a", "reject"], |file| file);
+    let other = pipeline.path("guest.wasm").display().to_string();
+    for with in [&[other.as_str()][..], &["--set", "when=never"], &["--table", "cities=input/a.jsonl"]] {
+        for more in [&[][..], &["--yes"], &["--yes", "--json"]] {
+            let (code, out, error) = dlq(&pipeline, "replay", &[with, more].concat());
+            assert_eq!((code, out.as_str()), (Some(2), ""), "{with:?} {more:?}: {error}");
+            assert!(error.contains("are for --dry-run") && error.contains("`weir deploy`"), "{error}");
+        }
+    }
+    assert!(!pipeline.path("state/replay").exists(), "nothing was sent");
 }
 
 #[test]

@@ -27,17 +27,22 @@ const SHOWN: u64 = 100;
 #[derive(Debug, Args)]
 pub(super) struct By {
     /// With --dry-run: by this component, a .wasm file, with the settings and tables that run
-    #[arg(value_name = "COMPONENT", requires = "dry_run")]
+    #[arg(value_name = "COMPONENT")]
     component: Option<PathBuf>,
     /// With --dry-run: by another setting
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair, requires = "dry_run")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
     settings: Vec<(String, String)>,
     /// With --dry-run: by another reference table
-    #[arg(long = "table", value_name = "NAME=FILE", value_parser = pair, requires = "dry_run")]
+    #[arg(long = "table", value_name = "NAME=FILE", value_parser = pair)]
     tables: Vec<(String, String)>,
 }
 
 impl By {
+    /// Whether it is the rule that runs.
+    pub(super) fn is_what_runs(&self) -> bool {
+        self.component.is_none() && self.settings.is_empty() && self.tables.is_empty()
+    }
+
     pub(super) fn open(&self, config: &PipelineConfig) -> Result<DryRun> {
         let options = Options { cache_dir: cache_dir(), compiler: this_program(), ..Options::default() };
         let changes = Changes {

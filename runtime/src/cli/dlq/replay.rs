@@ -73,6 +73,12 @@ pub(super) struct ReplayArgs {
 }
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
+    // Not left to clap, for which --yes would do instead of --dry-run: the two exclude one another.
+    ensure!(
+        args.dry_run || args.by.is_what_runs(),
+        "COMPONENT, --set and --table are for --dry-run: letters that are sent go through the rule that runs, which \
+         `weir deploy` changes"
+    );
     let (config, history) = opened(&args.pipeline)?;
     let mut wanted = args.filter.wanted();
     let says_no_stage = wanted.stages.is_empty();
