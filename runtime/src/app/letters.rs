@@ -23,7 +23,8 @@ pub struct Wanted {
     pub stages: Vec<Stage>,
     /// With a reason of one of these codes.
     pub reasons: Vec<String>,
-    /// Of records that are not older than this, in milliseconds since 1970-01-01T00:00:00Z. One without a time is not wanted then.
+    /// Of records that are not older than this, in milliseconds since 1970-01-01T00:00:00Z. One without a time, as all of files, is
+    /// not wanted then.
     pub since_ms: Option<i64>,
     /// Of records that are older than this.
     pub until_ms: Option<i64>,
@@ -36,18 +37,22 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether the letter is one of them.
-    pub fn takes(&self, letter: &Letter) -> bool {
-        let has = |code: &String| letter.reasons.iter().any(|reason| reason.code == *code);
-        let in_time = match (self.since_ms, self.until_ms, letter.timestamp_ms) {
-            (None, None, _) => true,
-            (since, until, Some(at)) => {
-                since.is_none_or(|since| since <= at) && until.is_none_or(|until| at < until)
-            }
-            (_, _, None) => false,
+    /// Whether a time counts.
+    pub fn asks_for_time(&self) -> bool {
+        self.since_ms.is_some() || self.until_ms.is_some()
+    }
+
+    fn takes_time(&self, at: Option<i64>) -> bool {
+        let within = |at| {
+            self.since_ms.is_none_or(|since| since <= at) && self.until_ms.is_none_or(|until| at < until)
         };
-        in_time
-            && self.wants(letter.stage)
+        at.map_or(!self.asks_for_time(), within)
+    }
+
+    /// Whether the letter is one of them, whatever its time.
+    fn takes_at_any_time(&self, letter: &Letter) -> bool {
+        let has = |code: &String| letter.reasons.iter().any(|reason| reason.code == *code);
+        self.wants(letter.stage)
             && (self.reasons.is_empty() || self.reasons.iter().any(has))
             && self.sink.as_ref().is_none_or(|sink| **sink == *letter.sink)
             && self.index.is_none_or(|index| index == letter.index)
@@ -108,13 +113,14 @@ impl NotThere {
     }
 }
 
-/// Hands all letters that are wanted to `each`, sink after sink, until that says `false`.
+/// Hands all letters that are wanted to `each`, sink after sink, until that says `false`. How many others were seen until then that
+/// are not wanted only because their records have no time.
 ///
 /// # Errors
 /// [`NotThere`]; if a sink that may have one cannot be read.
-pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each: Each<'_>) -> Result<()> {
+pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each: Each<'_>) -> Result<u64> {
     wanted.can_be_there(config, history)?;
-    let (mut goes_on, mut n) = (true, 0_u64);
+    let (mut goes_on, mut n, mut without_time) = (true, 0_u64, 0);
     for (name, sink) in used(config, history) {
         let asked = wanted.sink.as_ref().is_none_or(|sink| *sink == name.as_str());
         let rejected = wanted.wants(Stage::Source) || wanted.wants(Stage::Transform);
@@ -132,9 +138,15 @@ pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each
         let timeless = matches!((&config.source, sink), (SourceConfig::Files(_), SinkConfig::Kafka(_)));
         let read = reader.letters(&sought, &mut |mut letter| {
             letter.timestamp_ms.take_if(|_| timeless);
-            if wanted.takes(&letter) && is_of(history, &letter) {
-                n += 1;
-                goes_on = each(letter);
+            if wanted.takes_at_any_time(&letter) && is_of(history, &letter) {
+                match (wanted.takes_time(letter.timestamp_ms), letter.timestamp_ms) {
+                    (true, _) => {
+                        n += 1;
+                        goes_on = each(letter);
+                    }
+                    (false, None) => without_time += 1,
+                    (false, Some(_)) => {}
+                }
             }
             goes_on
         });
@@ -142,14 +154,14 @@ pub fn letters(config: &PipelineConfig, history: &History, wanted: &Wanted, each
     }
     match (&config.source, &wanted.sought.topic) {
         (SourceConfig::Files(files), Some(topic))
-            if n == 0
+            if n + without_time == 0
                 && **topic != *files.topic.as_str()
                 && **topic != *replay_topic(config.name.as_str()) =>
         {
             let (pipeline, what) = (config.name.to_string(), format!("read nothing of topic `{topic}`"));
             Err(NotThere { pipeline, what, hint: nearest::hint(topic, [files.topic.as_str()]) }.into())
         }
-        _ => Ok(()),
+        _ => Ok(without_time),
     }
 }
 

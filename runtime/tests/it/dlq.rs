@@ -81,8 +81,33 @@ fn letters_are_counted_by_stage_reason_and_plan_and_listed_by_their_records_in_e
         ] {
             assert!(listed(none).is_empty(), "{place} {none:?}");
         }
-        // None of them has a time.
-        assert!(listed(&["--since", "1970-01-01T00:00:00Z"]).is_empty(), "{place}");
+    }
+}
+
+#[test]
+fn letters_of_files_have_no_time_and_whoever_asks_for_one_is_told_how_many_are_left_out_for_that() {
+    for (place, change) in places() {
+        let pipeline = ran(&["a", "reject", "panic"], change);
+        for time in [["--since", "1970-01-01T00:00:00Z"], ["--until", "2100-01-01T00:00:00Z"]] {
+            for (command, args) in
+                [("ls", &["--list"][..]), ("replay", &[]), ("replay", &["--yes"]), ("replay", &["--dry-run"])]
+            {
+                let (code, out, error) = dlq(&pipeline, command, &[&time, args].concat());
+                assert_eq!(code, Some(0), "{place} {command} {args:?}: {error}");
+                let none = if args == ["--yes"] { "to go through it again: 0 letters\n" } else { "" };
+                assert_eq!(out, none, "{place} {command} {args:?}");
+                assert!(error.contains("left out: 2 letters of records without a time"), "{place}: {error}");
+            }
+            let (_, out, error) =
+                dlq(&pipeline, "ls", &[&time, &["--list", "--stage", "source"][..]].concat());
+            assert_eq!(
+                (out.as_str(), error.as_str()),
+                ("", "no dead letters of that time there\n"),
+                "{place}"
+            );
+        }
+        let (_, _, error) = dlq(&pipeline, "ls", &["--list"]);
+        assert_eq!(error, "", "{place}");
     }
 }
 

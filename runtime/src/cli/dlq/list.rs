@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{Filter, codes, opened, to_json, told};
+use super::{Filter, codes, opened, tell_without_time, to_json, told};
 use crate::app::letters::{Wanted, letters};
 use crate::cli::Ended;
 use crate::cli::screen::{self, count};
@@ -67,10 +67,10 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
     let (config, history) = opened(&args.pipeline)?;
     let wanted = args.filter.wanted();
     let most = args.n.unwrap_or(u64::MAX);
-    let (mut groups, mut n, mut written) = (BTreeMap::new(), 0, Ok(()));
+    let (mut groups, mut n, mut without_time, mut written) = (BTreeMap::new(), 0, 0, Ok(()));
     let mut out = BufWriter::new(std::io::stdout().lock());
     if most > 0 {
-        letters(&config, &history, &wanted, &mut |letter| {
+        without_time = letters(&config, &history, &wanted, &mut |letter| {
             n += 1;
             if args.list {
                 let line = match args.json {
@@ -98,13 +98,18 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
     if n == 0 && most > 0 {
         eprintln!("{}", none(&config, &history, wanted)?);
     }
+    // Where there are more letters than are looked at, it is not known of how many that is true.
+    if n < most {
+        tell_without_time(without_time);
+    }
     Ok(Ended::Done)
 }
 
 /// That there are none; and where reasons were named, which others there are.
 pub(super) fn none(config: &PipelineConfig, history: &History, wanted: Wanted) -> Result<String> {
     if wanted.reasons.is_empty() {
-        return Ok("no dead letters there".to_owned());
+        let of = if wanted.asks_for_time() { " of that time" } else { "" };
+        return Ok(format!("no dead letters{of} there"));
     }
     let named = wanted.reasons.join(" or ");
     let mut there = BTreeSet::new();

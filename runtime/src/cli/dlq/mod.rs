@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::Ended;
 use super::peek::entry;
+use super::screen::counted;
 use crate::app;
 use crate::app::letters::Wanted;
 use crate::config::PipelineConfig;
@@ -50,10 +51,10 @@ struct Filter {
     /// Only by this plan
     #[arg(long, value_name = "N")]
     plan: Option<u64>,
-    /// Only of records of this time or later, such as 2026-11-01T00:00:00Z
+    /// Only of records of this time or later, such as 2026-11-01T00:00:00Z; those of files have no time, and are left out
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<i64>,
-    /// Only of records before this time
+    /// Only of records before this time; those of files have no time, and are left out
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<i64>,
     /// Only of this topic
@@ -124,6 +125,16 @@ fn opened(pipeline: &Path) -> Result<(PipelineConfig, History)> {
     let history = app::history(&config)?;
     let history = history.with_context(|| format!("pipeline {} has never run", config.name))?;
     Ok((config, history))
+}
+
+/// Tells that letters were left out since their records have no time, if any were.
+fn tell_without_time(n: u64) {
+    if n > 0 {
+        eprintln!(
+            "left out: {} of records without a time, which those of files are; --since and --until ask for one",
+            counted(n, "letter")
+        );
+    }
 }
 
 /// What a reason says of the record, or of all such records.

@@ -1,6 +1,7 @@
 //! `weir dlq replay`.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use anyhow::{Result, ensure};
@@ -9,7 +10,7 @@ use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 use super::list::none;
-use super::{Filter, dry_run, opened, record_of};
+use super::{Filter, dry_run, opened, record_of, tell_without_time};
 use crate::app::letters::{Wanted, letters};
 use crate::app::replay::{self, Copied, Gone, Selected, TooLarge, replay};
 use crate::cli::Ended;
@@ -102,22 +103,30 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
     }
     if args.dry_run {
         let dry_run = args.by.open(&config)?;
-        return read_ahead(&config, &history, &wanted, |letters| {
+        let (ended, without_time) = read_ahead(&config, &history, &wanted, |letters| {
             dry_run::show(&config, dry_run, letters, args.json)
-        });
+        })?;
+        tell_without_time(without_time);
+        return Ok(ended);
     }
     if !args.yes {
-        let n = how_many(&config, &history, &wanted)?;
+        let (n, without_time) = how_many(&config, &history, &wanted)?;
         if n == 0 {
             eprintln!("{}", none(&config, &history, wanted)?);
+            tell_without_time(without_time);
             return Ok(Ended::Done);
         }
         eprintln!("found {}; what was sent before is left out", counted(n, "letter"));
+        tell_without_time(without_time);
         if !screen::is_wanted("send them through the pipeline again?", args.json)? {
             return Ok(Ended::No);
         }
     }
-    let copied = read_ahead(&config, &history, &wanted, |letters| replay(&config, &history, letters))?;
+    let (copied, without_time) =
+        read_ahead(&config, &history, &wanted, |letters| replay(&config, &history, letters))?;
+    if args.yes {
+        tell_without_time(without_time);
+    }
     match args.json {
         true => println!("{}", to_json(&copied)),
         false => print(&config, &copied),
@@ -125,28 +134,35 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
     Ok(if copied.too_large.is_empty() && copied.gone.is_empty() { Ended::Done } else { Ended::No })
 }
 
-fn how_many(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<u64> {
+/// How many letters there are, and how many were left out since their records have no time.
+fn how_many(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<(u64, u64)> {
     let mut n = 0;
-    letters(config, history, wanted, &mut |_| {
+    let without_time = letters(config, history, wanted, &mut |_| {
         n += 1;
         true
     })?;
-    Ok(n)
+    Ok((n, without_time))
 }
 
-/// Letters are read while others are copied, and never all in memory.
+/// Letters are read while others are copied, and never all in memory. What came of it, and how many were left out since their
+/// records have no time.
 fn read_ahead<T>(
     config: &PipelineConfig,
     history: &History,
     wanted: &Wanted,
     take: impl FnOnce(&mut dyn Iterator<Item = Result<Selected>>) -> Result<T>,
-) -> Result<T> {
+) -> Result<(T, u64)> {
     let (to, from) = bounded(AHEAD);
-    thread::scope(|scope| {
+    let without_time = AtomicU64::new(0);
+    let taken = thread::scope(|scope| {
+        let left_out = &without_time;
         let mut read = Some(move || {
             let read = letters(config, history, wanted, &mut |letter| to.send(Ok(selected(letter))).is_ok());
-            // Nobody listens any more: the copy has failed, and says why.
-            read.unwrap_or_else(|error| drop(to.send(Err(error))));
+            match read {
+                Ok(n) => left_out.store(n, Ordering::Relaxed),
+                // Nobody listens any more: the copy has failed, and says why.
+                Err(error) => drop(to.send(Err(error))),
+            }
         });
         // Nothing is read before there is a place for it: a database would wait meanwhile, in a transaction.
         let next = || {
@@ -154,7 +170,8 @@ fn read_ahead<T>(
             from.recv().ok()
         };
         take(&mut std::iter::from_fn(next))
-    })
+    })?;
+    Ok((taken, without_time.into_inner()))
 }
 
 fn selected(letter: Letter) -> Selected {
