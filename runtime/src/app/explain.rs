@@ -70,7 +70,7 @@ pub struct AtSink {
 /// Looks into every sink and at the source.
 ///
 /// # Errors
-/// [`super::deploy::NeverRan`]; if a sink or the plan log cannot be read.
+/// If there can be no such record, or a sink or the plan log cannot be read.
 pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates) -> Result<Explained> {
     let kept = Kept::of(config)?.log_that_is_there(config)?;
     let (mut log, store) = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
@@ -94,6 +94,10 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
             origin.at
         );
     };
+
+    if let Some(end) = history.done.get(&of).filter(|end| origin.offset >= **end) {
+        bail!("there is no record {origin}: {} was read to its end, and has {end} records", origin.at);
+    }
 
     let sinks = used(config, &history);
     let mut opened = Vec::new();

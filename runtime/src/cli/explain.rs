@@ -26,7 +26,8 @@ use crate::sink::state::PlanRef;
 /// Topics that sinks write to are read from their first record to their end, and a table from its first row where no index has
 /// the origin of its rows: that takes as long as they are long. Of files only those are read that may have the record.
 ///
-/// Exit codes: 0 nothing is wrong, as far as it can be known; 1 something is not as it should be.
+/// Exit codes: 0 nothing is wrong, as far as it can be known; 1 something is not as it should be; 2 the pipeline has
+/// no such record.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
     weir explain pipeline.toml customers-raw/3/1042

@@ -21,12 +21,16 @@ fn shown(dir: &TempDir, name: &str) -> String {
 }
 
 fn weir(args: &[&str]) -> (Option<i32>, Value) {
+    let (code, out, error) = said(args);
+    (code, serde_json::from_str(&out).unwrap_or_else(|_| panic!("{args:?}: {error}")))
+}
+
+fn said(args: &[&str]) -> (Option<i32>, String, String) {
     let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
     let output = weir.args(args).env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).output();
     let output = output.expect("the program starts");
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{args:?}: {error}"));
-    (output.status.code(), answer)
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 fn explain(dir: &TempDir, record: &str) -> (Option<i32>, Value) {
@@ -110,10 +114,24 @@ fn a_row_that_was_removed_or_is_there_twice_is_named() {
 }
 
 #[test]
-fn a_record_that_no_sink_has_is_told_and_one_whose_file_is_gone_is_not_guessed() {
+fn what_a_file_that_was_read_to_its_end_does_not_have_is_no_record_and_one_whose_file_is_gone_is_not_guessed()
+{
     let dir = demo();
-    let (code, answer) = explain(&dir, "customers-raw/0/999999");
-    assert_eq!((code, &answer["plan"], &answer["fate"]), (Some(0), &Value::Null, &Value::Null), "{answer}");
+    let history = weir(&["history", &shown(&dir, "pipeline.toml"), "--json"]).1;
+    let done = history["done"].as_array().expect("partitions");
+    let records = done.iter().find(|of| of["partition"] == 0).expect("it was read")["records"].clone();
+    for offset in [records.to_string(), "999999".to_owned()] {
+        let record = format!("customers-raw/0/{offset}");
+        for args in [&[][..], &["--json"]] {
+            let (code, out, error) =
+                said(&[&["explain", &shown(&dir, "pipeline.toml"), &record], args].concat());
+            assert_eq!((code, out.as_str()), (Some(2), ""), "{error}");
+            let told = format!(
+                "there is no record {record}: customers-raw/0 was read to its end, and has {records} records"
+            );
+            assert!(error.contains(&told), "{error}");
+        }
+    }
     let record = american(&dir);
     fs::remove_dir_all(dir.path().join("input")).expect("it is there");
     let (code, answer) = explain(&dir, &record);
