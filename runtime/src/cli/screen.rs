@@ -88,6 +88,9 @@ pub(super) fn explain(error: &anyhow::Error) -> Ended {
         if let Some(cause) = refused.source() {
             eprintln!("  {cause}");
         }
+        if let Some(hint) = refused.hint() {
+            eprintln!("hint: {hint}");
+        }
         return Ended::Wrong;
     }
     eprintln!("error: {}", chain(error));
@@ -101,7 +104,7 @@ pub(super) fn explain(error: &anyhow::Error) -> Ended {
 fn of_file(refused: &config::Error, colour: bool) -> String {
     let text = refused.render(colour);
     match refused {
-        config::Error::Read { .. } => format!("error: {text}"),
+        config::Error::Read { .. } | config::Error::Component { .. } => format!("error: {text}"),
         config::Error::Refused(_) => text,
     }
 }
@@ -109,7 +112,7 @@ fn of_file(refused: &config::Error, colour: bool) -> String {
 /// The same for whoever goes on: what went wrong, what to do, and how a run would end for it.
 pub(super) fn told(error: &anyhow::Error) -> (String, Option<String>, Ended) {
     match find::<config::Error>(error) {
-        Some(refused) => (refused.render(false), None, Ended::Wrong),
+        Some(refused) => (refused.render(false), refused.hint().map(str::to_owned), Ended::Wrong),
         None => (chain(error), hint(error), ended(error)),
     }
 }

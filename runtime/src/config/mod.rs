@@ -219,11 +219,17 @@ pub struct TargetTable {
     pub key: Option<Vec<String>>,
 }
 
+/// How a WebAssembly component begins.
+const WASM: &[u8] = b"\0asm";
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read the pipeline file `{}`", file.display())]
     Read { file: PathBuf, source: io::Error },
+    /// Something else was named in its place.
+    #[error("`{}` is a WebAssembly component, and no pipeline file", file.display())]
+    Component { file: PathBuf },
     /// Errors in the file, all that were found at once.
     #[error("{0}")]
     Refused(Report),
@@ -234,7 +240,12 @@ impl PipelineConfig {
     /// file. `${NAME}` is taken from the environment of this process.
     pub fn load(file: &Path) -> Result<Self, Error> {
         let read = |source| Error::Read { file: file.to_owned(), source };
-        let text = fs::read_to_string(file).map_err(read)?;
+        let bytes = fs::read(file).map_err(read)?;
+        if bytes.starts_with(WASM) {
+            return Err(Error::Component { file: file.to_owned() });
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|error| read(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         let absolute = path::absolute(file).map_err(read)?;
         Self::parse_below(&text, file, directory(&absolute), &|name| env::var(name).ok())
     }
@@ -319,9 +330,15 @@ impl Error {
     /// For a terminal: as `Display`, in colours if wanted.
     pub fn render(&self, colour: bool) -> String {
         match self {
-            Self::Read { .. } => self.to_string(),
+            Self::Read { .. } | Self::Component { .. } => self.to_string(),
             Self::Refused(report) => report.render(colour),
         }
+    }
+
+    /// What a person can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        matches!(self, Self::Component { .. })
+            .then_some("the pipeline file comes first, such as in `weir deploy PIPELINE COMPONENT`")
     }
 }
 

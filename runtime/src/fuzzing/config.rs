@@ -57,7 +57,7 @@ fn refused(text: &str, found: Result<(), Error>) {
             assert!(!report.is_empty(), "refused without a reason");
             check_places(text, &report);
         }
-        Err(Error::Read { .. }) => panic!("it read a file"),
+        Err(Error::Read { .. } | Error::Component { .. }) => panic!("it read a file"),
     }
 }
 

@@ -94,6 +94,22 @@ fn what_was_named_and_is_not_there_is_2_and_what_does_not_answer_is_3_in_every_c
 }
 
 #[test]
+fn a_component_in_the_place_of_the_pipeline_file_is_told_for_what_it_is_in_every_command() {
+    let pipeline = Pipeline::of(guests::hostile(), FILE);
+    for line in [
+        "deploy guest.wasm pipeline.toml",
+        "run guest.wasm",
+        "doctor guest.wasm",
+        "dlq replay guest.wasm pipeline.toml --dry-run",
+        "shadow status guest.wasm",
+    ] {
+        let (ended, said) = end(start(&pipeline.path(""), line));
+        let told = "error: `guest.wasm` is a WebAssembly component, and no pipeline file\nhint: the pipeline file comes first";
+        assert!(ended == Some(2) && said.starts_with(told), "weir {line}: {ended:?}: {said}");
+    }
+}
+
+#[test]
 fn all_files_that_are_not_there_are_shown_at_once_in_the_lines_that_name_them() {
     let pipeline = pipelines();
     let tables = "[transform.tables.cities]\nfile = \"cities.csv\"\n\n[limits]";
