@@ -205,6 +205,22 @@ fn each_misdeed_is_a_dead_letter_and_the_records_around_it_are_unharmed() {
 }
 
 #[test]
+fn batches_that_fail_all_the_time_are_told_of_at_the_first_and_at_twice_as_many_each_time() {
+    const TOLD: &str = "a batch failed, and was judged in pieces";
+    let pipeline = Pipeline::new(&["a", "panic", "b", "c"].repeat(11));
+    pipeline.change("300 ms", "20 s");
+    let output = pipeline.run(&[]);
+    assert_eq!(said(&output)["failed"], 11, "{}", stderr(&output));
+    let log = stderr(&output);
+    let counts: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains(TOLD))
+        .map(|line| line.split("batches=").nth(1).and_then(|rest| rest.split(' ').next()).expect("a count"))
+        .collect();
+    assert_eq!(counts, ["1", "2", "4", "8"], "{log}");
+}
+
+#[test]
 fn a_stall_stops_its_partition_and_names_the_record_and_what_came_before_is_committed() {
     let pipeline = Pipeline::new(&["a", "b", "c", "d", "e", "loop", "f", "g", "h"]);
     pipeline.change(

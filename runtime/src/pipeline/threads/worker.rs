@@ -119,6 +119,8 @@ struct Ready {
     keeper: Keeper<'static, Stop>,
     /// How many batches more are looked at twice in any case.
     to_verify: u32,
+    /// How many batches failed and were judged.
+    judged: u64,
 }
 
 /// No rows of a batch.
@@ -218,7 +220,7 @@ impl Plans {
             tracing::debug!(plan = plan.plan, worker = self.worker, pause_us, "a worker takes up a plan");
             let looks = self.lookers.is_looked_at_by(plan.plan, self.worker);
             let to_verify = if looks { ALWAYS_VERIFIED } else { 0 };
-            self.ready.insert(plan.plan, Ready { loaded, keeper, to_verify });
+            self.ready.insert(plan.plan, Ready { loaded, keeper, to_verify, judged: 0 });
         }
         Ok(self.ready.get_mut(&plan.plan).expect("just put there"))
     }
@@ -244,9 +246,17 @@ impl Ready {
                 .into(),
         })?;
         if let Some(failure) = &judged.first_failure {
-            let failed = judged.pieces.failed.len();
-            tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), failed,
-                calls = judged.calls, %failure, "a batch failed, and was judged in pieces");
+            self.judged += 1;
+            let (failed, batches) = (judged.pieces.failed.len(), self.judged);
+            // The others are like them: the log has a few lines of a rule that fails all the time.
+            match batches.is_power_of_two() {
+                true => tracing::warn!(partition = %job.batch.at(), offsets = %job.batch.range(), failed,
+                    calls = judged.calls, plan = job.plan.plan, batches, %failure,
+                    "a batch failed, and was judged in pieces; told of at twice as many again"),
+                false => tracing::debug!(partition = %job.batch.at(), offsets = %job.batch.range(), failed,
+                    calls = judged.calls, plan = job.plan.plan, batches, %failure,
+                    "a batch failed, and was judged in pieces"),
+            }
         }
         if let Some(bytes) = judged.lowered {
             tracing::info!(partition = %job.batch.at(), offsets = %job.batch.range(), bytes,
