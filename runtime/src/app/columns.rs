@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::sinks::{if_unreachable, postgres_config, sqlite_config};
 use crate::config::{PipelineConfig, SinkConfig, SinkName};
 use crate::sink::table::Wanted;
-use crate::sink::{postgres, sqlite};
+use crate::sink::{Error, postgres, sqlite};
 
 /// What is done about them.
 #[derive(Clone, Copy)]
@@ -49,6 +49,29 @@ impl Columns {
         };
         statements.with_context(|| format!("sink {name}"))
     }
+}
+
+/// Why the tables of a sink would not do even with the columns that [`Columns`] adds; nothing where they would, or there are none.
+///
+/// # Errors
+/// As for [`Columns::of`].
+pub(super) fn refused_with_them(
+    config: &PipelineConfig,
+    name: &SinkName,
+    sink: &SinkConfig,
+    wanted: &[Wanted],
+) -> Result<Vec<Error>> {
+    let refused = match sink {
+        SinkConfig::Sqlite(tables) if tables.path.exists() => {
+            sqlite::refused_with_them(&sqlite_config(config, name, tables), wanted)
+        }
+        SinkConfig::Postgres(tables) => {
+            postgres::refused_with_them(&postgres_config(config, name, tables)?, wanted)
+                .map_err(|error| if_unreachable(config, name, error))
+        }
+        SinkConfig::Sqlite(_) | SinkConfig::Files(_) | SinkConfig::Kafka(_) => return Ok(Vec::new()),
+    };
+    refused.with_context(|| format!("sink {name}"))
 }
 
 /// The statement after which the table in which a sink keeps refused rows says how often a record has come again; nothing where it

@@ -1,5 +1,7 @@
 //! `weir deploy` and `weir rollback`.
 
+mod ddl;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -47,7 +49,7 @@ const ASK_EVERY: u32 = 10;
 ///
 /// Files begin anew where the plan changes, and rows in topics say which plan made them. A table
 /// has to have the columns: those that may be null can be added by `--migrate`, and `--ddl` prints
-/// how; for anything else it is refused, and the column named.
+/// how; for anything else it is refused, and the column named, also by `--ddl`.
 ///
 /// Examples:
 ///     weir deploy pipeline.toml
@@ -146,8 +148,7 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
     };
     let deployment = Deployment::prepare(&config, &options(), &changes)?;
     if args.ddl {
-        print_statements(&deployment.lacking_columns()?, args.how.json);
-        return Ok(Ended::Done);
+        return ddl::print(&deployment, args.how.json);
     }
     let on_trial = !args.no_trial && config.deploy.limits().is_some();
     let (how, migrate) = (&args.how, args.migrate);
@@ -158,16 +159,6 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
 /// The statements of all sinks.
 fn flat(statements: &Statements) -> Vec<&str> {
     statements.iter().flat_map(|(_, statements)| statements).map(String::as_str).collect()
-}
-
-fn print_statements(statements: &Statements, in_json: bool) {
-    if in_json {
-        return println!("{}", json!({ "statements": flat(statements) }));
-    }
-    for (sink, statements) in statements {
-        println!("-- {sink}");
-        statements.iter().for_each(|statement| println!("{statement};"));
-    }
 }
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {

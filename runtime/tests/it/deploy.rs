@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{Running, status};
 use crate::guests;
-use crate::run::{FILE, Pipeline, said, stderr};
+use crate::run::{FILE, Pipeline, ask, said, stderr, with_tables};
 
 fn weir(pipeline: &Pipeline, command: &str, args: &[&str]) -> Output {
     pipeline.weir(command, args).output().expect("the program starts")
@@ -113,6 +113,35 @@ fn what_is_refused_or_not_wanted_changes_nothing() {
     }
     assert_eq!(newest(&pipeline).0, first);
     assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn the_statements_for_a_table_are_printed_with_what_the_plan_is_refused_for_all_the_same() {
+    let pipeline = Pipeline::of(guests::hostile(), &with_tables(""));
+    pipeline.input(&["one".to_owned()]);
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    let ddl = || {
+        let output = weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--ddl"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output))
+    };
+    assert_eq!(ddl(), (Some(0), String::new(), "no table lacks a column\n".to_owned()));
+    let may_be_null = "-- sink base\nALTER TABLE \"dead\" ADD COLUMN \"trap\" TEXT;\n";
+    ask(&pipeline, "ALTER TABLE dead DROP COLUMN trap");
+    assert_eq!(ddl(), (Some(0), may_be_null.to_owned(), String::new()));
+    for (statement, lacks) in [
+        ("ALTER TABLE dead DROP COLUMN weir_plan", "table `dead` has no column `weir_plan`"),
+        ("ALTER TABLE dead ADD COLUMN weir_plan TEXT", "column `weir_plan` of table `dead` is TEXT"),
+    ] {
+        ask(&pipeline, statement);
+        let (code, statements, told) = ddl();
+        assert_eq!((code, statements.as_str()), (Some(2), may_be_null), "{told}");
+        assert!(told.contains("E_SINK_SCHEMA") && told.contains(lacks), "{told}");
+        assert!(!told.contains("`trap`"), "the statement adds it: {told}");
+    }
+    ask(&pipeline, "ALTER TABLE dead ADD COLUMN trap TEXT");
+    let (code, statements, told) = ddl();
+    assert_eq!((code, statements.as_str()), (Some(2), ""), "{told}");
+    assert!(told.contains("column `weir_plan` of table `dead` is TEXT"), "{told}");
 }
 
 #[test]

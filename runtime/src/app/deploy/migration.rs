@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::super::columns::Columns;
+use super::super::Options;
+use super::super::columns::{Columns, refused_with_them};
 use super::super::sinks::{sinks_of, wanted};
 use super::Deployment;
 
@@ -24,6 +25,30 @@ impl Deployment {
     /// As for [`Self::lacking_columns`], or where a table would not fit all the same: then that sink is as it was.
     pub fn add_columns(&self) -> Result<Statements> {
         self.columns(Columns::Add)
+    }
+
+    /// What sinks would refuse even if their tables had the columns that these statements add, and why.
+    ///
+    /// # Errors
+    /// As for [`Self::lacking_columns`].
+    pub fn refused_with(
+        &self,
+        options: &Options,
+        statements: &Statements,
+    ) -> Result<Vec<(String, anyhow::Error)>> {
+        // What lacks a column is refused for that as it is.
+        let is_of = |what: &str, sink: &str| what.strip_prefix(sink).is_some_and(|of| of.starts_with(", "));
+        let mut refused = self.refused_by_sinks(options);
+        refused.retain(|(what, _)| !statements.iter().any(|(sink, _)| is_of(what, sink)));
+        for (name, sink) in sinks_of(&self.config, &self.history)? {
+            let called = format!("sink {name}");
+            if statements.iter().any(|(sink, _)| *sink == called) {
+                let wanted = wanted(&self.config, self.candidate.description(), name);
+                let of_sink = refused_with_them(&self.config, name, sink, &wanted)?;
+                refused.extend(of_sink.into_iter().map(|error| (called.clone(), error.into())));
+            }
+        }
+        Ok(refused)
     }
 
     fn columns(&self, columns: Columns) -> Result<Statements> {

@@ -9,7 +9,7 @@ use super::database::{Database, Ended};
 use super::examine::{table_of, tried};
 use super::parameters::no_values;
 use super::rows::says_attempt;
-use super::table::quoted;
+use super::table::{Found, Table, quoted};
 use super::tables::{Tables, find, look_at};
 use crate::sink::table::{ATTEMPT, Wanted};
 use crate::sink::{Error, Problem};
@@ -27,6 +27,25 @@ pub fn lacking(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Vec<String>
                 all.push(statement);
             }
         }
+    }
+    Ok(all)
+}
+
+/// Why tables would not do even with those columns: a column that may not be null is not there, or one is of another type. Nothing
+/// is changed.
+///
+/// # Errors
+/// As for [`lacking`].
+pub fn refused_with_them(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Vec<Error>, Error> {
+    let mut db = Database::open(config.server.clone(), config.patience)?;
+    let mut all = Vec::new();
+    for want in wanted {
+        let table = table_of(config, want)?;
+        let fits = tried(&mut db, |db| match found(db, config, &table)? {
+            Some(found) => table.fits_with_them(found),
+            None => Ok(()),
+        });
+        all.extend(fits.err());
     }
     Ok(all)
 }
@@ -74,7 +93,11 @@ pub fn rejects_lack(config: &PostgresConfig) -> Result<Option<String>, Error> {
 
 fn lacks(db: &mut Database, config: &PostgresConfig, want: &Wanted) -> Result<Vec<String>, Error> {
     let table = table_of(config, want)?;
-    let Some(oid) = find(db, &config.schema, &table.name)? else { return Ok(Vec::new()) };
-    let found = look_at(db, &table.quoted, &[oid])?.remove(&oid).unwrap_or_default();
-    Ok(table.lacking(&found))
+    Ok(found(db, config, &table)?.map_or_else(Vec::new, |found| table.lacking(&found)))
+}
+
+/// The table as it is, if it is there.
+fn found(db: &mut Database, config: &PostgresConfig, table: &Table) -> Result<Option<Found>, Error> {
+    let Some(oid) = find(db, &config.schema, &table.name)? else { return Ok(None) };
+    Ok(look_at(db, &table.quoted, &[oid])?.remove(&oid))
 }

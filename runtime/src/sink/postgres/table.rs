@@ -47,6 +47,12 @@ struct Column {
     to: Type,
 }
 
+impl Column {
+    fn is_in(&self, found: &Found) -> bool {
+        found.columns.iter().any(|there| there.name == self.name)
+    }
+}
+
 /// What the database says of a table.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Found {
@@ -145,11 +151,16 @@ impl Table {
     /// The statements that add the columns which the table lacks as it was found, where rows that are there can do without
     /// them.
     pub(super) fn lacking(&self, found: &Found) -> Vec<String> {
-        let is_there = |column: &Column| found.columns.iter().any(|there| there.name == column.name);
         let attempt = self.provenance.then(|| Column::new(ATTEMPT, Kind::Int32, true));
         let lacking =
-            self.columns.iter().chain(&attempt).filter(|column| column.nullable && !is_there(column));
+            self.columns.iter().chain(&attempt).filter(|column| column.nullable && !column.is_in(found));
         lacking.map(|column| add_column(&self.quoted, column)).collect()
+    }
+
+    /// Takes it as [`Self::fit`] does once it has the columns of [`Self::lacking`].
+    pub(super) fn fits_with_them(mut self, found: Found) -> Result<(), Error> {
+        self.columns.retain(|column| !column.nullable || column.is_in(&found));
+        self.fit(found)
     }
 
     /// Takes the table as it was found, if every column has a place there and nothing else has to be filled.

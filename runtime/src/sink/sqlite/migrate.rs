@@ -31,6 +31,21 @@ pub fn lacking(config: &SqliteConfig, wanted: &[Wanted]) -> Result<Vec<String>, 
     Ok(all)
 }
 
+/// Why tables would not do even with those columns: a column that may not be null is not there, or one is of another type. Nothing
+/// is changed.
+///
+/// # Errors
+/// As for [`lacking`].
+pub fn refused_with_them(config: &SqliteConfig, wanted: &[Wanted]) -> Result<Vec<Error>, Error> {
+    let mut db = Database::open(&config.path, config.busy_timeout)?;
+    let mut all = Vec::new();
+    for want in wanted {
+        let table = table_of(config, want)?;
+        all.extend(tried(&mut db, |db| table.fits_with_them(db)).err());
+    }
+    Ok(all)
+}
+
 /// Adds them, in one transaction, and looks whether the tables fit then; the statements that did it.
 ///
 /// # Errors

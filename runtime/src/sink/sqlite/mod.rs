@@ -47,7 +47,7 @@ use tables::Tables;
 pub use back::SqliteReader;
 pub use examine::{examine, statements};
 use examine::{is_there, name_of};
-pub use migrate::{add_columns, lacking, rejects_lack};
+pub use migrate::{add_columns, lacking, refused_with_them, rejects_lack};
 
 /// Every place at which a test can stop this sink, in the order in which a claim and a commit come by.
 pub const FAILPOINTS: [&str; 9] = [

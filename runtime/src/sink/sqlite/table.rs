@@ -54,6 +54,12 @@ struct Column {
     nullable: bool,
 }
 
+impl Column {
+    fn is_in(&self, found: &[Found]) -> bool {
+        found.iter().any(|there| there.name.eq_ignore_ascii_case(&self.name))
+    }
+}
+
 /// A column as the database has it.
 struct Found {
     name: String,
@@ -121,16 +127,27 @@ impl Table {
     /// not there.
     pub(super) fn lacking(&self, db: &mut Database) -> Result<Vec<String>, Error> {
         let found = self.found(db)?;
-        let is_there =
-            |column: &Column| found.iter().any(|there| there.name.eq_ignore_ascii_case(&column.name));
         let attempt = Column { name: ATTEMPT.to_owned(), kind: Kind::Integer, nullable: true };
         let attempt = self.provenance.then_some(attempt);
         let lacking =
-            self.columns.iter().chain(&attempt).filter(|column| column.nullable && !is_there(column));
+            self.columns.iter().chain(&attempt).filter(|column| column.nullable && !column.is_in(&found));
         Ok(match found.is_empty() {
             true => Vec::new(),
             false => lacking.map(|column| add_column(&self.name, column)).collect(),
         })
+    }
+
+    /// Compares a table that is there with what its rows need once it has the columns of [`Self::lacking`]; to be called in a
+    /// transaction.
+    pub(super) fn fits_with_them(mut self, db: &mut Database) -> Result<(), Error> {
+        let found = self.found(db)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        self.columns.retain(|column| !column.nullable || column.is_in(&found));
+        // It says by their places which of all columns they are.
+        self.key = None;
+        self.make_sure(db)
     }
 
     /// Refuses two tables of one sink of which one refers to the other, or one that refers to itself: whether a row
