@@ -89,6 +89,9 @@ enum Command {
 
 /// Show what differs, with some of the records, and what either plan costs
 ///
+/// Rows are compared in the fields that both plans have with the same type. A field that only one of them has, or with another type,
+/// is named once, and for it alone no record counts as different.
+///
 /// Asks every process on this machine that runs the pipeline, through its socket, also after the end; only the user who runs it
 /// may. Those on other machines are not asked. Exit codes: 0 nothing differs; 1 something does, it ended before
 /// a record was compared, or a process cannot try it; 3 nobody knows anything of it.
@@ -328,17 +331,11 @@ fn print(report: &Report, beside: u64) {
     if let ShadowState::Failed(why) = &standing.state {
         println!("a process cannot try it: {}", escape(why));
     }
-    let (records, different) = (standing.records, standing.different);
-    println!(
-        "{} records compared: {} the same, {} different; {} left out while it was busy with others",
-        count(records),
-        count(records - different),
-        count(different),
-        count(standing.skipped)
-    );
+    println!("{}", compared(report));
     if let Some(trouble) = &standing.trouble {
         println!("{} came to no comparison: {}", count(standing.unjudged), escape(trouble));
     }
+    let records = standing.records;
     if records > 0 {
         let each = |ns: u64| ns as f64 / records as f64 / 1e3;
         let (before, then) = (each(standing.cpu_ns_beside), each(standing.cpu_ns));
@@ -347,6 +344,19 @@ fn print(report: &Report, beside: u64) {
         );
     }
     print_differences(comparison);
+}
+
+fn compared(Report { standing, comparison }: &Report) -> String {
+    let (records, different) = (standing.records, standing.different);
+    // Rows are compared in the fields that both have alike.
+    let but = if comparison.fields.is_empty() { "" } else { " but for the fields below" };
+    format!(
+        "{} records compared: {} the same{but}, {} different; {} left out while it was busy with others",
+        count(records),
+        count(records - different),
+        count(different),
+        count(standing.skipped)
+    )
 }
 
 fn print_differences(comparison: &Comparison) {
@@ -363,5 +373,32 @@ fn print_differences(comparison: &Comparison) {
     }
     if comparison.others > 0 {
         println!("\n  {} × something else: there are too many kinds to tell apart", count(comparison.others));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_field_is_another_no_record_is_said_to_be_the_same_without_saying_but_for_what() {
+        let standing = json!({
+            "shadow": 1, "beside": 0, "digest": "sha256:0", "state": "running", "records": 36_864, "different": 2,
+            "of": null, "skipped": 0, "unjudged": 0, "trouble": null, "cpu_ns": 0, "cpu_ns_beside": 0,
+        });
+        let field = json!({ "route": "route usa", "field": "country", "was": null, "is": "Utf8" });
+        for (fields, told) in [
+            (json!([]), "36,864 records compared: 36,862 the same, 2 different; "),
+            (
+                json!([field]),
+                "36,864 records compared: 36,862 the same but for the fields below, 2 different; ",
+            ),
+        ] {
+            let comparison =
+                json!({ "records": 36_864, "different": 2, "fields": fields, "found": [], "others": 0 });
+            let report = json!({ "standing": standing, "comparison": comparison });
+            let report: Report = serde_json::from_value(report).unwrap();
+            assert!(compared(&report).starts_with(told), "{}", compared(&report));
+        }
     }
 }
