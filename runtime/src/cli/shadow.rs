@@ -13,7 +13,7 @@ use super::deploy::{self, How, period, stopped};
 use super::history;
 use super::progress::Line;
 use super::run::clock;
-use super::screen::count;
+use super::screen::{count, time};
 use crate::admin;
 use crate::admin::ask::{self, Error};
 use crate::app;
@@ -162,6 +162,7 @@ fn status(args: &StatusArgs) -> Result<Ended> {
         return Ok(Ended::Outside);
     };
     let mut tried = Tried::new(place, shadow.plan.replaces.unwrap_or_default());
+    tried.begun_ms = shadow.plan.made.as_ref().map(|made| made.by.at_ms);
     tried.read(&log);
     tried.ask(&config)?;
     match args.json {
@@ -185,6 +186,10 @@ pub(super) struct Tried {
     report: Option<Report>,
     /// How many know of it.
     processes: usize,
+    /// How many run the pipeline.
+    running: usize,
+    /// When it was begun, in milliseconds since 1970-01-01T00:00:00Z.
+    begun_ms: Option<u64>,
 }
 
 /// Whether it may become the next plan.
@@ -201,7 +206,8 @@ enum Next {
 
 impl Tried {
     pub(super) fn new(place: u64, beside: u64) -> Self {
-        Self { place, beside, ended: None, overdue: false, next: Next::May, report: None, processes: 0 }
+        let (next, report, ended, begun_ms) = (Next::May, None, None, None);
+        Self { place, beside, ended, overdue: false, next, report, processes: 0, running: 0, begun_ms }
     }
 
     /// What the plan log says of it.
@@ -221,7 +227,9 @@ impl Tried {
     /// Asks all processes anew.
     fn ask(&mut self, config: &PipelineConfig) -> Result<()> {
         let (mut all, mut processes) = (None::<Report>, 0);
-        for (place, _) in ask::processes(&config.admin.socket, config.name.as_str())? {
+        let running = ask::processes(&config.admin.socket, config.name.as_str())?;
+        self.running = running.len();
+        for (place, _) in running {
             let report = match ask::shadow(&place) {
                 Ok(answer) => answer.report,
                 Err(Error::Nobody { .. }) => None,
@@ -239,6 +247,14 @@ impl Tried {
             (self.report, self.processes) = (all, processes);
         }
         Ok(())
+    }
+
+    /// It goes on, and those that run know nothing of it.
+    fn unheard(&self) -> String {
+        let begun =
+            self.begun_ms.map_or_else(String::new, |at| format!("it was begun at {}, and ", time(at)));
+        let running = processes(self.running);
+        format!("{begun}of {running} on this machine none has heard of it yet: look again in a moment")
     }
 
     fn standing(&self) -> Option<&Standing> {
@@ -284,11 +300,11 @@ impl Tried {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let Self { place, beside, ended, overdue, next, report, processes } = self;
+        let Self { place, beside, ended, overdue, next, report, processes, running, .. } = self;
         let plan = if let Next::Is(plan) = next { Some(plan) } else { None };
         json!({
             "shadow": place, "beside": beside, "ended": ended, "overdue": overdue, "can_be_promoted": matches!(next, Next::May), "plan": plan,
-            "processes": processes, "report": report,
+            "processes": processes, "running": running, "report": report,
         })
     }
 
@@ -302,6 +318,7 @@ impl Tried {
             None => println!("shadow {place} beside plan {beside}: it goes on"),
         }
         match &self.report {
+            None if self.running > 0 && self.ended.is_none() => println!("{}", self.unheard()),
             None => println!("no process on this machine knows what it found"),
             Some(report) => print(report, beside),
         }

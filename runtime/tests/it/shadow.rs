@@ -374,6 +374,26 @@ fn one_whose_time_is_over_while_nothing_runs_is_told_and_stands_in_nobodys_way()
     assert_eq!((&shadows[0]["ended"]["how"], &shadows[1]["ended"]), (&"done".into(), &Value::Null));
 }
 
+#[test]
+fn while_no_process_has_heard_of_what_is_tried_yet_that_is_told_and_not_that_nobody_knows() {
+    let pipeline = hostile();
+    pipeline.input(&same("a", 1));
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    let put = weir(&pipeline, "deploy", &["--shadow", "--set", "when=process", "--for", "1 h"]);
+    assert_eq!(put.status.code(), Some(3), "nobody runs it: {}", stderr(&put));
+    assert!(status_text(&pipeline).contains("no process on this machine knows what it found"));
+    // One that never hears of it: it reads another plan log.
+    let deaf = hostile();
+    let file = fs::read_to_string(deaf.path("pipeline.toml")).expect("readable");
+    let socket = format!("[admin]\nsocket = \"{}\"", pipeline.path("state/admin").display());
+    deaf.write(&file.replace("[admin]", &socket));
+    let running = Running::start(&deaf);
+    let told = status_text(&pipeline);
+    assert!(told.contains("it was begun at 2"), "{told}");
+    assert!(told.contains("of 1 process on this machine none has heard of it yet"), "{told}");
+    assert_eq!(running.end(), Some(0));
+}
+
 /// As if what is tried had been begun long ago.
 fn make_old(pipeline: &Pipeline) {
     let entries = fs::read_dir(pipeline.path("state/plans")).expect("it ran");
