@@ -5,7 +5,7 @@ mod ddl;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use crossbeam_channel::{Receiver, after, select};
 use serde_json::{Value, json};
@@ -139,6 +139,8 @@ pub(super) fn period(text: &str) -> Result<Period, String> {
 }
 
 pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
+    // Not left to clap, for which --migrate or --ddl would do instead of --shadow: they exclude it.
+    ensure!(args.shadow || !args.until.is_said(), "--records and --for are for --shadow");
     let config = PipelineConfig::load(&args.pipeline)?;
     let changes = Changes {
         component: args.component.clone(),

@@ -34,10 +34,10 @@ const LOOKS_AT_THE_END: u32 = 100;
 #[derive(Debug, Args)]
 pub(super) struct UntilArgs {
     /// With --shadow: it ends once one process has compared so many records
-    #[arg(long, value_name = "N", requires = "shadow")]
+    #[arg(long, value_name = "N")]
     records: Option<NonZeroU64>,
     /// With --shadow: it ends after this time, such as "30 min"; after 10 min where neither is said
-    #[arg(long = "for", value_name = "TIME", requires = "shadow", value_parser = period)]
+    #[arg(long = "for", value_name = "TIME", value_parser = period)]
     time: Option<Period>,
     /// With --shadow and --records: it becomes the next plan by itself, if no more than so many of them differ in the
     /// process that has enough first, and no field
@@ -48,6 +48,11 @@ pub(super) struct UntilArgs {
 impl UntilArgs {
     fn time(&self) -> Option<Period> {
         self.time.or(self.records.is_none().then_some(TIME))
+    }
+
+    /// Whether an end is named.
+    pub(super) fn is_said(&self) -> bool {
+        self.records.is_some() || self.time.is_some()
     }
 
     pub(super) fn promotes(&self) -> bool {

@@ -116,6 +116,24 @@ fn what_is_refused_or_not_wanted_changes_nothing() {
 }
 
 #[test]
+fn when_a_trial_beside_the_plan_ends_is_said_only_of_one_whatever_else_is_asked_for() {
+    let pipeline = Pipeline::of(guests::hostile(), FILE);
+    pipeline.input(&["one".to_owned()]);
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    let (first, _) = newest(&pipeline);
+    for how in [&[][..], &["--migrate"], &["--ddl"]] {
+        for until in [&["--records", "3"][..], &["--for", "1 h"], &["--records", "3", "--promote-up-to", "0"]]
+        {
+            let change = &["--limit", "deadline=400 ms", "--yes"][..];
+            let output = weir(&pipeline, "deploy", &[change, how, until].concat());
+            assert_eq!(output.status.code(), Some(2), "{how:?} {until:?}: {}", stderr(&output));
+            assert!(stderr(&output).contains("are for --shadow"), "{}", stderr(&output));
+        }
+    }
+    assert_eq!(newest(&pipeline).0, first);
+}
+
+#[test]
 fn the_statements_for_a_table_are_printed_with_what_the_plan_is_refused_for_all_the_same() {
     let pipeline = Pipeline::of(guests::hostile(), &with_tables(""));
     pipeline.input(&["one".to_owned()]);
