@@ -15,6 +15,12 @@ pub(crate) fn strict() -> &'static [u8] {
     BYTES.get_or_init(|| build("strict"))
 }
 
+/// Another component that does the same: it has a section more, of which nobody reads anything.
+pub(crate) fn another(component: &[u8]) -> Vec<u8> {
+    // Its kind, its length, a name of one letter, and a byte.
+    [component, &[0, 3, 1, b'x', 0]].concat()
+}
+
 fn build(package: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is one up");
     let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guests");

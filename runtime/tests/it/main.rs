@@ -1,6 +1,7 @@
 //! The integration tests, all in one binary.
 
 mod admin;
+mod columns;
 mod demo;
 mod deploy;
 mod dlq;

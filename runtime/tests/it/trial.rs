@@ -26,14 +26,14 @@ fn in_large_batches() -> String {
 }
 
 /// A file is moved in complete.
-fn move_in(pipeline: &Pipeline, name: &str, records: &[&str]) {
+pub(crate) fn move_in(pipeline: &Pipeline, name: &str, records: &[&str]) {
     let aside = pipeline.path(name);
     fs::write(&aside, records.join("\n")).expect("writable");
     fs::rename(aside, pipeline.path("input").join(name)).expect("it is there");
 }
 
 /// Waits until so many files are finished.
-fn wait_for(pipeline: &Pipeline, running: &mut Running, finished: u64) -> Value {
+pub(crate) fn wait_for(pipeline: &Pipeline, running: &mut Running, finished: u64) -> Value {
     loop {
         let (_, said) = status(pipeline);
         let process = &said["processes"][0]["status"];
@@ -59,7 +59,7 @@ fn deploy_with(pipeline: &Pipeline, setting: &str) -> u64 {
 }
 
 /// Waits until the process runs this plan.
-fn wait_for_plan(pipeline: &Pipeline, running: &mut Running, plan: u64) {
+pub(crate) fn wait_for_plan(pipeline: &Pipeline, running: &mut Running, plan: u64) {
     while status(pipeline).1["processes"][0]["status"]["plan"]["plan"] != plan {
         running.assert_alive();
     }

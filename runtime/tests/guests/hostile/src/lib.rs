@@ -1,6 +1,7 @@
 //! A transform that misbehaves on request: what a record's value names is done to the batch it is in. Any other
 //! value goes to route `ok` as a row. It never misbehaves unasked, and under the setting `when = "never"` not at all. Under
-//! `when = "slow"` it does what it does under `never`, and takes its time for every record.
+//! `when = "slow"` it does what it does under `never`, and takes its time for every record. Under `wide`, `renamed` and
+//! `retyped` it does that without taking its time, and its rows have a column more, or one of another name or type.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({ path: "../../../../wit", world: "transform-component" });
@@ -27,7 +28,16 @@ impl Guest for Hostile {
             "describe-err" => return Err("described badly on request".into()),
             _ => {}
         }
-        let name = if when == "bad-name" { "../x" } else { "value" };
+        let name = match when.as_str() {
+            "bad-name" => "../x",
+            "renamed" => "text",
+            _ => "value",
+        };
+        let offset = if when == "retyped" { DataType::Double } else { DataType::Int64 };
+        let mut fields = vec![field(name, DataType::Utf8), field("offset", offset)];
+        if when == "wide" {
+            fields.push(Field { nullable: true, ..field("twice", DataType::Int64) });
+        }
         Ok(Description {
             name: "hostile".into(),
             version: "1".into(),
@@ -40,13 +50,7 @@ impl Guest for Hostile {
                 annotations: vec![],
             }],
             tables: vec![],
-            routes: vec![
-                route(
-                    "ok",
-                    RouteContent::Rows(vec![field(name, DataType::Utf8), field("offset", DataType::Int64)]),
-                ),
-                route("raw", RouteContent::Records),
-            ],
+            routes: vec![route("ok", RouteContent::Rows(fields)), route("raw", RouteContent::Records)],
             reasons: vec![Reason {
                 code: "refused".into(),
                 field: None,
@@ -110,7 +114,7 @@ struct Made {
 impl Made {
     fn take(&mut self, row: u32, value: &str, offset: i64) -> Result<(), String> {
         match WHEN.get().map(String::as_str) {
-            Some("never") => return Ok(self.row(row, value, offset)),
+            Some("never" | "wide" | "renamed" | "retyped") => return Ok(self.row(row, value, offset)),
             Some("slow") => {
                 work(6_000_000);
                 return Ok(self.row(row, value, offset));
@@ -168,7 +172,16 @@ impl Made {
         let values = VarBytes { offsets: self.ends, data: self.data, validity: vec![] };
         let none = || VarBytes { offsets: vec![], data: vec![], validity: vec![] };
         let column = |data| Column { data, validity: vec![] };
-        let columns = vec![column(ColumnData::VarBytes(values)), column(ColumnData::S64s(self.offsets))];
+        let when = WHEN.get().map(String::as_str);
+        let twice = self.offsets.iter().map(|offset| 2 * offset).collect();
+        let offsets = match when {
+            Some("retyped") => ColumnData::F64s(self.offsets.iter().map(|offset| *offset as f64).collect()),
+            _ => ColumnData::S64s(self.offsets),
+        };
+        let mut columns = vec![column(ColumnData::VarBytes(values)), column(offsets)];
+        if when == Some("wide") {
+            columns.push(column(ColumnData::S64s(twice)));
+        }
         let part = |route, rows, columns| RouteBatch {
             route,
             rows,
