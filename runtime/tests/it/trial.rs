@@ -260,6 +260,35 @@ fn a_partition_that_a_new_plan_stops_goes_on_by_itself_with_the_old_one() {
 }
 
 #[test]
+fn a_plan_that_keeps_state_is_found_out_by_its_second_batch_and_taken_back_and_one_that_asks_for_the_time_is_not()
+ {
+    let pipeline = pipeline("output_bytes = \"1 MiB\"");
+    move_in(&pipeline, "a.jsonl", &["a"]);
+    let mut running = Running::start(&pipeline);
+    wait_for(&pipeline, &mut running, 1);
+    let told_the_time = deploy(&pipeline);
+    move_in(&pipeline, "b.jsonl", &["clock"; 40]);
+    wait_for(&pipeline, &mut running, 2);
+    let back = pipeline.weir("rollback", &["--yes"]).output().expect("the program starts");
+    assert!(back.status.success(), "{}", stderr(&back));
+    let put = deploy(&pipeline);
+    move_in(&pipeline, "c.jsonl", &["count"; 40]);
+    wait_for(&pipeline, &mut running, 3);
+    let plans = plans(&pipeline);
+    assert_eq!((plans.len(), plans[0].0, plans[2].0), (4, told_the_time, put), "{plans:?}");
+    let (back, replaces, who, why) = &plans[3];
+    assert_eq!((*replaces, who.as_str()), (put, "weir (automatic)"));
+    assert!(why.contains(&format!("records of plan {put}: E_NONDETERMINISTIC")), "{why}");
+    assert_eq!(running.end(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[1, 40, 40]);
+    let of = |partition| rows(&pipeline, "ok").into_iter().filter(move |row| row.0 == partition);
+    assert!(of(1).all(|(_, _, plan)| plan == told_the_time), "the time is the same for whoever asks");
+    // A batch has four records, and the first is made alike by all that begin.
+    assert!(of(2).all(|(_, offset, plan)| plan == *back || plan == put && offset < 4));
+    assert!(of(2).any(|(_, _, plan)| plan == *back));
+}
+
+#[test]
 fn a_plan_that_is_a_hundred_times_slower_runs_within_its_budget_is_told_and_goes_when_somebody_says_so() {
     let never = "[transform.settings]\nwhen = \"never\"\n\n[limits]\nin_flight_bytes = \"16 KiB\"\nbatch_bytes = \"4 KiB\"\n";
     let file = FILE.replace("[limits]\n", never).replace("batch_records = 4\n", "batch_records = 100\n");
