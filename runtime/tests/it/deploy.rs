@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use crate::admin::{Running, status};
 use crate::guests;
 use crate::run::{FILE, Pipeline, ask, said, stderr, with_tables};
+use crate::shadow::CUSTOMERS;
+use crate::trial::{move_in, wait_for};
 
 fn weir(pipeline: &Pipeline, command: &str, args: &[&str]) -> Output {
     pipeline.weir(command, args).output().expect("the program starts")
@@ -257,4 +259,62 @@ fn what_changes_in_a_watched_file_is_taken_over_as_soon_as_it_is_valid() {
     until(&pipeline, &mut running, |process| plan(process) > third);
     assert_eq!(running.end(), Some(0));
     assert_eq!(log().matches(told).count(), 1, "{}", log());
+}
+
+#[test]
+fn a_watched_file_that_is_not_valid_is_told_and_what_ran_goes_on_until_it_is_mended() {
+    let (pipeline, mut running) = running(&["--watch"]);
+    let (first, _) = newest(&pipeline);
+    let mended = FILE.replace("300 ms", "400 ms") + ADMIN;
+    let log = || fs::read_to_string(pipeline.path("log")).expect("it writes one");
+    // By a file that says nothing nobody can ask how the process stands: its log and its rows tell.
+    for (n, (from, to)) in
+        [("batch_records", "batch_recrods"), ("[limits]", "[limits")].into_iter().enumerate()
+    {
+        let told = || log().matches("not taken over: ").count() > n && log().contains(to);
+        pipeline.write(&mended.replace(from, to));
+        while !told() {
+            running.assert_alive();
+        }
+        fs::write(pipeline.path(&format!("input/{to}.jsonl")), "b").expect("writable");
+        while pipeline.rows("ok").len() < n + 2 {
+            running.assert_alive();
+        }
+    }
+    assert!(pipeline.rows("ok").iter().all(|row| row["weir_plan"] == first));
+    pipeline.write(&mended);
+    until(&pipeline, &mut running, |process| process["status"]["plan"]["plan"].as_u64() > Some(first));
+    let (_, what) = newest(&pipeline);
+    assert_eq!((&what["limits"]["deadline_ms"], &what["replaces"]), (&400.into(), &first.into()));
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn a_watched_table_that_changes_is_deployed_as_soon_as_it_is_one() {
+    let component = fs::read(env!("WEIR_CUSTOMERS_WASM")).expect("it was built");
+    let pipeline = Pipeline::of(&component, CUSTOMERS);
+    let cities = |text: &str| fs::write(pipeline.path("cities.csv"), text).expect("writable");
+    cities("city\nBoston\n");
+    let mut running = Running::with(&pipeline, &["--watch"]);
+    let of_riga = |n: u64| {
+        move_in(&pipeline, &format!("{n}.jsonl"), &[r#"{"id":"1","age":"4","location":"Riga"}"#]);
+    };
+    of_riga(1);
+    wait_for(&pipeline, &mut running, 1);
+    let (first, _) = newest(&pipeline);
+    let log = || fs::read_to_string(pipeline.path("log")).expect("it writes one");
+    cities("town\nBoston\nRiga\n");
+    until(&pipeline, &mut running, |_| log().contains("not taken over: ") && log().contains("us_cities"));
+    of_riga(2);
+    wait_for(&pipeline, &mut running, 2);
+    assert_eq!((pipeline.rows("other").len(), newest(&pipeline).0), (2, first));
+    cities("city\nBoston\nRiga\n");
+    until(&pipeline, &mut running, |process| process["status"]["plan"]["plan"].as_u64() > Some(first));
+    of_riga(3);
+    wait_for(&pipeline, &mut running, 3);
+    assert_eq!(running.end(), Some(0));
+    let history = said(&weir(&pipeline, "history", &["--json"]));
+    assert_eq!(history["plans"][1]["changes"][0]["what"], "table us_cities", "{history}");
+    let americans = pipeline.rows("usa");
+    assert_eq!((americans.len(), &americans[0]["weir_plan"]), (1, &newest(&pipeline).0.into()));
 }

@@ -9,7 +9,7 @@ use crate::admin::{Running, status};
 use crate::guests;
 use crate::run::{FILE, Pipeline, ask, said, stderr, with_tables};
 
-const CUSTOMERS: &str = r#"
+pub(crate) const CUSTOMERS: &str = r#"
 [pipeline]
 name = "it"
 state = "state"
