@@ -375,23 +375,31 @@ fn a_sink_that_lags_gets_the_rows_of_the_plan_that_the_other_sink_recorded() {
 
 /// Somebody cleaned up what a sink still needs: what one sink has by the old rule, the other cannot get by another.
 #[test]
-fn a_table_that_is_gone_while_a_sink_still_needs_it_stops_the_partition_until_it_is_back() {
-    let pipeline = Pipeline::new();
-    assert!(pipeline.die("file.after_renames", 3));
-    fs::write(pipeline.path("us_cities.csv"), format!("{CITIES}Lyon\n")).expect("writable");
-    let digest = weir::digest::of(CITIES.as_bytes());
-    let kept = pipeline.path("state/store").join(digest.replace(':', "-"));
-    let gone = pipeline.path("gone");
-    fs::rename(&kept, &gone).expect("it is there");
-    let stopped = pipeline.run(None);
-    let told = stderr(&stopped);
-    assert_eq!(stopped.status.code(), Some(1), "{told}");
-    let named = ["customers-raw/0 offsets [", "hint=", "loading plan 0: E_STORE", &digest];
-    assert!(named.iter().all(|what| told.contains(what)), "{told}");
-    fs::rename(&gone, &kept).expect("it is there");
-    assert!(pipeline.finish()["counters"]["replayed_older"].as_u64() > Some(0));
-    let [quick, slow] = ["quick", "slow"].map(|sink| pipeline.rows(sink));
-    assert!(["usa", "alerts", "other"].iter().all(|target| quick[*target] == slow[*target]));
+fn a_component_or_table_that_is_gone_while_a_sink_still_needs_it_stops_the_partition_until_it_is_back() {
+    let component = fs::read(env!("WEIR_CUSTOMERS_WASM")).expect("it was built");
+    // It does the same, by one section more, of which nobody reads anything: a name of one letter, and a byte.
+    let another = [&component[..], &[0, 3, 1, b'x', 0]].concat();
+    let more_cities = format!("{CITIES}Lyon\n").into_bytes();
+    for (name, was, is) in
+        [("customers.wasm", component, another), ("us_cities.csv", CITIES.into(), more_cities)]
+    {
+        let pipeline = Pipeline::new();
+        assert!(pipeline.die("file.after_renames", 3));
+        fs::write(pipeline.path(name), is).expect("writable");
+        let digest = weir::digest::of(&was);
+        let kept = pipeline.path("state/store").join(digest.replace(':', "-"));
+        let gone = pipeline.path("gone");
+        fs::rename(&kept, &gone).expect("it is there");
+        let stopped = pipeline.run(None);
+        let told = stderr(&stopped);
+        assert_eq!(stopped.status.code(), Some(1), "{told}");
+        let named = ["customers-raw/0 offsets [", "hint=", "loading plan 0: E_STORE", &digest];
+        assert!(named.iter().all(|what| told.contains(what)), "{name}: {told}");
+        fs::rename(&gone, &kept).expect("it is there");
+        assert!(pipeline.finish()["counters"]["replayed_older"].as_u64() > Some(0), "{name}");
+        let [quick, slow] = ["quick", "slow"].map(|sink| pipeline.rows(sink));
+        assert!(["usa", "alerts", "other"].iter().all(|target| quick[*target] == slow[*target]), "{name}");
+    }
 }
 
 /// Every row was made by the plan that the cuts name for its offset, and by its rule.
