@@ -4,6 +4,7 @@
 mod migration;
 mod shadow;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,9 @@ use anyhow::{Context, Result, bail};
 pub use shadow::{AlreadyTried, Until, drop_shadow, is_overdue};
 
 use super::again::Again;
-use super::differences::{Difference, differences};
+use super::differences::{Difference, differences, of_routes};
 use super::doctor;
+use super::letters::used;
 use super::plans::Candidate;
 use super::sinks::sinks_of;
 use super::{Options, Origin, plans, sandbox};
@@ -27,7 +29,7 @@ use crate::plan::store::Store;
 use crate::plan::{Adopted, By, History, InputPartition, Made, Plan, PlanLog};
 use crate::route::DEAD_LETTERS;
 use crate::sandbox::Sandbox;
-use crate::sink::state::Cut;
+use crate::sink::state::{Cut, PlanRef};
 
 pub use migration::Statements;
 
@@ -65,6 +67,9 @@ pub struct Deployment {
     declared: String,
     /// Why, if nobody says.
     why: String,
+    options: Options,
+    /// What the plan runs that it would replace, or why that cannot be loaded here; loaded when it is first asked for.
+    running: OnceCell<Result<Again, String>>,
 }
 
 impl std::fmt::Debug for Deployment {
@@ -169,9 +174,32 @@ impl Deployment {
         (Again::of(self.candidate, names), plan)
     }
 
-    /// What would be different.
+    /// What would be different, the columns of the routes among it.
     pub fn differences(&self) -> Vec<Difference> {
-        differences(self.replaces().1, self.candidate.plan())
+        let (was, is) = (self.replaces().1, self.candidate.plan());
+        let mut found = differences(was, is);
+        // A transform says the same of itself under the same settings.
+        if (&was.digest, &was.settings) != (&is.digest, &is.settings) {
+            let running = self.running().as_ref().map(|running| running.loaded.description());
+            found.extend(of_routes(running.map_err(String::as_str), self.candidate.description()));
+        }
+        found
+    }
+
+    /// What the plan runs that it would replace, or why that cannot be loaded here.
+    fn running(&self) -> &Result<Again, String> {
+        self.running.get_or_init(|| {
+            let (plan, running) = self.replaces();
+            let plan = PlanRef { plan, digest: running.digest.clone() };
+            let (store, names) = (self.store.clone(), self.names());
+            let loaded = Again::load(&self.config, &self.options, &self.history, store, names, &plan);
+            loaded.map_err(|error| format!("{error:#}"))
+        })
+    }
+
+    /// The sinks that have something, or may have.
+    fn names(&self) -> Vec<Arc<str>> {
+        used(&self.config, &self.history).iter().map(|(name, _)| name.as_str().into()).collect()
     }
 
     /// The sinks that do not take what the plan's routes make, or cannot be asked, and why.
@@ -231,6 +259,7 @@ impl Deployment {
 /// What is known before it is known what is wanted.
 struct Base<'a> {
     config: &'a PipelineConfig,
+    options: &'a Options,
     log: Box<dyn PlanLog>,
     store: Arc<dyn Store>,
     history: History,
@@ -238,13 +267,13 @@ struct Base<'a> {
 }
 
 impl<'a> Base<'a> {
-    fn open(config: &'a PipelineConfig, options: &Options) -> Result<Self> {
+    fn open(config: &'a PipelineConfig, options: &'a Options) -> Result<Self> {
         let kept = Origin::of(config)?.log_that_is_there(config)?;
         let (mut log, store) = kept.ok_or_else(|| NeverRan::of(config))?;
         let mut history = History::default();
         history.catch_up(log.as_mut())?;
         let sandbox = sandbox(config, options, &history)?;
-        Ok(Self { config, log, store, history, sandbox })
+        Ok(Self { config, options, log, store, history, sandbox })
     }
 
     fn newest(&self) -> Result<(u64, &Plan)> {
@@ -259,9 +288,9 @@ impl<'a> Base<'a> {
         self.has_read_targets(&config)?;
         let candidate = Candidate::load(&config, &self.sandbox)?;
         let declared = declared.unwrap_or_else(|| candidate.plan().declared.clone());
-        let Self { log, store, history, .. } = self;
-        let why = String::new();
-        Ok(Deployment { config, log, store, history, candidate, declared, why })
+        let Self { options, log, store, history, .. } = self;
+        let (why, options, running) = (String::new(), options.clone(), OnceCell::new());
+        Ok(Deployment { config, log, store, history, candidate, declared, why, options, running })
     }
 
     /// Where a target's rows go is no part of a plan: a process that has read nothing of it would send them to the place of

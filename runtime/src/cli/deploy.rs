@@ -32,7 +32,7 @@ const ASK_EVERY: u32 = 10;
 /// component, a table, a setting or a limit, all else stays as it runs; the file goes on saying
 /// what it said. It is checked first: the component loads and starts with its settings and tables,
 /// its routes have places, and the sinks take their columns. Then it says what would be different,
-/// and asks.
+/// the columns of routes among it, and asks.
 ///
 /// Every process takes the plan over between two batches of a partition, and the first offset of it
 /// is written down. The old one goes on making what it has begun. A plan that is refused changes

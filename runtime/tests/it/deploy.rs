@@ -318,3 +318,50 @@ fn a_watched_table_that_changes_is_deployed_as_soon_as_it_is_one() {
     let americans = pipeline.rows("usa");
     assert_eq!((americans.len(), &americans[0]["weir_plan"]), (1, &newest(&pipeline).0.into()));
 }
+
+#[test]
+fn routes_that_come_and_go_with_another_component_are_told_with_their_columns() {
+    let (pipeline, running) = running(&[]);
+    fs::write(pipeline.path("guest.wasm"), guests::strict()).expect("writable");
+    let routes = "ok = \"out.ok\"\nraw = \"none\"\n";
+    let file = FILE.replace(routes, "right = \"out.right\"\ntombstones = \"none\"\n");
+    pipeline.write(&format!("{file}{ADMIN}"));
+    let deployed = weir(&pipeline, "deploy", &["--yes", "--json", "--wait", "1 ms"]);
+    assert_eq!(deployed.status.code(), Some(0), "{}", stderr(&deployed));
+    let of = |deployed: &Value, what: &str| {
+        let all = deployed["differences"].as_array().expect("a list");
+        let found = all.iter().find(|found| found["what"] == what).unwrap_or_else(|| panic!("{deployed}"));
+        (found["was"].clone(), found["is"].clone())
+    };
+    let deployed = said(&deployed);
+    assert_eq!(of(&deployed, "columns of route ok"), ("[value utf8, offset int64]".into(), Value::Null));
+    let (none, right) = of(&deployed, "columns of route right");
+    let right = right.as_str().expect("a text");
+    assert!(none.is_null() && right.starts_with("[id utf8, ") && right.contains(" or null"), "{right}");
+    assert_eq!(of(&deployed, "columns of route tombstones"), (Value::Null, "records as they came".into()));
+
+    // What cannot be loaded any more is not known, and in nobody's way.
+    let digest = newest(&pipeline).1["digest"].as_str().expect("a text").to_owned();
+    let stored: Vec<_> = walk(&pipeline.path("state"));
+    let name = digest.trim_start_matches("sha256:");
+    let kept = stored.iter().find(|file| file.to_string_lossy().contains(name));
+    fs::remove_file(kept.unwrap_or_else(|| panic!("{stored:?}"))).expect("it is there");
+    fs::write(pipeline.path("guest.wasm"), guests::hostile()).expect("writable");
+    pipeline.write(&format!("{FILE}{ADMIN}"));
+    let back = said(&weir(&pipeline, "deploy", &["--yes", "--json", "--wait", "1 ms"]));
+    assert_eq!(back["deployed"], true, "{back}");
+    let (was, is) = of(&back, "columns of all routes");
+    assert!(was.as_str().is_some_and(|was| was.starts_with("not known (loading plan ")), "{was}");
+    assert_eq!(is, "ok [value utf8, offset int64], raw records as they came");
+    drop(running);
+}
+
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(directory).expect("it is there");
+    entries
+        .flat_map(|entry| {
+            let path = entry.expect("readable").path();
+            if path.is_dir() { walk(&path) } else { vec![path] }
+        })
+        .collect()
+}
