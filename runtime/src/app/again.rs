@@ -12,7 +12,7 @@ use crate::config::PipelineConfig;
 use crate::pipeline::threads::{Loaded, Rules, keeper};
 use crate::plan::History;
 use crate::plan::store::Store;
-use crate::route::{self, Routed};
+use crate::route::{self, Pieces, Routed};
 use crate::sink::state::PlanRef;
 
 /// What a plan runs, in the sandbox.
@@ -40,14 +40,19 @@ impl Again {
     }
 
     /// Of a plan that is in no log. Its rows are bound to the sinks `names`, in that order.
-    pub(super) fn of(candidate: Candidate, names: &[Arc<str>]) -> Self {
+    pub(super) fn of(candidate: &Candidate, names: &[Arc<str>]) -> Self {
         Self { loaded: rules::loaded(candidate, names) }
     }
 
     /// What becomes of each record, or why that cannot be said: where a pipeline would stop.
     pub(super) fn run(&self, batch: &Batch, plan: &PlanRef) -> Result<Routed, String> {
         let judged = keeper(&self.loaded).transform(batch).map_err(|stopped| stopped.to_string())?;
+        self.route(batch, plan, judged.pieces)
+    }
+
+    /// What the plan makes of a batch, from what its transform gave back.
+    pub(super) fn route(&self, batch: &Batch, plan: &PlanRef, pieces: Pieces) -> Result<Routed, String> {
         let (description, bindings) = (self.loaded.description(), self.loaded.bindings());
-        route::route(batch, plan.clone(), description, bindings, judged.pieces).map_err(|e| e.to_string())
+        route::route(batch, plan.clone(), description, bindings, pieces).map_err(|e| e.to_string())
     }
 }

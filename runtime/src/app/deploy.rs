@@ -2,6 +2,7 @@
 //! into the plan log, where all processes find it. It stops and starts nothing.
 
 mod migration;
+mod sample;
 mod shadow;
 
 use std::cell::OnceCell;
@@ -32,6 +33,7 @@ use crate::sandbox::Sandbox;
 use crate::sink::state::{Cut, PlanRef};
 
 pub use migration::Statements;
+pub use sample::{Fates, Sample};
 
 /// What is to be different from what runs. Nothing at all: whatever the pipeline file says.
 #[derive(Clone, Debug, Default)]
@@ -171,7 +173,7 @@ impl Deployment {
     /// What it would run, with rows for the sinks `names`, and the plan in which it would.
     pub(super) fn into_again(self, names: &[Arc<str>]) -> (Again, Plan) {
         let plan = self.candidate.plan().clone();
-        (Again::of(self.candidate, names), plan)
+        (Again::of(&self.candidate, names), plan)
     }
 
     /// What would be different, the columns of the routes among it.

@@ -116,6 +116,11 @@ impl Candidate {
         (transform, init, started)
     }
 
+    /// Its transform, and what that starts with.
+    pub(super) fn runs(&self) -> (Transform, Init) {
+        (self.transform.clone(), self.init.clone())
+    }
+
     /// The newest plan if the file did not change since it was last taken over, however far the log moved on; none where
     /// this one is to be [taken over](Self::take_over).
     ///

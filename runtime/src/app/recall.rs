@@ -1,5 +1,7 @@
 //! Records of a pipeline's input that are read once more where they stand. Nothing is changed by it.
 
+mod last;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
@@ -14,6 +16,7 @@ use crate::offset::{Offset, TopicPartition};
 use crate::plan::History;
 use crate::source::files::{Found as Listed, Inputs};
 use crate::source::format::{Format, Options as Reading, RecordReader};
+pub(super) use last::last;
 
 /// Called with each record.
 pub(super) type Each<'a> = &'a mut dyn FnMut(Offset, RecordRef<'_>) -> Result<()>;

@@ -209,8 +209,10 @@ impl Rules for PlanRules {
 }
 
 /// What a plan runs that is in no log, with rows for the sinks `names`.
-pub(super) fn loaded(candidate: Candidate, names: &[Arc<str>]) -> Arc<dyn Loaded> {
-    Arc::new(LoadedPlan::of(candidate.plan().clone(), candidate, names))
+pub(super) fn loaded(candidate: &Candidate, names: &[Arc<str>]) -> Arc<dyn Loaded> {
+    let ((transform, init), plan) = (candidate.runs(), candidate.plan().clone());
+    let bindings = Arc::new(bindings(&plan, names));
+    Arc::new(LoadedPlan { plan, transform, init, bindings, started: Mutex::default() })
 }
 
 fn no_plan(number: u64, error: &anyhow::Error) -> Stop {

@@ -1,6 +1,7 @@
 //! `weir deploy` and `weir rollback`.
 
 mod ddl;
+mod sample;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,9 +17,10 @@ use super::shadow;
 use super::{Ended, pair};
 use crate::admin::ask;
 use crate::app::Options;
-use crate::app::deploy::{Changes, Deployment, Statements};
+use crate::app::deploy::{Changes, Deployment, Sample, Statements};
 use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::status::State;
+use crate::sandbox::escape;
 
 /// How often it is looked whether the plan was taken over.
 const EVERY: Duration = Duration::from_millis(50);
@@ -32,7 +34,13 @@ const ASK_EVERY: u32 = 10;
 /// component, a table, a setting or a limit, all else stays as it runs; the file goes on saying
 /// what it said. It is checked first: the component loads and starts with its settings and tables,
 /// its routes have places, and the sinks take their columns. Then it says what would be different,
-/// the columns of routes among it, and asks.
+/// the columns of routes among it, tries the plan on what stands last in the input, and asks.
+///
+/// That trial has the last 1,000 records (--sample) go through the plan that runs and through the
+/// new one, and shows how many are routed, rejected, dropped and failed under each, and some of
+/// those that differ. Nothing of it is written. A plan that fails at every record of them, or would
+/// stop a partition, is refused where the one that runs does not; all else is for you to judge.
+/// Where the input has no records any more, it says so and goes on.
 ///
 /// Every process takes the plan over between two batches of a partition, and the first offset of it
 /// is written down. The old one goes on making what it has begun. A plan that is refused changes
@@ -56,9 +64,10 @@ const ASK_EVERY: u32 = 10;
 ///     weir deploy pipeline.toml rule-2.wasm --set strict=true
 ///     weir deploy pipeline.toml --table us_cities=new.csv --why "three cities more" --yes
 ///     weir deploy pipeline.toml rule-2.wasm --shadow --records 100000
+///     weir deploy pipeline.toml rule-2.wasm --sample 0    # it fails at what is there, and is right
 ///
 /// Exit codes: 0 it is in the plan log, and with --shadow nothing differs; 1 something does, it is
-/// not wanted, another plan was faster, or a process cannot run it; 2 the command or the file is
+/// not wanted, it cannot be right, another plan was faster, or a process cannot run it; 2 the command or the file is
 /// wrong, or does not fit the transform or a sink; 3 something could not be reached, or with --shadow
 /// no process runs that could try it.
 #[derive(Debug, Args)]
@@ -79,6 +88,9 @@ pub(super) struct DeployArgs {
     /// A limit of the transform: memory, deadline, output_bytes, fuel_per_record
     #[arg(long = "limit", value_name = "KEY=VALUE", value_parser = pair)]
     limits: Vec<(String, String)>,
+    /// Try it first on so many records that stand last in the input, in seconds at most; 0: on none
+    #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "shadow")]
+    sample: usize,
     /// Keep it whatever it does: it is not taken back by itself
     #[arg(long)]
     no_trial: bool,
@@ -153,8 +165,8 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
         return ddl::print(&deployment, args.how.json);
     }
     let on_trial = !args.no_trial && config.deploy.limits().is_some();
-    let (how, migrate) = (&args.how, args.migrate);
-    let deploying = Deploying { config: &config, deployment, how, on_trial, migrate };
+    let (how, migrate, sample) = (&args.how, args.migrate, args.sample);
+    let deploying = Deploying { config: &config, deployment, how, on_trial, migrate, sample };
     if args.shadow { deploying.try_out(&args.until) } else { deploying.run() }
 }
 
@@ -167,7 +179,8 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {
     let config = PipelineConfig::load(&args.pipeline)?;
     let deployment = Deployment::back(&config, &options(), args.to)?;
     // Whoever goes back knows why, and may want just what it makes more rejects of.
-    Deploying { config: &config, deployment, how: &args.how, on_trial: false, migrate: false }.run()
+    Deploying { config: &config, deployment, how: &args.how, on_trial: false, migrate: false, sample: 0 }
+        .run()
 }
 
 /// What is tried on live records, or was to its end, becomes the next plan.
@@ -175,7 +188,7 @@ pub(super) fn promote(pipeline: &Path, how: &How, no_trial: bool) -> Result<Ende
     let config = PipelineConfig::load(pipeline)?;
     let (_, deployment) = Deployment::promotion(&config, &options())?;
     let on_trial = !no_trial && config.deploy.limits().is_some();
-    Deploying { config: &config, deployment, how, on_trial, migrate: false }.run()
+    Deploying { config: &config, deployment, how, on_trial, migrate: false, sample: 0 }.run()
 }
 
 fn options() -> Options {
@@ -190,6 +203,8 @@ struct Deploying<'a> {
     on_trial: bool,
     /// Whether columns are added that its tables lack.
     migrate: bool,
+    /// On how many records it is tried before.
+    sample: usize,
 }
 
 impl Deploying<'_> {
@@ -215,9 +230,20 @@ impl Deploying<'_> {
             self.end(json!({ "deployed": false, "differences": differences, "refused": refused }));
             return Ok(ended);
         }
+        // Columns that are added change nothing of what the plan makes.
+        let sample = if differences.is_empty() { None } else { self.try_on_a_sample(replaces)? };
+        if let Some(found) = sample.as_ref().and_then(|sample| sample.refused.as_deref()) {
+            let fix = "`--sample 0` makes it the next plan all the same";
+            self.say(&format!("{}\n  hint: {fix}\nrefused: nothing was changed", escape(found)));
+            let refused = [json!({ "what": "sample", "found": found, "fix": fix })];
+            self.end(json!({
+                "deployed": false, "differences": differences, "sample": sample, "refused": refused,
+            }));
+            return Ok(Ended::No);
+        }
         if !self.how.yes && !screen::is_wanted("make this the next plan?", self.how.json)? {
             self.say("nothing was changed");
-            self.end(json!({ "deployed": false, "differences": differences }));
+            self.end(json!({ "deployed": false, "differences": differences, "sample": sample }));
             return Ok(Ended::No);
         }
         if !added.is_empty() {
@@ -231,7 +257,8 @@ impl Deploying<'_> {
             if let Some((refused, ended)) = self.refused_by_a_sink() {
                 self.say("refused: nothing else was changed");
                 self.end(json!({
-                    "deployed": false, "differences": differences, "statements": flat(&added), "refused": refused,
+                    "deployed": false, "differences": differences, "sample": sample, "statements": flat(&added),
+                    "refused": refused,
                 }));
                 return Ok(ended);
             }
@@ -252,10 +279,23 @@ impl Deploying<'_> {
         };
         let cuts: Vec<_> = followed.cuts.iter().map(Cut::to_json).collect();
         self.end(json!({
-            "deployed": true, "plan": number, "differences": differences, "statements": flat(&added), "cuts": cuts,
-            "without_records": followed.left, "refused": followed.refused, "taken_back": followed.taken_back,
+            "deployed": true, "plan": number, "differences": differences, "sample": sample,
+            "statements": flat(&added), "cuts": cuts, "without_records": followed.left, "refused": followed.refused,
+            "taken_back": followed.taken_back,
         }));
         Ok(if followed.refused.or(followed.taken_back).is_some() { Ended::No } else { Ended::Done })
+    }
+
+    /// What becomes of the last records of the input under both plans, where that is wanted.
+    fn try_on_a_sample(&self, replaces: u64) -> Result<Option<Sample>> {
+        if self.sample == 0 {
+            return Ok(None);
+        }
+        let sample = self.deployment.sample(self.sample)?;
+        if !self.how.json {
+            sample::print(&sample, replaces);
+        }
+        Ok(Some(sample))
     }
 
     /// The same, beside the plan that runs.

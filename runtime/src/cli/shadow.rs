@@ -13,7 +13,7 @@ use super::deploy::{self, How, period, stopped};
 use super::history;
 use super::progress::Line;
 use super::run::clock;
-use super::screen::{count, time};
+use super::screen::{count, counted, time};
 use crate::admin;
 use crate::admin::ask::{self, Error};
 use crate::app;
@@ -359,11 +359,7 @@ fn print(report: &Report, beside: u64) {
     }
     let records = standing.records;
     if records > 0 {
-        let each = |ns: u64| ns as f64 / records as f64 / 1e3;
-        let (before, then) = (each(standing.cpu_ns_beside), each(standing.cpu_ns));
-        println!(
-            "processor time per record: {before:.2} µs under plan {beside}, {then:.2} µs under this one"
-        );
+        println!("{}", costs(records, (standing.cpu_ns_beside, beside), standing.cpu_ns));
     }
     print_differences(comparison);
 }
@@ -381,17 +377,36 @@ fn compared(Report { standing, comparison }: &Report) -> String {
     )
 }
 
+/// What so many records took of a processor, each in nanoseconds: under the plan of that number, and under this one.
+pub(super) fn costs(records: u64, (before, beside): (u64, u64), then: u64) -> String {
+    let each = |ns: u64| ns as f64 / records as f64 / 1e3;
+    let (before, then) = (each(before), each(then));
+    format!("processor time per record: {before:.2} µs under plan {beside}, {then:.2} µs under this one")
+}
+
 fn print_differences(comparison: &Comparison) {
     for field in &comparison.fields {
         println!("\n  {}", escape(&field.to_string()));
     }
-    for found in &comparison.found {
+    print_found(comparison, comparison.found.len());
+}
+
+/// The kinds of differences, with some records of each; at most so many kinds, those of the most records first.
+pub(super) fn print_found(comparison: &Comparison, most: usize) {
+    let mut kinds: Vec<_> = comparison.found.iter().collect();
+    if kinds.len() > most {
+        kinds.sort_by_key(|found| std::cmp::Reverse(found.records));
+    }
+    for found in kinds.iter().take(most) {
         println!("\n  {} × {}", count(found.records), escape(&found.what.to_string()));
         for sample in &found.samples {
             println!("    {}/{} offset {}", escape(&sample.topic), sample.partition, sample.offset);
             println!("      was {}", sample.was);
             println!("      is  {}", sample.is);
         }
+    }
+    if kinds.len() > most {
+        println!("\n  {} more: --json has all", counted((kinds.len() - most) as u64, "kind"));
     }
     if comparison.others > 0 {
         println!("\n  {} × something else: there are too many kinds to tell apart", count(comparison.others));

@@ -261,6 +261,147 @@ fn what_changes_in_a_watched_file_is_taken_over_as_soon_as_it_is_valid() {
     assert_eq!(log().matches(told).count(), 1, "{}", log());
 }
 
+/// A pipeline that has read these records, of which its plan makes rows whatever they say; another setting misbehaves as they ask.
+fn harmless(records: &[&str], limits: &str) -> (Pipeline, Running) {
+    let never = FILE.replace("[limits]\n", "[transform.settings]\nwhen = \"never\"\n\n[limits]\n");
+    let limited = never
+        .replace("deadline = \"300 ms\"\noutput_bytes = \"1 MiB\"\nfuel_per_record = 100_000_000", limits);
+    let pipeline = Pipeline::of(guests::hostile(), &format!("{limited}{ADMIN}"));
+    pipeline.input(&records.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mut running = Running::start(&pipeline);
+    until(&pipeline, &mut running, |process| process["status"]["finished"] == 1);
+    (pipeline, running)
+}
+
+const MISBEHAVE: [&str; 5] = ["--set", "when=process", "--yes", "--json", "--wait"];
+
+#[test]
+fn a_plan_that_fails_at_all_of_the_last_records_is_refused_and_the_old_one_goes_on() {
+    let (pipeline, mut running) = harmless(&["panic", "err", "panic"], "deadline = \"20 s\"");
+    let (first, _) = newest(&pipeline);
+    let refused = weir(&pipeline, "deploy", &[&MISBEHAVE[..], &["1 ms"]].concat());
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    let refused = said(&refused);
+    assert_eq!((&refused["deployed"], &refused["refused"][0]["what"]), (&false.into(), &"sample".into()));
+    let why = format!("it fails at all 3 records that it was tried on, and plan {first} does not");
+    assert_eq!(refused["refused"][0]["found"], why);
+    let sample = &refused["sample"];
+    assert_eq!((&sample["was"]["failed"], &sample["is"]["failed"]), (&0.into(), &3.into()));
+    assert_eq!((&sample["was"]["routed"]["ok"], &sample["is"]["routed"]["ok"]), (&3.into(), &0.into()));
+    assert_eq!(newest(&pipeline).0, first);
+    fs::write(pipeline.path("input/b.jsonl"), "panic").expect("writable");
+    until(&pipeline, &mut running, |process| process["status"]["finished"] == 2);
+
+    let told = weir(&pipeline, "deploy", &["--set", "when=process", "--yes"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("hint: `--sample 0` makes it the next plan all the same\nrefused:"), "{told}");
+    let forced = weir(&pipeline, "deploy", &[&MISBEHAVE[..], &["1 ms", "--sample", "0"]].concat());
+    assert_eq!(forced.status.code(), Some(0), "{}", stderr(&forced));
+    let (second, _) = newest(&pipeline);
+    assert_eq!((said(&forced)["plan"].as_u64(), &said(&forced)["sample"]), (Some(second), &Value::Null));
+    assert_eq!(running.end(), Some(0));
+    assert_eq!(pipeline.rows("ok").len(), 4);
+}
+
+#[test]
+fn a_plan_that_would_stop_a_partition_is_refused_where_the_old_one_goes_on() {
+    let stalls = "deadline = \"50 ms\"\nfuel_per_record = 1_000_000_000_000";
+    for (record, code) in [("loop", "E_STALL"), ("count", "E_NONDETERMINISTIC")] {
+        let (pipeline, running) = harmless(&["a", record, record, "a"], stalls);
+        let (first, _) = newest(&pipeline);
+        let refused = weir(&pipeline, "deploy", &[&MISBEHAVE[..], &["1 ms"]].concat());
+        assert_eq!(refused.status.code(), Some(1), "{record}: {}", stderr(&refused));
+        let found = said(&refused)["refused"][0]["found"].as_str().expect("a text").to_owned();
+        let expected = format!("a partition would stop with it, and goes on under plan {first}: {code}: ");
+        assert!(found.starts_with(&expected), "{record}: {found}");
+        assert_eq!(newest(&pipeline).0, first);
+        assert_eq!(running.end(), Some(0));
+    }
+}
+
+#[test]
+fn a_plan_that_rejects_more_is_shown_with_both_counts_and_deployed_if_that_is_wanted() {
+    let (pipeline, running) = harmless(&["a", "reject", "drop", "a", "panic"], "deadline = \"20 s\"");
+    let asked = pipeline
+        .weir("deploy", &["--set", "when=process"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("the program starts");
+    assert_eq!(asked.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&asked.stdout).into_owned();
+    let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+    for expected in [
+        "tried on the last 5 records of the input",
+        "on route ok 5 2",
+        "rejected, refused 0 1",
+        "dropped 0 1",
+        "failed 0 1",
+        "1 × route ok -> rejected (refused)",
+        "records/0 offset 1",
+    ] {
+        let expected: Vec<&str> = expected.split(' ').collect();
+        assert!(lines.contains(&expected), "{expected:?}: {told}");
+    }
+    let deployed = weir(&pipeline, "deploy", &[&MISBEHAVE[..], &["1 ms"]].concat());
+    assert_eq!(deployed.status.code(), Some(0), "{}", stderr(&deployed));
+    let sample = &said(&deployed)["sample"];
+    assert_eq!((&sample["read"], &sample["comparison"]["different"]), (&5.into(), &3.into()));
+    assert_eq!(sample["is"]["rejected"], json!({ "refused": 1 }));
+    assert!(sample["was"]["cpu_ns"].as_u64() > Some(0), "{sample}");
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn the_records_that_a_plan_is_tried_on_are_the_last_of_the_files_that_were_begun_last() {
+    for format in ["", "format = \"raw\"\n"] {
+        let file = FILE.replace("topic = \"records\"\n", &format!("topic = \"records\"\n{format}"));
+        let pipeline = Pipeline::of(guests::hostile(), &format!("{file}{ADMIN}"));
+        let write = |name: &str, text: &str| fs::write(pipeline.path("input").join(name), text);
+        let alone = !format.is_empty();
+        write("a.jsonl", if alone { "drop" } else { "drop\ndrop\nreject" }).expect("writable");
+        write("b.jsonl", if alone { "reject" } else { "a\na" }).expect("writable");
+        write("c.jsonl", "a").expect("writable");
+        write("d.jsonl", "a").expect("writable");
+        assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+        fs::write(pipeline.path("input/d.jsonl"), "another").expect("writable");
+        let mut deadline = 400;
+        let mut was = |n: &str| {
+            deadline += 1;
+            let limit = format!("deadline={deadline} ms");
+            let deployed = weir(&pipeline, "deploy", &["--limit", &limit, "--yes", "--json", "--sample", n]);
+            let sample = said(&deployed)["sample"].clone();
+            assert_eq!(sample["passed_over"], 1, "{sample}");
+            let why = "file d.jsonl: it is not the one any more that was read";
+            assert_eq!(sample["passed_over_because"], why, "{sample}");
+            assert_eq!(sample["comparison"]["different"], 0, "{sample}");
+            let was = &sample["was"];
+            [&was["routed"]["ok"], &was["rejected"]["refused"], &was["dropped"]]
+                .map(|n| n.as_u64().unwrap_or_default())
+        };
+        let expected = if alone { [[1, 1, 0], [1, 1, 1]] } else { [[3, 1, 0], [3, 1, 2]] };
+        let some = if alone { "2" } else { "4" };
+        assert_eq!([was(some), was("1000")], expected, "{format}");
+    }
+}
+
+#[test]
+fn where_the_input_has_no_record_a_plan_is_deployed_and_it_is_said_that_it_was_not_tried() {
+    let pipeline = Pipeline::of(guests::hostile(), FILE);
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    let deployed = weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--yes", "--json"]);
+    assert_eq!(deployed.status.code(), Some(0), "{}", stderr(&deployed));
+    assert_eq!(said(&deployed)["sample"]["read"], 0);
+
+    pipeline.input(&["a".to_owned()]);
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    fs::remove_file(pipeline.path("input/a.jsonl")).expect("it is there");
+    let deployed = weir(&pipeline, "deploy", &["--limit", "deadline=500 ms", "--yes"]);
+    assert_eq!(deployed.status.code(), Some(0), "{}", stderr(&deployed));
+    let told = String::from_utf8_lossy(&deployed.stdout).into_owned();
+    assert!(told.contains("passed over: 1 file, such as file a.jsonl: opening "), "{told}");
+    assert!(told.contains("not tried before: the input has no records now"), "{told}");
+}
+
 #[test]
 fn a_watched_file_that_is_not_valid_is_told_and_what_ran_goes_on_until_it_is_mended() {
     let (pipeline, mut running) = running(&["--watch"]);
@@ -349,7 +490,8 @@ fn routes_that_come_and_go_with_another_component_are_told_with_their_columns() 
     fs::write(pipeline.path("guest.wasm"), guests::hostile()).expect("writable");
     pipeline.write(&format!("{FILE}{ADMIN}"));
     let back = said(&weir(&pipeline, "deploy", &["--yes", "--json", "--wait", "1 ms"]));
-    assert_eq!(back["deployed"], true, "{back}");
+    assert_eq!((&back["deployed"], &back["sample"]["was"]), (&true.into(), &Value::Null), "{back}");
+    assert_eq!(back["sample"]["is"]["routed"]["ok"], 1);
     let (was, is) = of(&back, "columns of all routes");
     assert!(was.as_str().is_some_and(|was| was.starts_with("not known (loading plan ")), "{was}");
     assert_eq!(is, "ok [value utf8, offset int64], raw records as they came");

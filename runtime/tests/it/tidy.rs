@@ -151,8 +151,17 @@ const RULE: &[(Names, &[Names], &str)] = &[
     ),
     (
         &["app"],
-        &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config", "admin"]],
+        &[MODEL, PORTS, ADAPTERS, CENTRE, &["kafka", "config", "admin", "app::deploy::sample"]],
         "what is wired does not know who asks for it",
+    ),
+    // It tells what a shadow tells, before there is one.
+    (
+        &["app::deploy::sample"],
+        &[
+            MODEL,
+            &["app", "comparison", "cpu", "pipeline", "pipeline::threads", "purity", "sandbox::verdict"],
+        ],
+        "what is tried is run and compared as workers and shadows do it",
     ),
     (
         &["cli"],

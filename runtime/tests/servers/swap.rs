@@ -127,13 +127,15 @@ impl Pipeline {
 
     /// The `n`th of a series of swaps, each of which changes what becomes of records.
     fn swap(&self, n: usize) -> u64 {
-        let to = |non_usa| self.deploy(&["--set", &format!("non_usa={non_usa}")]);
+        // How often it is swapped is what counts here.
+        let deploy = |change: &[&str]| self.deploy(&[change, &["--sample", "0"]].concat());
+        let to = |non_usa| deploy(&["--set", &format!("non_usa={non_usa}")]);
         // A broker that has too much to do may lead nothing for a moment. Then a plan may be there all the same.
         let look = || {
             let told = match n % 6 {
                 0 => to("alerts"),
                 2 => to("other"),
-                3 => self.deploy(&["--table", &self.more_cities()]),
+                3 => deploy(&["--table", &self.more_cities()]),
                 4 => self.roll_back(),
                 _ => to("drop"),
             };
@@ -618,6 +620,34 @@ fn a_plan_whose_rows_a_table_does_not_take_is_refused_by_column_and_the_old_one_
     stop([process]);
     let judged = pipeline.judge();
     assert_eq!((&judged["plans"], &judged["plans_with_rows"]), (&2.into(), &2.into()), "{judged}");
+}
+
+#[test]
+fn a_plan_is_tried_on_the_last_records_of_all_partitions_before_it_is_put() {
+    let (mut pipeline, process) = without_others();
+    // Of four that are sent, one is from Lyon and one from nowhere.
+    let told = pipeline.deploy(&["--set", "non_usa=alerts", "--sample", "600"]);
+    assert_eq!((told.code, &told.said["deployed"]), (Some(0), &Value::Bool(true)), "{}", told.all);
+    let sample = &told.said["sample"];
+    assert_eq!((&sample["read"], &sample["records"]), (&600.into(), &600.into()), "{sample}");
+    let of = |side: &str, what: &str| sample[side][what].as_u64().expect("a number");
+    let on = |side: &str, route: &str| sample[side]["routed"][route].as_u64().expect("a number");
+    assert_eq!(on("was", "usa"), on("is", "usa"), "{sample}");
+    let moved = of("was", "dropped");
+    assert!(moved > 0 && of("is", "dropped") == 0, "{sample}");
+    assert_eq!((on("was", "alerts") + moved, on("is", "other")), (on("is", "alerts"), 0), "{sample}");
+    assert_eq!(sample["comparison"]["different"], moved);
+    let found = &sample["comparison"]["found"][0];
+    assert_eq!((&found["was"], &found["is"]), (&"dropped".into(), &"route alerts".into()), "{found}");
+    assert_eq!(found["samples"][0]["topic"], *pipeline.topic, "{found}");
+
+    // More than there are: all.
+    let told = pipeline.deploy(&["--set", "non_usa=other", "--sample", "100000"]);
+    assert_eq!(told.said["sample"]["read"], 1_000, "{}", told.all);
+    pipeline.send(1_000, &[]);
+    pipeline.wait_until_all_is_there();
+    stop([process]);
+    pipeline.judge();
 }
 
 #[test]
