@@ -29,9 +29,11 @@ fn slow(file: &str) -> Pipeline {
 }
 
 /// Deploys a component of the pipeline's directory; the exit code, and what is said.
+/// Without a look at records before it: the slow plan would take its time for them.
 fn deploy(pipeline: &Pipeline, component: &str, args: &[&str]) -> (Option<i32>, Value) {
     let component = pipeline.path(component);
-    let with = [&[component.to_str().expect("text"), "--yes", "--json", "--wait", "100 s"], args].concat();
+    let component = component.to_str().expect("text");
+    let with = [&[component, "--yes", "--json", "--wait", "100 s", "--sample", "0"], args].concat();
     let output = pipeline.weir("deploy", &with).output().expect("the program starts");
     (output.status.code(), said(&output))
 }
@@ -122,6 +124,8 @@ fn a_component_whose_rows_have_other_columns_begins_new_files_at_the_cut() {
     let routes = FILE.replace("ok = \"out.ok\"", "ok = [\"out.ok\", \"lake.ok\"]");
     let pipeline = slow(&(routes + LAKE));
     let mut running = Running::start(&pipeline);
+    // Compiled by now, so that it is there while records flow.
+    deploy(&pipeline, "another.wasm", &["--ddl"]);
     let mut expected = BTreeMap::new();
     for (n, (when, types)) in (0..).zip(SWAPS) {
         let slow = match n {
@@ -172,6 +176,8 @@ fn a_component_whose_rows_have_other_columns_begins_new_files_at_the_cut() {
 fn a_table_refuses_a_component_by_the_column_and_takes_one_more_once_it_is_added_while_records_flow() {
     let pipeline = slow(&with_tables(""));
     let mut running = Running::start(&pipeline);
+    // Compiled by now, so that it is there while records flow.
+    deploy(&pipeline, "another.wasm", &["--ddl"]);
     let first = newest(&pipeline);
     move_in(&pipeline, "a.jsonl", &["a"; RECORDS]);
     wait_for_records_of(&pipeline, &mut running, first);
