@@ -320,6 +320,23 @@ fn a_plan_that_would_stop_a_partition_is_refused_where_the_old_one_goes_on() {
 }
 
 #[test]
+fn a_plan_that_goes_on_where_the_old_one_stops_is_deployed_and_what_stops_is_told() {
+    let stalls = "deadline = \"50 ms\"\nfuel_per_record = 1_000_000_000_000";
+    let limits = "deadline = \"300 ms\"\noutput_bytes = \"1 MiB\"\nfuel_per_record = 100_000_000";
+    let pipeline = Pipeline::of(guests::hostile(), &FILE.replace(limits, stalls));
+    pipeline.input(&["a", "loop", "a"].map(str::to_owned));
+    assert_eq!(pipeline.run(&[]).status.code(), Some(1));
+    let deployed = weir(&pipeline, "deploy", &["--set", "when=never", "--yes", "--json"]);
+    assert_eq!(deployed.status.code(), Some(0), "{}", stderr(&deployed));
+    let sample = &said(&deployed)["sample"];
+    let stops = sample["was"]["stops"].as_str().expect("a text");
+    assert!(stops.starts_with("E_STALL: ") && sample["is"]["stops"].is_null(), "{sample}");
+    assert_eq!((&sample["read"], &sample["records"]), (&3.into(), &1.into()));
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    assert_eq!(pipeline.offsets("ok"), [0, 1, 2]);
+}
+
+#[test]
 fn a_plan_that_rejects_more_is_shown_with_both_counts_and_deployed_if_that_is_wanted() {
     let (pipeline, running) = harmless(&["a", "reject", "drop", "a", "panic"], "deadline = \"20 s\"");
     let asked = pipeline
