@@ -125,6 +125,13 @@ impl Pipeline {
         Told::of(&self.weir(&back).output().expect("the program starts"))
     }
 
+    /// Has all processes that run pause or go on; whether there were some, and all did.
+    #[cfg(feature = "failpoints")]
+    fn order(&self, what: &str) -> bool {
+        let ordered = self.weir(&[what]).arg(self.path(FILE_NAME)).output();
+        ordered.expect("the program starts").status.success()
+    }
+
     /// The `n`th of a series of swaps, each of which changes what becomes of records.
     fn swap(&self, n: usize) -> u64 {
         // How often it is swapped is what counts here.
@@ -216,7 +223,14 @@ impl Pipeline {
         for route in ROUTES.iter().chain(&["dead_letters"]) {
             let table = dumped.join("base").join(route).with_extension("csv");
             let how = "WITH (FORMAT csv, HEADER, NULL '\\N')";
-            let copy = format!("\\copy {}.{route} TO '{}' {how}", self.schema, table.display());
+            // Rows that the table refused are there, too.
+            let (schema, is_of) = (&self.schema, format!("WHERE target = '{route}'"));
+            let ours = "jsonb_build_object('weir_topic', weir_topic, 'weir_partition', weir_partition, \
+                        'weir_offset', weir_offset, 'weir_index', weir_index, 'weir_plan', weir_plan)";
+            let refused = format!("jsonb_populate_record(NULL::{schema}.{route}, \"row\"::jsonb || {ours})");
+            let refused = format!("SELECT ({refused}).* FROM {schema}.weir_reject {is_of}");
+            let all = format!("SELECT * FROM {schema}.{route} UNION ALL {refused}");
+            let copy = format!("\\copy ({all}) TO '{}' {how}", table.display());
             let psql = Command::new("psql")
                 .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", &copy, &self.postgres])
                 .output();
@@ -291,14 +305,20 @@ fn whoever_dies_while_plans_are_replaced_leaves_each_record_made_once_and_alike_
     pipeline.judge();
 }
 
-/// Where a process that runs may die of a swap or of a commit at it, three at a time.
+/// Where processes that run may die of a swap or of a commit at it, some at once, each when it comes by there the nth time.
 #[cfg(feature = "failpoints")]
-const DEATHS: [&[&str]; 5] = [
-    &["plan.before_put", "kafka.before_begin", "postgres.after_begin"],
-    &["plan.after_put", "kafka.after_rows", "postgres.mid_rows"],
-    &["kafka.after_progress", "postgres.after_position"],
-    &["kafka.before_commit", "kafka.after_offsets", "postgres.before_commit"],
-    &["kafka.after_begin", "kafka.after_commit", "postgres.after_commit"],
+const DEATHS: [&[(&str, u32)]; 8] = [
+    // Not at the first time: that is how it begins.
+    &[("plan.before_put", 4), ("kafka.before_begin", 4), ("postgres.after_begin", 4)],
+    &[("plan.after_put", 4), ("kafka.after_rows", 4), ("postgres.mid_rows", 4)],
+    &[("kafka.after_progress", 4), ("postgres.after_position", 4), ("postgres.after_reject", 4)],
+    &[("kafka.before_commit", 4), ("kafka.after_offsets", 4), ("postgres.before_commit", 4)],
+    &[("kafka.after_begin", 4), ("kafka.after_commit", 4), ("postgres.after_commit", 4)],
+    // At the first time: later it comes by there only where it gets partitions of another.
+    &[("kafka.after_renewal", 1), ("postgres.claim.after_begin", 1), ("postgres.claim.before_commit", 1)],
+    &[("postgres.claim.after_commit", 1)],
+    // Once partitions have begun, only what people order is written there.
+    &[("plan.before_log", 2), ("plan.after_log", 2)],
 ];
 
 /// Where `weir deploy` may die.
@@ -324,15 +344,18 @@ fn killed_at_any_failpoint_of_a_swap_they_leave_each_record_made_once_and_alike_
     let first = pipeline.start();
     pipeline.wait_until_all_is_there();
     stop([first]);
+    pipeline.ask("ALTER TABLE usa ADD CHECK (age <> 33) NOT VALID");
     let load = Load::start(&pipeline, 500);
     let (mut swaps, mut deaths) = (0, DEATHS_OF_DEPLOY.iter().cycle());
     for points in DEATHS {
         let weir = || Command::new(env!("CARGO_BIN_EXE_weir"));
-        // Not at the first time: that is how it begins.
-        let start = |point: &&str| Some(pipeline.start_by(armed(weir(), point, 4), FILE_NAME));
+        let start = |(point, n): &(&str, u32)| Some(pipeline.start_by(armed(weir(), point, *n), FILE_NAME));
         let mut processes: Vec<_> = points.iter().map(start).collect();
+        let takes_orders = points.iter().any(|(point, _)| point.ends_with("_log"));
+        let order = |what| takes_orders && pipeline.order(what);
         while processes.iter().any(Option::is_some) {
             swaps += 1;
+            order("pause");
             pipeline.swap(swaps);
             let change = format!("non_usa={}", ["alerts", "other"][swaps % 2]);
             let deploy = pipeline.deploying(FILE_NAME, &["--set", &change], "1 ms");
@@ -344,6 +367,7 @@ fn killed_at_any_failpoint_of_a_swap_they_leave_each_record_made_once_and_alike_
                 "{}",
                 Told::of(&deploy).all
             );
+            order("resume");
             for process in &mut processes {
                 if process.as_mut().is_some_and(Process::is_dead) {
                     *process = None;
@@ -352,9 +376,14 @@ fn killed_at_any_failpoint_of_a_swap_they_leave_each_record_made_once_and_alike_
         }
     }
     let last = pipeline.start();
+    let look = || Ok(pipeline.order("resume").then_some(()));
+    let goes_on = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+    assert!(goes_on.is_some(), "{}", pipeline.logs());
     load.end();
     pipeline.wait_until_all_is_there();
     stop([last]);
+    let refused = pipeline.ask("SELECT count(*)::text FROM weir_reject")[0][0];
+    assert!(refused > 0, "nobody of 33 came");
     pipeline.judge();
 }
 
