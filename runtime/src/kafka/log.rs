@@ -2,6 +2,7 @@
 //! it is not known here.
 
 use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::admin::{NewTopic, TopicReplication};
@@ -17,6 +18,9 @@ use crate::offset::Offset;
 /// How long a broker waits for records, in milliseconds: what a client asks besides waits as long. It reads only while somebody
 /// waits for what it reads.
 pub(super) const FETCH_MS: &str = "5";
+
+/// How often it is looked whether a record is confirmed.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What of a log may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +173,7 @@ impl TopicLog {
     ///
     /// # Errors
     /// [`Error::Unreachable`]: it may be there, or come there still; [`Error::Refused`]: it is not.
+    #[expect(clippy::disallowed_methods, reason = "the client says what it was told only to whoever asks it")]
     pub fn append(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
         let what = || self.what("writing to");
         let answer = || self.producer.context().0.lock().expect("nobody panics with the answer in hand");
@@ -178,10 +183,12 @@ impl TopicLog {
         self.producer.send(record).map_err(|(error, _)| self.cluster.failed(what(), &error))?;
         loop {
             // The client gives the record up after its time, and says so.
-            self.producer.poll(Duration::from_millis(1));
+            self.producer.poll(Duration::ZERO);
             if let Some(ended) = answer().take() {
                 return ended.map_err(|error| self.cluster.failed(what(), &error));
             }
+            // Not in the client: it waits for whole milliseconds, and keeps a processor busy for what is left of the last.
+            thread::sleep(LOOK_EVERY);
         }
     }
 
