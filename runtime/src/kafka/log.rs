@@ -2,25 +2,26 @@
 //! it is not known here.
 
 use std::sync::Mutex;
-use std::thread;
 use std::time::Duration;
 
 use rdkafka::admin::{NewTopic, TopicReplication};
+use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
 
-use super::{Cluster, Error, PATIENCE};
+use super::wake::Wake;
+use super::{Cluster, Error, PATIENCE, queue};
 use crate::offset::Offset;
 
 /// How long a broker waits for records, in milliseconds: what a client asks besides waits as long. It reads only while somebody
 /// waits for what it reads.
 pub(super) const FETCH_MS: &str = "5";
 
-/// How often it is looked whether a record is confirmed.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How often it is looked whether a record is confirmed, if the client does not say that it has something to say.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What of a log may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,10 @@ impl std::fmt::Debug for TopicLog {
 
 /// How the one record that is under way ended.
 #[derive(Default)]
-struct Answer(Mutex<Option<Result<(), KafkaError>>>);
+struct Answer {
+    ended: Mutex<Option<Result<(), KafkaError>>>,
+    wake: Wake,
+}
 
 impl ClientContext for Answer {}
 
@@ -73,7 +77,7 @@ impl ProducerContext for Answer {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let ended = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        *self.0.lock().expect("nobody panics with the answer in hand") = Some(ended);
+        *self.ended.lock().expect("nobody panics with the answer in hand") = Some(ended);
     }
 }
 
@@ -102,7 +106,7 @@ impl TopicLog {
             let text = format!("it has {n} partitions, and a log has one");
             return Err(Error::Refused { what: format!("opening topic {topic}"), text });
         }
-        let producer = cluster
+        let producer: BaseProducer<Answer> = cluster
             .config()
             // A line that is there twice says what it said before, and a client that may not write one twice waits for half
             // a second before its first.
@@ -113,6 +117,7 @@ impl TopicLog {
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
             .create_with_context(Answer::default())
             .map_err(|error| failed(&error))?;
+        wake_when_told(&producer);
         Ok(Self {
             cluster: cluster.clone(),
             topic: topic.to_owned(),
@@ -173,10 +178,9 @@ impl TopicLog {
     ///
     /// # Errors
     /// [`Error::Unreachable`]: it may be there, or come there still; [`Error::Refused`]: it is not.
-    #[expect(clippy::disallowed_methods, reason = "the client says what it was told only to whoever asks it")]
     pub fn append(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
         let what = || self.what("writing to");
-        let answer = || self.producer.context().0.lock().expect("nobody panics with the answer in hand");
+        let answer = || self.producer.context().ended.lock().expect("nobody panics with the answer in hand");
         *answer() = None;
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).partition(0).key(key);
         record.payload = value;
@@ -188,12 +192,25 @@ impl TopicLog {
                 return ended.map_err(|error| self.cluster.failed(what(), &error));
             }
             // Not in the client: it waits for whole milliseconds, and keeps a processor busy for what is left of the last.
-            thread::sleep(LOOK_EVERY);
+            self.producer.context().wake.wait(LOOK_EVERY);
         }
     }
 
     fn what(&self, doing: &str) -> String {
         format!("{doing} topic {}", self.topic)
+    }
+}
+
+/// Wakes who waits when the client has something to say.
+#[expect(unsafe_code, reason = "the client library has no safe call for it")]
+fn wake_when_told(producer: &BaseProducer<Answer>) {
+    // SAFETY: the client lives; its queue is another handle to one that lives as long as it does.
+    unsafe {
+        let told = sys::rd_kafka_queue_get_main(producer.client().native_ptr());
+        if !told.is_null() {
+            queue::wake_by(told, producer.context().wake.raw());
+            sys::rd_kafka_queue_destroy(told);
+        }
     }
 }
 
