@@ -125,7 +125,8 @@ pub const ALL: &[Explained] = &[
         code: "E_PLAN_MISSING",
         means: "A sink has rows of a plan that the plan log does not have, or has differently.",
         then: STOPS,
-        fix: "The state directory is older than the sinks: restore the newer one.",
+        fix: "The plan log (`plans` in the state directory, or the topic `weir.PIPELINE.plans`) is older than the sinks, or another \
+              one: restore the newer one.",
     },
     Explained {
         code: "E_PLANS_DIFFER",

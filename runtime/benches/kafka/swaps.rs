@@ -2,6 +2,7 @@
 //! second, taking turns; how long a worker takes to take the new rule up, and how long it takes from `weir deploy` until its
 //! first rows are committed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -43,24 +44,25 @@ pub(crate) fn measure(records: u64, rounds: usize) {
         pauses_us.extend(pauses(&swapping.measured.log));
         deployed.extend(swapping.deployed);
     }
-    let made = deployed.iter().filter_map(|plan| Some((plan.begun_ms, plan.first_ms?)));
-    let (mut from_put, mut from_begun): (Vec<_>, Vec<_>) =
-        made.map(|(begun, first)| (first, begun + first)).unzip();
+    let mut checked: Vec<_> = deployed.iter().map(|plan| plan.begun_ms).collect();
+    let mut made: Vec<_> = deployed.iter().filter_map(|plan| plan.made_ms).collect();
+    let mut committed: Vec<_> = deployed.iter().filter_map(|plan| plan.committed_ms).collect();
     println!("\n| | without | with new plans |\n|---|---:|---:|");
     let (quiet, swapping): (Vec<_>, Vec<_>) = cpu.into_iter().unzip();
     println!("| CPU s per million, median | {:.2} | {:.2} |", median(quiet), median(swapping));
     println!("| CPU, times that without, median | 1 | {:.3} |", median(ratios));
     println!("| records/s, times that without, median | 1 | {:.3} |", median(rates));
-    let (plans, without) = (deployed.len(), deployed.len() - from_put.len());
-    println!(
-        "\n{plans} plans, {without} of them replaced or at the end before they made a row; until the first commit of the new rule:"
-    );
-    for (what, took) in [("from the plan log", &mut from_put), ("from `weir deploy`", &mut from_begun)] {
-        let [p50, p99] = [50, 99].map(|percent| percentile(took, percent));
-        println!("{what}: p50 {p50} ms, p99 {p99} ms, at most {} ms", percentile(took, 100));
+    println!("\n| | plans | p50, ms | p99, ms | at most, ms |\n|---|---:|---:|---:|---:|");
+    for (what, took) in [
+        ("`weir deploy` until the plan is in the log", &mut checked),
+        ("from then until its first batch is made", &mut made),
+        ("from then until its first commit is known", &mut committed),
+    ] {
+        let [p50, p99, most] = [50, 99, 100].map(|percent| percentile(took, percent));
+        println!("| {what} | {} | {p50} | {p99} | {most} |", took.len());
     }
     println!(
-        "{} times a worker took a plan up: p50 {} us, p99 {} us",
+        "\n{} times a worker took a plan up: p50 {} us, p99 {} us",
         pauses_us.len(),
         percentile(&mut pauses_us, 50),
         percentile(&mut pauses_us, 99)
@@ -111,8 +113,10 @@ struct Swapped {
 struct Deployed {
     /// How long after the command began it was in the plan log.
     begun_ms: u64,
-    /// How long after that the first commit with it was known.
-    first_ms: Option<u64>,
+    /// How long after that a worker took it up for its first batch; absent if another one came before.
+    made_ms: Option<u64>,
+    /// How long after that the first commit with it was known; absent as above.
+    committed_ms: Option<u64>,
 }
 
 fn one(ground: &Ground<'_>, records: u64, expected: Counts, rules: &[PathBuf]) -> Swapped {
@@ -139,21 +143,31 @@ fn one(ground: &Ground<'_>, records: u64, expected: Counts, rules: &[PathBuf]) -
     for (kind, output) in &mut pipeline.outputs {
         assert_eq!(output.counts(), expected, "{}", kind.name());
     }
-    let history = pipeline.weir("history").arg("--json").output().expect("the program starts");
-    let history: Value = serde_json::from_slice(&history.stdout).expect("one JSON object");
-    let deployed = deploying.into_iter().filter_map(|(at, weir)| deployed(at, weir, &history)).collect();
+    let taken_up = taken_up(&measured.log);
+    let deployed = deploying.into_iter().filter_map(|(at, weir)| deployed(at, weir, &taken_up)).collect();
     pipeline.clear();
     Swapped { measured, deployed }
 }
 
+/// When a worker took each plan up first, in milliseconds since 1970.
+fn taken_up(log: &str) -> BTreeMap<u64, u64> {
+    let of = |line: &str| {
+        let number = line.contains(" pause_us=").then(|| line.split_once(" plan="))??.1.split(' ').next()?;
+        let at: jiff::Timestamp = line.split(' ').next()?.parse().ok()?;
+        Some((number.parse().ok()?, u64::try_from(at.as_millisecond()).ok()?))
+    };
+    // Of several workers the first stays: it is put in last.
+    log.lines().filter_map(of).collect::<Vec<_>>().into_iter().rev().collect()
+}
+
 /// What a command that began at `at_ms` put, if it did: two may have been in each other's way.
-fn deployed(at_ms: u64, weir: Child, history: &Value) -> Option<Deployed> {
+fn deployed(at_ms: u64, weir: Child, taken_up: &BTreeMap<u64, u64>) -> Option<Deployed> {
     let output = weir.wait_with_output().expect("it is ours");
     let said: Value = serde_json::from_slice(&output.stdout).ok()?;
     let plan = said["deployed"].as_bool()?.then(|| said["plan"].as_u64())??;
-    let mut plans = history["plans"].as_array()?.iter();
-    let put_ms = plans.find(|of| of["plan"] == plan)?["what"]["made"]["at_ms"].as_u64()?;
+    let put_ms = said["logged_at_ms"].as_u64()?;
     let cuts = said["cuts"].as_array()?.iter();
-    let first_ms = cuts.filter_map(|cut| cut["after_ms"].as_u64()).min();
-    Some(Deployed { begun_ms: put_ms.saturating_sub(at_ms), first_ms })
+    let committed_ms = cuts.filter_map(|cut| cut["after_ms"].as_u64()).min();
+    let made_ms = taken_up.get(&plan).map(|at_ms| at_ms.saturating_sub(put_ms));
+    Some(Deployed { begun_ms: put_ms.saturating_sub(at_ms), made_ms, committed_ms })
 }

@@ -171,7 +171,7 @@ const METRICS: &[Metric] = &[
         "weir_transform_records_total",
         Counter,
         &["plan"],
-        "Records that a plan made here, those made again included; of the two plans that made some last.",
+        "Records that a plan made here, those made again included; of the two newest plans that made some.",
         |view, to| {
             for cost in &view.status.costs {
                 to.count(&[&cost.plan.to_string()], cost.records);

@@ -30,7 +30,7 @@ use crate::source::{self, files::Inputs};
 /// Less free space than this is worth a word.
 const FREE: u64 = 1 << 30;
 
-/// Clocks that are further apart than this make times confusing; nothing depends on them.
+/// Clocks that are further apart than this make times confusing; nothing of records depends on them.
 const APART_MS: u64 = 5_000;
 
 /// One thing that was looked at.

@@ -76,8 +76,9 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
     let (mut log, store) = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
     let mut history = History::default();
     history.catch_up(log.as_mut())?;
+    let replays = replay_topic(config.name.as_str());
     ensure!(
-        *origin.at.topic != *replay_topic(config.name.as_str()),
+        *origin.at.topic != *replays,
         "{origin} is a record that came again: explain it by where it came first"
     );
     let of = match &config.source {
@@ -160,7 +161,7 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
             }
         }
         // Since the record came again, other plans had it.
-        for by in at_sink.plans_of_later_attempts() {
+        for by in later_plans(&history, &replays, plan.plan, &at_sink) {
             let Some(what) = history.plans.get(&by) else {
                 at_sink
                     .differences
@@ -186,6 +187,23 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
     }
     explained.plan = Some((plan, known));
     Ok(explained)
+}
+
+/// Which plans may have made rows of a sink since the record came again: those that its rows name, and those that send rows
+/// elsewhere than `first` does, where they are not seen yet.
+fn later_plans(history: &History, replays: &str, first: u64, at_sink: &AtSink) -> BTreeSet<u64> {
+    let again = at_sink.rows.iter().filter(|(.., stood)| stood.attempt > 0);
+    let mut all: BTreeSet<u64> = again.map(|(.., stood)| stood.plan).collect();
+    let came_again = history.started.keys().any(|of| of.topic.as_deref() == Some(replays));
+    if let Some(routes) = history.plans.get(&first).map(|plan| &plan.routes)
+        && came_again
+        && at_sink.plan.is_some()
+    {
+        all.extend(
+            history.plans.range(first + 1..).filter(|(_, plan)| plan.routes != *routes).map(|(n, _)| *n),
+        );
+    }
+    all
 }
 
 /// A sink that has nothing of the record, or of which that cannot be said.
@@ -356,11 +374,6 @@ struct Found {
 }
 
 impl AtSink {
-    /// Which plans made its rows since the record came again.
-    fn plans_of_later_attempts(&self) -> BTreeSet<u64> {
-        self.rows.iter().filter(|(.., stood)| stood.attempt > 0).map(|(.., stood)| stood.plan).collect()
-    }
-
     fn add(&mut self, target: &Arc<str>, route: &Arc<str>, stood: Stood) {
         if !self.rows.iter().any(|(of, _, known)| of == target && *known == stood) {
             self.rows.push((target.clone(), route.clone(), stood));

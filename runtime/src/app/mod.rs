@@ -157,6 +157,7 @@ impl Pipeline {
             on_trial_after: config
                 .deploy
                 .limits()
+                .filter(|_| history.newest().is_some_and(|(number, _)| number == newest.plan))
                 .and_then(|limits| history.on_trial_after(admin::now_ms(), limits.time.duration())),
         };
         let (handle, desk) = threads::handle();

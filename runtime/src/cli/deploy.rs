@@ -15,6 +15,7 @@ use super::run::{clock, stop_on_signals};
 use super::screen;
 use super::shadow;
 use super::{Ended, pair};
+use crate::admin;
 use crate::admin::ask;
 use crate::app::Options;
 use crate::app::deploy::{Changes, Deployment, Sample, Statements};
@@ -231,7 +232,7 @@ impl Deploying<'_> {
             return Ok(ended);
         }
         // Columns that are added change nothing of what the plan makes.
-        let sample = if differences.is_empty() { None } else { self.try_on_a_sample(replaces)? };
+        let sample = if differences.is_empty() { None } else { self.try_on_a_sample(replaces) };
         if let Some(found) = sample.as_ref().and_then(|sample| sample.refused.as_deref()) {
             let fix = "`--sample 0` makes it the next plan all the same";
             self.say(&format!("{}\n  hint: {fix}\nrefused: nothing was changed", escape(found)));
@@ -265,7 +266,7 @@ impl Deploying<'_> {
         }
         let stop = stop_on_signals("the plan is in the log, and is taken over without this command")?;
         let number = self.deployment.put(&self.how.why, self.on_trial)?;
-        let begun = clock();
+        let (begun, logged_at_ms) = (clock(), admin::now_ms());
         self.say(&format!("plan {number} is in the plan log"));
         if let Some(limits) = self.config.deploy.limits().filter(|_| self.on_trial) {
             let (records, time) = (screen::count(limits.records.get()), limits.time);
@@ -279,7 +280,7 @@ impl Deploying<'_> {
         };
         let cuts: Vec<_> = followed.cuts.iter().map(Cut::to_json).collect();
         self.end(json!({
-            "deployed": true, "plan": number, "differences": differences, "sample": sample,
+            "deployed": true, "plan": number, "logged_at_ms": logged_at_ms, "differences": differences, "sample": sample,
             "statements": flat(&added), "cuts": cuts, "without_records": followed.left, "refused": followed.refused,
             "taken_back": followed.taken_back,
         }));
@@ -287,15 +288,23 @@ impl Deploying<'_> {
     }
 
     /// What becomes of the last records of the input under both plans, where that is wanted.
-    fn try_on_a_sample(&self, replaces: u64) -> Result<Option<Sample>> {
+    fn try_on_a_sample(&self, replaces: u64) -> Option<Sample> {
         if self.sample == 0 {
-            return Ok(None);
+            return None;
         }
-        let sample = self.deployment.sample(self.sample)?;
-        if !self.how.json {
-            sample::print(&sample, replaces);
+        match self.deployment.sample(self.sample) {
+            Ok(sample) => {
+                if !self.how.json {
+                    sample::print(&sample, replaces);
+                }
+                Some(sample)
+            }
+            // What is to mend a pipeline must not wait for its input.
+            Err(error) => {
+                self.say(&format!("not tried before: {}", screen::told(&error).0));
+                None
+            }
         }
-        Ok(Some(sample))
     }
 
     /// The same, beside the plan that runs.

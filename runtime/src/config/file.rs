@@ -626,8 +626,9 @@ pub struct Deploy {
     /// each from 0 to 1, and by more than chance explains of so many records. Fewer than 100 decide nothing. A plan with which
     /// a partition cannot go on is taken back at once: `E_STALL`, `E_FAILING` and whatever else its transform stops one
     /// for. Then the last plan that was not on trial, or passed, is put once more, `weir history` tells why, and all partitions
-    /// go on with that one, behind the records that it was judged by. A process that starts has it on trial, too, if nobody has
-    /// made anything with it, or it was put less than `time` ago. What is not on trial: what the file says at a start, a plan that
+    /// go on with that one from where the sinks stand: what the plan has not made by then in that process it does not make any
+    /// more. A process that starts has it on trial, too, if nobody has made anything with it, or it was put less than `time` ago;
+    /// there only failures decide, against all that the sinks have counted ever. What is not on trial: what the file says at a start, a plan that
     /// takes another back, by itself or by `weir rollback`, and what is deployed with `--no-trial` or by `weir run --watch`. Of
     /// the plan before, its last records in the same process count; where they are fewer than 100, rejects decide nothing.
     pub rollback: WhenTakenBack,

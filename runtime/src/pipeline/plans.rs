@@ -58,6 +58,9 @@ impl Core {
         if times > self.settings.max_attempts {
             let all: Vec<_> = self.tracks.keys().cloned().collect();
             all.iter().for_each(|at| self.drain(at, Some(stop.clone())));
+            for at in std::mem::take(&mut self.waiting).into_keys() {
+                self.stopped(&at, stop.clone());
+            }
         }
     }
 

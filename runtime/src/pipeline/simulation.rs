@@ -328,6 +328,8 @@ impl World {
         let mut history = self.history();
         let digest: Arc<str> = format!("digest-{}", self.random.below(3)).into();
         let limits = PlanLimits { memory_bytes: 1, deadline_ms: 1, output_bytes: 1, fuel_per_record: 1 };
+        let by = By { who: "somebody".into(), at_ms: 0 };
+        let made = self.random.chance(50).then(|| Made { by, why: String::new(), on_trial: true });
         let plan = |history: &History| Plan {
             replaces: history.newest().map(|(n, _)| n),
             digest: digest.clone(),
@@ -338,7 +340,7 @@ impl World {
             limits,
             routes: BTreeMap::new(),
             declared: String::new(),
-            made: None,
+            made: made.clone(),
         };
         history
             .append(&mut self.log, |history| Some(Entry::Plan(plan(history))))
@@ -357,7 +359,7 @@ impl World {
             stop_after_consecutive: u64::MAX,
             max_attempts: u32::MAX,
             rollback: Some(TRIAL),
-            on_trial_after: None,
+            on_trial_after: self.history().on_trial_after(0, TRIAL.time),
         };
         let (history, newest) = (self.history(), self.newest());
         let n_adopted = history.adopted.len();

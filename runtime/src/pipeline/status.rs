@@ -30,7 +30,7 @@ pub struct Status {
     /// How the plan stands that is tried on live records, or was last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Standing>,
-    /// What the records of the two plans that made some last took of this process, the newer one last.
+    /// What records took of this process under the two newest plans that made some, the newer one last.
     #[serde(default)]
     pub costs: Vec<Cost>,
     /// A newer plan that cannot run in this process, which reads nothing until it can.
@@ -126,7 +126,8 @@ impl TrialStatus {
 }
 
 /// What records took under one plan, in this process: to make them, once or again, and to find out which are to blame where
-/// a batch fails. What it took to start the transform, and to look at batches twice, does not count.
+/// a batch fails, with the instances that are started for that. What it took to take the plan up, and to look at batches twice,
+/// does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Its number.

@@ -1,10 +1,10 @@
-//! Whether a plan that somebody put while records flow stays. It is told what becomes of records, and says when a plan does
+//! Whether a plan that somebody put stays. It is told what becomes of records, and says when a plan does
 //! so much worse than the one before that it is taken back, and why. Pure; it takes nothing back itself.
 //!
 //! A plan is on trial for its first records. Only what it does *worse* counts, and more than chance explains: that a pipeline
 //! has always rejected a fifth of its records says nothing of a new plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Stop;
@@ -12,6 +12,7 @@ use super::status::TrialStatus;
 use crate::offset::{Offset, TopicPartition};
 use crate::route::{Fate, Routed};
 use crate::rule::Judging;
+use crate::sink::state::Counters;
 
 /// When a plan is taken back by itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,6 +58,11 @@ pub(super) struct Trials {
     trusted: u64,
     /// What became of its last records.
     before: Counts,
+    /// What the sinks counted under all plans before this process began, where it begins with one on trial: of how many records
+    /// a transform has always failed at.
+    ever: Counts,
+    /// The partitions of which that is known.
+    known_of: BTreeSet<TopicPartition>,
     trial: Option<Trial>,
     taken_back: Option<u64>,
 }
@@ -77,11 +83,23 @@ impl Trials {
     /// Of a process that begins with `plan`, which may be on trial still: then `before` is the plan that it is taken back to.
     pub(super) fn new(limits: Option<Limits>, plan: u64, before: Option<u64>) -> Self {
         let trusted = before.unwrap_or(plan);
-        let mut trials = Self { limits, trusted, before: Counts::default(), trial: None, taken_back: None };
+        let (before_it, ever) = (Counts::default(), Counts::default());
+        let known_of = BTreeSet::new();
+        let mut trials =
+            Self { limits, trusted, before: before_it, ever, known_of, trial: None, taken_back: None };
         if before.is_some() {
             trials.put(plan, true, Duration::ZERO);
         }
         trials
+    }
+
+    /// What a sink has counted of a partition by the time that this process begins with it.
+    pub(super) fn counted_before(&mut self, at: &TopicPartition, counters: &Counters) {
+        if self.known_of.insert(at.clone()) {
+            self.ever.records += counters.records_in;
+            self.ever.rejected += counters.rejected;
+            self.ever.failed += counters.failed;
+        }
     }
 
     /// A plan takes the place of the one that ran.
@@ -114,7 +132,7 @@ impl Trials {
         trial.counts.add(routed, *counted);
         *counted = routed.range.end.max(*counted);
         trial.since.get_or_insert(now);
-        let why = worse(&limits, trial.plan, &trial.counts, &self.before)?;
+        let why = worse(&limits, trial.plan, &trial.counts, &self.before, &self.ever)?;
         Some(self.take_back(why))
     }
 
@@ -130,7 +148,7 @@ impl Trials {
         self.settle(now);
         let trial = self.trial.as_mut().filter(|trial| trial.taken_back.is_none())?;
         trial.since.get_or_insert(now);
-        let why = worse(&limits, trial.plan, &trial.counts.and(so_far), &self.before)?;
+        let why = worse(&limits, trial.plan, &trial.counts.and(so_far), &self.before, &self.ever)?;
         Some(self.take_back(why))
     }
 
@@ -237,17 +255,21 @@ fn minimum(limits: &Limits) -> u64 {
     limits.records.min(MINIMUM)
 }
 
-/// In what a plan does worse than the one before, if it does.
-fn worse(limits: &Limits, plan: u64, now: &Counts, before: &Counts) -> Option<String> {
+/// In what a plan does worse than the one before, if it does; where nothing is known of that one, than all there were `ever`.
+fn worse(limits: &Limits, plan: u64, now: &Counts, before: &Counts, ever: &Counts) -> Option<String> {
     let least = minimum(limits);
     if now.records < least {
         return None;
     }
     let known = before.records >= least;
-    // That records are rejected is nothing unusual, that a transform fails at them is.
+    // What comes in changes with time, and what is rejected of it. That a transform fails is unusual at any time.
     let rejected =
         known && is_more(now.rejected, now.records, before.rejected, before.records, limits.rejected);
-    let (failed_before, of) = if known { (before.failed, before.records) } else { (0, u64::MAX) };
+    let (failed_before, of) = match (known, ever.records >= least) {
+        (true, _) => (before.failed, before.records),
+        (false, true) => (ever.failed, ever.records),
+        (false, false) => (0, u64::MAX),
+    };
     let failed = is_more(now.failed, now.records, failed_before, of, limits.failed);
     let (what, is, was) = match (rejected, failed) {
         (_, true) => ("failed", now.failed, before.failed),
@@ -256,6 +278,7 @@ fn worse(limits: &Limits, plan: u64, now: &Counts, before: &Counts) -> Option<St
     };
     let was = match known {
         true => format!("{} before", percent(was, before.records)),
+        false if ever.records >= least => format!("{} ever before", percent(ever.failed, ever.records)),
         false => "nothing is known of before".to_owned(),
     };
     let (is, n) = (percent(is, now.records), grouped(now.records));
@@ -297,7 +320,7 @@ mod tests {
     use crate::pipeline::rig::{Rig, at, routed};
     use crate::pipeline::status::State;
     use crate::pipeline::{Action, Event, GiveUp};
-    use crate::sink::state::{Commit, Counters, Nonce, PlanRef};
+    use crate::sink::state::{Commit, Nonce, PlanRef};
     use crate::source::{self, RunId, SourceEvent};
 
     const LIMITS: Limits =
@@ -611,6 +634,24 @@ mod tests {
         assert_ne!(rig.claim(claims), run);
         assert_eq!(rig.stands().0, State::Running);
         assert!(rig.done().iter().all(|action| !matches!(action, Action::Stopped { .. })));
+    }
+
+    #[test]
+    fn who_begins_with_a_plan_on_trial_knows_from_the_sinks_what_always_failed() {
+        for (always, stays) in [(0, false), (1_000, true)] {
+            let mut trials = Trials::new(Some(LIMITS), 7, Some(3));
+            let counters = Counters { records_in: 100_000, failed: always, ..Counters::default() };
+            // However often it is claimed.
+            for _ in 0..2 {
+                trials.counted_before(&at(), &counters);
+            }
+            let back = trials.made(&fates(7, 0, 2_000, 0, 20), BEGUN);
+            assert_eq!(back.is_none(), stays, "{back:?}");
+            if let Some(TakenBack { plan, to, why }) = back {
+                assert_eq!((plan, to), (7, 3));
+                assert_eq!(why, "1.0 % failed in the first 2,000 records of plan 7, 0.0 % ever before");
+            }
+        }
     }
 
     #[test]

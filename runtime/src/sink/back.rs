@@ -129,7 +129,10 @@ impl Made {
         };
         let failed = *self.route == *DEAD_LETTERS && self.row.get("trap").is_some_and(Value::is_string);
         let varies = |name: &str| {
-            *self.route == *DEAD_LETTERS && (matches!(name, "trap" | "log") || failed && name == "reasons")
+            // Where it came again for one row alone, the reasons say which.
+            let reasons_vary = failed || stood.attempt > 0;
+            *self.route == *DEAD_LETTERS
+                && (matches!(name, "trap" | "log") || reasons_vary && name == "reasons")
         };
         let mut all = Vec::new();
         for (name, should) in self.row.iter().filter(|(name, _)| !varies(name)) {

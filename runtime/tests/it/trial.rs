@@ -147,6 +147,7 @@ fn a_plan_that_is_taken_back_makes_nothing_but_what_it_was_judged_by() {
     let mut running = Running::start(&pipeline);
     wait_for(&pipeline, &mut running, 1);
     let put = deploy(&pipeline);
+    wait_for_plan(&pipeline, &mut running, put);
     // All of it fits into what may be under way at once.
     let records: Vec<&str> = (0..20_000).map(|i| if i % 100 == 50 { "panic" } else { "a" }).collect();
     move_in(&pipeline, "b.jsonl", &records);
@@ -166,6 +167,8 @@ fn a_plan_that_is_taken_back_makes_nothing_but_what_it_was_judged_by() {
 fn a_plan_that_was_put_while_nothing_ran_or_by_a_process_that_died_is_on_trial_when_one_starts() {
     for dies in [false, true] {
         let pipeline = pipeline("output_bytes = \"1 MiB\"");
+        let file = fs::read_to_string(pipeline.path("pipeline.toml")).expect("readable");
+        pipeline.write(&(file + "\n[deploy]\nrollback = { time = \"1 h\" }\n"));
         move_in(&pipeline, "a.jsonl", &["a"; 400]);
         let mut running = Running::start(&pipeline);
         wait_for(&pipeline, &mut running, 1);
@@ -203,6 +206,7 @@ fn a_plan_that_fails_at_everything_is_taken_back_before_its_first_batch_is_throu
     let mut running = Running::start(&pipeline);
     wait_for(&pipeline, &mut running, 1);
     let put = deploy(&pipeline);
+    wait_for_plan(&pipeline, &mut running, put);
     move_in(&pipeline, "b.jsonl", &["panic"; 4_000]);
     wait_for(&pipeline, &mut running, 2);
     let (back, _, _, why) = plans(&pipeline).pop().expect("it was taken back");

@@ -56,7 +56,7 @@ fn now() -> Instant {
 }
 
 fn of_topics(kafka: &KafkaSource, n: usize) -> Result<Last> {
-    let (cluster, begun) = (topics::cluster(kafka)?, now());
+    let cluster = topics::cluster(kafka)?;
     let mut there = Vec::new();
     for topic in &kafka.topics {
         let partitions = i32::try_from(cluster.partitions(topic.as_str())?).unwrap_or(i32::MAX);
@@ -66,7 +66,7 @@ fn of_topics(kafka: &KafkaSource, n: usize) -> Result<Last> {
         there.extend(ends.iter().map(|(partition, end)| end.since(starts[partition])));
     }
     let each = share(there, n as u64);
-    let (mut found, mut bytes) = (Vec::new(), 0);
+    let (mut found, mut bytes, begun) = (Vec::new(), 0, now());
     for topic in &kafka.topics {
         let what = || format!("reading the last records of topic {topic}");
         peek(&cluster, topic.as_str(), None, From::Last(each), &mut |seen| {
@@ -139,9 +139,13 @@ fn of_whole_files(files: &FilesSource, history: &History, n: usize) -> Last {
     let (inputs, begun) = (Inputs::new(&files.path, files.format.map(inputs::format_of)), now());
     let (mut last, mut bytes) = (Last::default(), 0);
     for entry in history.inputs.iter().rev() {
-        bytes += usize::try_from(entry.length).unwrap_or(usize::MAX);
-        if last.batches.len() >= n || bytes > MOST_BYTES || begun.elapsed() >= MOST_TIME {
+        let length = usize::try_from(entry.length).unwrap_or(usize::MAX);
+        if last.batches.len() >= n || bytes >= MOST_BYTES || begun.elapsed() >= MOST_TIME {
             break;
+        }
+        // Others may be smaller.
+        if length > MOST_BYTES - bytes {
+            continue;
         }
         let at = TopicPartition::new(files.topic.as_str(), 0);
         let offset = Offset::ZERO.plus(usize::try_from(entry.partition).unwrap_or_default());
@@ -151,7 +155,10 @@ fn of_whole_files(files: &FilesSource, history: &History, n: usize) -> Last {
             builder.finish(offset.next(), Permit::free()).context("it covers one offset")
         });
         match read {
-            Ok(batch) => last.batches.push(batch),
+            Ok(batch) => {
+                bytes += length;
+                last.batches.push(batch);
+            }
             Err(error) => last.pass_over(entry, &error),
         }
     }

@@ -293,9 +293,20 @@ impl Inner {
         }
     }
 
+    /// Why a plan of the log cannot run here: whoever begins with one on trial never ran the one before.
+    fn cannot_run(&self, number: u64) -> Option<String> {
+        let plan = self.history.plans.get(&number)?;
+        let loaded = self.rules.load(&PlanRef { plan: number, digest: plan.digest.clone() });
+        loaded.err().map(|stop| format!("plan {number} cannot take its place: {stop}"))
+    }
+
     /// Takes back what is to be, unless somebody was faster. Then there is another plan in any case.
     fn take_back(&mut self, events: &Sender<Event>) -> Result<(), Error> {
         let Some(mut back) = self.back.take() else { return Ok(()) };
+        if let Some(error) = self.cannot_run(back.to) {
+            drop(events.send(Event::Kept { plan: back.plan, error }));
+            return Ok(());
+        }
         let log = self.log.as_mut();
         // Also where an answer was lost.
         let tried = self.history.catch_up(log).and_then(|()| {

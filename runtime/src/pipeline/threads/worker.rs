@@ -140,17 +140,18 @@ impl Worker {
         for job in jobs {
             let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
             let shadow = self.lane.wants(job.plan.plan);
-            let begun = cpu::thread_ns();
             let made = match is_left_out(&self.give_up, &job) {
                 true => Err(Unmade::GivenUp),
                 false => self.make(&job),
             };
-            let took = cpu::thread_ns() - begun;
-            self.costs.add(job.plan.plan, job.batch.len(), took);
-            let result = made.and_then(|routed| self.verified(&job, routed));
+            let mut cpu_ns = 0;
+            let result = made.and_then(|(routed, took)| {
+                cpu_ns = took;
+                self.verified(&job, routed)
+            });
             // The job's share of the budget lives on in the result alone.
             match (shadow, &result) {
-                (Some(shadow), Ok(routed)) => shadow.offer(job.batch, routed, took),
+                (Some(shadow), Ok(routed)) => shadow.offer(job.batch, routed, cpu_ns),
                 _ => drop(job),
             }
             let event = match result {
@@ -164,12 +165,14 @@ impl Worker {
         }
     }
 
-    fn make(&mut self, job: &Job) -> Result<Routed, Unmade> {
-        let Self { plans, events, give_up, .. } = self;
+    /// What becomes of a batch, and what that took of a processor.
+    fn make(&mut self, job: &Job) -> Result<(Routed, u64), Unmade> {
+        let Self { plans, events, give_up, costs, .. } = self;
         let ready = plans.ready(&job.plan).map_err(|stop| {
             let (at, range) = (job.batch.at(), job.batch.range());
             Stop { text: format!("{at} offsets {range}: {}", stop.text), ..stop }
         })?;
+        let begun = cpu::thread_ns();
         let pieces = match job.batch.is_empty() {
             true => Pieces { outputs: Vec::new(), failed: Vec::new() },
             false => ready.process(job, &mut |judging| {
@@ -178,7 +181,10 @@ impl Worker {
                 heard && (judging.failed < FOUND_IN_ANY_CASE || goes_on(give_up, job))
             })?,
         };
-        Ok(ready.route(job, pieces)?)
+        let routed = ready.route(job, pieces)?;
+        let took = cpu::thread_ns() - begun;
+        costs.add(job.plan.plan, job.batch.len(), took);
+        Ok((routed, took))
     }
 
     /// Looks again at some of the batches.
