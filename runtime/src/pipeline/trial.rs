@@ -677,6 +677,20 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_a_plan_that_cannot_run_here_stops_in_a_run_that_is_to_end() {
+        let (mut rig, run) = judged(100, 100);
+        rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
+        release(&mut rig, run);
+        rig.decide(Event::Source(SourceEvent::Exhausted));
+        for attempt in 1..=3 {
+            assert!(!rig.core.is_done(), "attempt {attempt}");
+            rig.decide(Event::NotReady { plan: 8, stop: Stop::new("E_STORE: not there") });
+        }
+        assert!(rig.core.is_done());
+        assert_eq!(rig.stands(), (State::Stopped, "stopped: E_STORE: not there".to_owned()));
+    }
+
+    #[test]
     fn what_was_given_up_begins_again_where_the_plan_stays_after_all() {
         for late in [false, true] {
             let (mut rig, run) = judged(100, 100);

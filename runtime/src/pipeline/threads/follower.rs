@@ -406,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_stays_where_the_one_before_cannot_run_here() {
+        let (mut log, mut theirs) = (MemoryLog::default(), History::default());
+        theirs.put_plan(&mut log, &plan(None, "a")).unwrap();
+        theirs.put_plan(&mut log, &plan(Some(0), "b")).unwrap();
+        let (events, heard) = bounded(1);
+        let mut inner = inner(log, Arc::new(Told::default()));
+        inner.history = theirs;
+        inner.note(super::Told::Back { plan: 1, to: 0, why: "it traps".to_owned() });
+        inner.take_back(&events).unwrap();
+        let Ok(Event::Kept { plan: 1, error }) = heard.try_recv() else { panic!("it is told") };
+        assert!(error.contains("plan 0 cannot take its place"), "{error}");
+        assert_eq!(inner.history.newest().unwrap().0, 1);
+    }
+
+    #[test]
     fn a_plan_that_came_and_went_between_two_looks_is_known_too() {
         let (mut log, mut theirs) = (MemoryLog::default(), History::default());
         for (replaces, digest) in [(None, "a"), (Some(0), "b"), (Some(1), "c")] {
