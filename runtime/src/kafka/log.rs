@@ -206,11 +206,10 @@ impl TopicLog {
 fn wake_when_told(producer: &BaseProducer<Answer>) {
     // SAFETY: the client lives; its queue is another handle to one that lives as long as it does.
     unsafe {
-        let told = sys::rd_kafka_queue_get_main(producer.client().native_ptr());
-        if !told.is_null() {
-            queue::wake_by(told, producer.context().wake.raw());
-            sys::rd_kafka_queue_destroy(told);
-        }
+        queue::wake_by_own(
+            sys::rd_kafka_queue_get_main(producer.client().native_ptr()),
+            producer.context().wake.raw(),
+        )
     }
 }
 

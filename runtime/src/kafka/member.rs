@@ -491,10 +491,9 @@ fn generation(consumer: &BaseConsumer<Ear>) -> u64 {
 fn wake_when_told(consumer: &BaseConsumer<Ear>) {
     // SAFETY: the client lives; its queue is another handle to one that lives as long as it does.
     unsafe {
-        let told = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
-        if !told.is_null() {
-            queue::wake_by(told, consumer.context().wake.raw());
-            sys::rd_kafka_queue_destroy(told);
-        }
+        queue::wake_by_own(
+            sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()),
+            consumer.context().wake.raw(),
+        )
     }
 }

@@ -116,6 +116,18 @@ pub(super) unsafe fn wake_by(queue: *mut sys::rd_kafka_queue_t, fd: i32) {
     unsafe { sys::rd_kafka_queue_io_event_enable(queue, fd, one.as_ptr().cast(), one.len()) }
 }
 
+/// The same of a queue of the client's own; `handle` is given back to it.
+#[expect(unsafe_code, reason = "the client library has no safe call for it")]
+pub(super) unsafe fn wake_by_own(handle: *mut sys::rd_kafka_queue_t, fd: i32) {
+    if !handle.is_null() {
+        // SAFETY: the caller has the handle from the client, which lives.
+        unsafe {
+            wake_by(handle, fd);
+            sys::rd_kafka_queue_destroy(handle);
+        }
+    }
+}
+
 /// Is called once for each record. It must not unwind, and does not: a panic in an `extern "C"` function ends the process.
 #[expect(unsafe_code, reason = "the client library calls it")]
 unsafe extern "C" fn take_one(message: *mut sys::rd_kafka_message_t, run: *mut c_void) {
