@@ -27,7 +27,8 @@ impl Deployment {
         self.columns(Columns::Add)
     }
 
-    /// What sinks would refuse even if their tables had the columns that these statements add, and why.
+    /// What sinks would refuse even if their tables had the columns that these statements add, and why. Of a sink that lacks some
+    /// only columns are looked at: rights, keys and its other tables are once it has them.
     ///
     /// # Errors
     /// As for [`Self::lacking_columns`].

@@ -7,7 +7,8 @@ use super::{flat, options};
 use crate::app::deploy::Deployment;
 use crate::cli::{Ended, screen};
 
-/// Prints the statements that add the columns which tables lack. On standard error, what the plan would be refused for even then.
+/// Prints the statements that add the columns which tables lack. On standard error, for which other columns the plan would be refused
+/// even then.
 pub(super) fn print(deployment: &Deployment, in_json: bool) -> Result<Ended> {
     let statements = deployment.lacking_columns()?;
     let (mut refused, mut ends) = (Vec::new(), Vec::new());
@@ -33,7 +34,9 @@ pub(super) fn print(deployment: &Deployment, in_json: bool) -> Result<Ended> {
         (true, false) => {
             eprintln!("the plan is refused as it is, and there is no column that could be added for it")
         }
-        (false, true) => {}
+        (false, true) => {
+            eprintln!("whether anything but columns is in the way, `weir deploy` says once they are there")
+        }
         (false, false) => eprintln!("the plan is refused even with these columns"),
     }
     Ok(screen::of_all(&ends).unwrap_or(Ended::Done))
