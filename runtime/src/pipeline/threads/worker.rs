@@ -296,3 +296,50 @@ impl Ready {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::batch::{BatchBuilder, RecordRef};
+    use crate::budget::Permit;
+    use crate::offset::{Offset, TopicPartition};
+    use crate::pipeline::threads::shadow::tests::{One, drops_all};
+    use crate::source::RunId;
+
+    #[test]
+    fn a_batch_of_a_plan_that_is_taken_back_is_not_begun_unless_some_sink_has_it_already() {
+        let begun = Arc::new(AtomicU32::new(0));
+        let counted = begun.clone();
+        let rules: Arc<dyn Rules> = Arc::new(One::that(move |batch| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            drops_all(batch)
+        }));
+        let (events, heard) = bounded(3);
+        let mut workers = Workers::start(1, 0.0, Clock::start(), &rules, &Arc::new(Lane::new()), &events);
+        workers.give_up(GiveUp::Below { plan: 8, taken_back: Some(7) });
+        for (seq, plan, again) in [(0, 7, false), (1, 7, true), (2, 8, false)] {
+            let mut batch = BatchBuilder::new(TopicPartition::new("t", 0), Offset::ZERO);
+            batch.push(Offset::ZERO, RecordRef::default());
+            let batch = batch.finish(Offset::new(1), Permit::free()).expect("it has a record");
+            let plan = PlanRef { plan, digest: "d".into() };
+            workers.outbox.send(Job { run: RunId(1), seq, plan, again, batch });
+        }
+        let is_made = |event: Event| match event {
+            Event::Transformed { seq, result, .. } => (seq, result.is_ok()),
+            Event::GivenUp { seq, .. } => (seq, false),
+            other => panic!("{other:?}"),
+        };
+        let next = |_| {
+            workers.outbox.flush();
+            is_made(heard.recv().expect("it works"))
+        };
+        let told: Vec<_> = (0..3).map(next).collect();
+        assert_eq!(told, [(0, false), (1, true), (2, true)]);
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
+        let counted: Vec<_> = workers.costs.all().iter().map(|cost| (cost.plan, cost.records)).collect();
+        assert_eq!(counted, [(7, 1), (8, 1)]);
+        workers.join();
+    }
+}
