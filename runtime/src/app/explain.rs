@@ -486,11 +486,7 @@ impl Record<'_> {
             false
         })?;
         let Some(seen) = found else { bail!(not_there(&cluster, self.origin)?) };
-        let headers: Vec<_> =
-            seen.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-        let (key, value) = (seen.key.as_deref(), seen.value.as_deref());
-        let record = RecordRef { key, value, headers: &headers, timestamp_ms: seen.timestamp_ms };
-        Ok((self.alone(record), format!("topic {}", at.topic)))
+        Ok((self.alone(seen.record(&seen.header_refs())), format!("topic {}", at.topic)))
     }
 
     fn of_file(&self, files: &FilesSource) -> Result<(Batch, String)> {

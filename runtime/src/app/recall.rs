@@ -16,7 +16,7 @@ use crate::offset::{Offset, TopicPartition};
 use crate::plan::History;
 use crate::source::files::{Found as Listed, Inputs};
 use crate::source::format::{Format, Options as Reading, RecordReader};
-pub(super) use last::last;
+pub(super) use last::{last, now};
 
 /// Called with each record.
 pub(super) type Each<'a> = &'a mut dyn FnMut(Offset, RecordRef<'_>) -> Result<()>;
@@ -88,11 +88,8 @@ fn of_topic(
     }
     let (mut left, mut ended) = (offsets.clone(), Ok(()));
     let picked = pick(&cluster, &at.topic, at.partition, offsets, &mut |seen| {
-        let headers: Vec<_> = seen.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
-        let (key, value) = (seen.key.as_deref(), seen.value.as_deref());
-        let record = RecordRef { key, value, headers: &headers, timestamp_ms: seen.timestamp_ms };
         left.remove(&seen.offset);
-        ended = each(seen.offset, record);
+        ended = each(seen.offset, seen.record(&seen.header_refs()));
         ended.is_ok()
     });
     ended?;

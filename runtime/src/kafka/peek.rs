@@ -10,6 +10,7 @@ use rdkafka::{Offset as Place, TopicPartitionList};
 
 pub use super::topics::From;
 use super::{Cluster, Error, PATIENCE};
+use crate::batch::RecordRef;
 use crate::offset::Offset;
 
 /// A record as it stands in its topic.
@@ -27,6 +28,23 @@ pub struct Seen {
     pub value: Option<Vec<u8>>,
     /// Names and values, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Seen {
+    /// Its headers, as a record refers to them.
+    pub fn header_refs(&self) -> Vec<(&str, Option<&[u8]>)> {
+        self.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect()
+    }
+
+    /// The record, with [its headers](Self::header_refs).
+    pub fn record<'a>(&'a self, headers: &'a [(&'a str, Option<&'a [u8]>)]) -> RecordRef<'a> {
+        RecordRef {
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers,
+            timestamp_ms: self.timestamp_ms,
+        }
+    }
 }
 
 /// Hands records of `topic` to `each`, until that says `false` or every partition (or the one that was asked for) is

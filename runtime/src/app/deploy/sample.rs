@@ -90,7 +90,7 @@ impl Deployment {
         let read = last.batches.iter().map(|batch| batch.n_records() as u64).sum();
         let looks_twice = self.config.sandbox.verify_fraction.get() > 0.0;
         let mut trial =
-            Trial { was, is, looks_twice, begun: now(), seen: 0, comparison: Comparison::default() };
+            Trial { was, is, looks_twice, begun: recall::now(), seen: 0, comparison: Comparison::default() };
         trial.all(last.batches);
         Ok(Sample {
             read,
@@ -104,11 +104,6 @@ impl Deployment {
             comparison: trial.comparison,
         })
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long a person waits is no decision about a record")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Both plans, and what was found so far.

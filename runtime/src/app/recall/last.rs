@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::{inputs, is_raw, topics};
-use crate::batch::{Batch, BatchBuilder, RecordRef};
+use crate::batch::{Batch, BatchBuilder};
 use crate::budget::Permit;
 use crate::config::{FilesSource, KafkaSource, PipelineConfig, SourceConfig};
 use crate::kafka::peek::{From, Seen, peek};
@@ -51,7 +51,7 @@ pub(in crate::app) fn last(config: &PipelineConfig, history: &History, n: usize)
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long a person waits is no decision about a record")]
-fn now() -> Instant {
+pub(in crate::app) fn now() -> Instant {
     Instant::now()
 }
 
@@ -103,10 +103,7 @@ fn batch(records: &[(&str, Seen)]) -> Option<Batch> {
     let (topic, first) = records.first()?;
     let mut builder = BatchBuilder::new(TopicPartition::new(*topic, first.partition), first.offset);
     for (_, seen) in records {
-        let headers: Vec<_> = seen.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
-        let (key, value) = (seen.key.as_deref(), seen.value.as_deref());
-        builder
-            .push(seen.offset, RecordRef { key, value, headers: &headers, timestamp_ms: seen.timestamp_ms });
+        builder.push(seen.offset, seen.record(&seen.header_refs()));
     }
     let end = builder.next();
     builder.finish(end, Permit::free())

@@ -92,9 +92,8 @@ pub(super) fn look(cluster: &Cluster, pipeline: &str) -> Result<Known> {
 fn there(cluster: &Cluster, topic: &str) -> Result<BTreeSet<Envelope>, Error> {
     let mut there = BTreeSet::new();
     peek(cluster, topic, None, From::Start, &mut |seen| {
-        let headers: Vec<_> = seen.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
         // What is no envelope becomes a dead letter itself, and is no copy of any.
-        there.extend(Envelope::open(&headers).map(|(envelope, _)| envelope));
+        there.extend(Envelope::open(&seen.header_refs()).map(|(envelope, _)| envelope));
         true
     })?;
     Ok(there)
