@@ -205,8 +205,8 @@ impl Deployment {
     }
 
     /// The sinks that do not take what the plan's routes make, or cannot be asked, and why.
-    pub fn refused_by_sinks(&self, options: &Options) -> Vec<(String, anyhow::Error)> {
-        doctor::refused_by_sinks(&self.config, options, &self.candidate, &self.history)
+    pub fn refused_by_sinks(&self) -> Vec<(String, anyhow::Error)> {
+        doctor::refused_by_sinks(&self.config, &self.options, &self.candidate, &self.history)
     }
 
     /// Puts it into the plan log, with the reason that somebody has; its number. From then on every process that has a

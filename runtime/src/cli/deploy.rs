@@ -176,6 +176,21 @@ fn flat(statements: &Statements) -> Vec<&str> {
     statements.iter().flat_map(|(_, statements)| statements).map(String::as_str).collect()
 }
 
+/// Says what sinks do not take, and why. The same for a program, and how the command ends for it, if there is anything.
+fn refused(found: Vec<(String, anyhow::Error)>, say: impl Fn(&str)) -> (Vec<Value>, Option<Ended>) {
+    let (mut refused, mut ends) = (Vec::new(), Vec::new());
+    for (what, error) in found {
+        let (found, fix, ended) = screen::told(&error);
+        say(&format!("{what}: {found}"));
+        if let Some(fix) = &fix {
+            say(&format!("  hint: {fix}"));
+        }
+        ends.push(ended);
+        refused.push(json!({ "what": what, "found": found, "fix": fix }));
+    }
+    (refused, screen::of_all(&ends))
+}
+
 pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {
     let config = PipelineConfig::load(&args.pipeline)?;
     let deployment = Deployment::back(&config, &options(), args.to)?;
@@ -350,20 +365,11 @@ impl Deploying<'_> {
 
     /// What a sink does not take, and how the command ends for it.
     fn refused_by_a_sink(&self) -> Option<(Vec<Value>, Ended)> {
-        let (mut refused, mut ends) = (Vec::new(), Vec::new());
-        for (what, error) in self.deployment.refused_by_sinks(&options()) {
-            let (found, fix, ended) = screen::told(&error);
-            self.say(&format!("{what}: {found}"));
-            if let Some(fix) = &fix {
-                self.say(&format!("  hint: {fix}"));
-            }
-            ends.push(ended);
-            refused.push(json!({ "what": what, "found": found, "fix": fix }));
-        }
+        let (refused, ended) = refused(self.deployment.refused_by_sinks(), |line| self.say(line));
         if !refused.is_empty() && self.deployment.lacking_columns().is_ok_and(|lacking| !lacking.is_empty()) {
             self.say("  columns that may be null: `--migrate` adds them, `--ddl` prints how");
         }
-        Some((refused, screen::of_all(&ends)?))
+        Some((refused, ended?))
     }
 
     /// Waits until every partition that is read was taken over, somebody cannot, or it has taken long enough.

@@ -86,7 +86,7 @@ fn deploy(file: &Path, options: &Options) -> Result<Option<String>> {
     if differences.is_empty() {
         return Ok(None);
     }
-    let refused = deployment.refused_by_sinks(options);
+    let refused = deployment.refused_by_sinks();
     if !refused.is_empty() {
         let told = refused.iter().map(|(what, error)| format!("{what}: {}", screen::told(error).0));
         bail!(told.collect::<Vec<_>>().join("\n"));

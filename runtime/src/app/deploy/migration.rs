@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use super::super::Options;
 use super::super::columns::{Columns, refused_with_them};
 use super::super::sinks::{sinks_of, wanted};
 use super::Deployment;
@@ -32,14 +31,10 @@ impl Deployment {
     ///
     /// # Errors
     /// As for [`Self::lacking_columns`].
-    pub fn refused_with(
-        &self,
-        options: &Options,
-        statements: &Statements,
-    ) -> Result<Vec<(String, anyhow::Error)>> {
+    pub fn refused_with(&self, statements: &Statements) -> Result<Vec<(String, anyhow::Error)>> {
         // What lacks a column is refused for that as it is.
         let is_of = |what: &str, sink: &str| what.strip_prefix(sink).is_some_and(|of| of.starts_with(", "));
-        let mut refused = self.refused_by_sinks(options);
+        let mut refused = self.refused_by_sinks();
         refused.retain(|(what, _)| !statements.iter().any(|(sink, _)| is_of(what, sink)));
         for (name, sink) in sinks_of(&self.config, &self.history)? {
             let called = format!("sink {name}");

@@ -3,24 +3,15 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::{flat, options};
+use super::{flat, refused};
 use crate::app::deploy::Deployment;
-use crate::cli::{Ended, screen};
+use crate::cli::Ended;
 
 /// Prints the statements that add the columns which tables lack. On standard error, for which other columns the plan would be refused
 /// even then.
 pub(super) fn print(deployment: &Deployment, in_json: bool) -> Result<Ended> {
     let statements = deployment.lacking_columns()?;
-    let (mut refused, mut ends) = (Vec::new(), Vec::new());
-    for (what, error) in deployment.refused_with(&options(), &statements)? {
-        let (found, fix, ended) = screen::told(&error);
-        eprintln!("{what}: {found}");
-        if let Some(fix) = &fix {
-            eprintln!("  hint: {fix}");
-        }
-        ends.push(ended);
-        refused.push(json!({ "what": what, "found": found, "fix": fix }));
-    }
+    let (refused, ended) = refused(deployment.refused_with(&statements)?, |line| eprintln!("{line}"));
     if in_json {
         println!("{}", json!({ "statements": flat(&statements), "refused": refused }));
     } else {
@@ -39,5 +30,5 @@ pub(super) fn print(deployment: &Deployment, in_json: bool) -> Result<Ended> {
         }
         (false, false) => eprintln!("the plan is refused even with these columns"),
     }
-    Ok(screen::of_all(&ends).unwrap_or(Ended::Done))
+    Ok(ended.unwrap_or(Ended::Done))
 }
