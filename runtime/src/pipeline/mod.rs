@@ -716,8 +716,7 @@ impl Core {
         self.log_started(&ours);
         for at in &ours {
             if self.settings.on_trial_after.is_some() {
-                let counters = self.tracks[at].states[0].counters.clone();
-                self.trials.counted_before(at, &counters);
+                self.trials.counted_before(at, &self.tracks[at].states[0].counters);
             }
             // Whoever made them may have died before it told.
             for cut in self.tracks[at].cuts().to_vec() {

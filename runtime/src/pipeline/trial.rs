@@ -58,8 +58,8 @@ pub(super) struct Trials {
     trusted: u64,
     /// What became of its last records.
     before: Counts,
-    /// What the sinks counted under all plans before this process began, where it begins with one on trial: of how many records
-    /// a transform has always failed at.
+    /// What the sinks counted under all plans before this process began, where it begins with one on trial: of how many records,
+    /// and at how many of them a transform failed. What was rejected is left out: it says nothing of what comes in now.
     ever: Counts,
     /// The partitions of which that is known.
     known_of: BTreeSet<TopicPartition>,
@@ -83,10 +83,15 @@ impl Trials {
     /// Of a process that begins with `plan`, which may be on trial still: then `before` is the plan that it is taken back to.
     pub(super) fn new(limits: Option<Limits>, plan: u64, before: Option<u64>) -> Self {
         let trusted = before.unwrap_or(plan);
-        let (before_it, ever) = (Counts::default(), Counts::default());
-        let known_of = BTreeSet::new();
-        let mut trials =
-            Self { limits, trusted, before: before_it, ever, known_of, trial: None, taken_back: None };
+        let mut trials = Self {
+            limits,
+            trusted,
+            before: Counts::default(),
+            ever: Counts::default(),
+            known_of: BTreeSet::new(),
+            trial: None,
+            taken_back: None,
+        };
         if before.is_some() {
             trials.put(plan, true, Duration::ZERO);
         }
@@ -97,7 +102,6 @@ impl Trials {
     pub(super) fn counted_before(&mut self, at: &TopicPartition, counters: &Counters) {
         if self.known_of.insert(at.clone()) {
             self.ever.records += counters.records_in;
-            self.ever.rejected += counters.rejected;
             self.ever.failed += counters.failed;
         }
     }

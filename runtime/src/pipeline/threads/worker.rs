@@ -140,7 +140,7 @@ impl Worker {
         for job in jobs {
             let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
             let shadow = self.lane.wants(job.plan.plan);
-            let made = match is_left_out(&self.give_up, &job) {
+            let made = match given_up(&self.give_up).is_left_out(&job) {
                 true => Err(Unmade::GivenUp),
                 false => self.make(&job),
             };
@@ -178,7 +178,7 @@ impl Worker {
             false => ready.process(job, &mut |judging| {
                 let (at, run, seq) = (job.batch.at().clone(), job.run, job.seq);
                 let heard = events.send(Event::Judging { at, run, seq, judging }).is_ok();
-                heard && (judging.failed < FOUND_IN_ANY_CASE || goes_on(give_up, job))
+                heard && (judging.failed < FOUND_IN_ANY_CASE || !given_up(give_up).is_about(job))
             })?,
         };
         let routed = ready.route(job, pieces)?;
@@ -195,20 +195,15 @@ impl Worker {
             && !job.batch.is_empty()
             && (ready.to_verify > 0 || purity::is_sampled(job.batch.range(), fraction))
         {
-            ready.verify(job, &routed, &mut || goes_on(give_up, job))?;
+            ready.verify(job, &routed, &mut || !given_up(give_up).is_about(job))?;
         }
         Ok(routed)
     }
 }
 
-/// Whether nobody wants a batch any more that is not begun.
-fn is_left_out(give_up: &Mutex<GiveUp>, job: &Job) -> bool {
-    give_up.lock().unwrap_or_else(PoisonError::into_inner).is_left_out(job)
-}
-
-/// Whether the guilty records of a batch are still wanted.
-fn goes_on(give_up: &Mutex<GiveUp>, job: &Job) -> bool {
-    !give_up.lock().unwrap_or_else(PoisonError::into_inner).is_about(job)
+/// What need not be come to the end of now.
+fn given_up(give_up: &Mutex<GiveUp>) -> GiveUp {
+    *give_up.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Plans {
