@@ -10,6 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use crate::admin::{Running, status};
+use crate::deploy::newest;
 use crate::guests;
 use crate::run::{FILE, Pipeline, ask, said, with_tables};
 use crate::trial::{move_in, wait_for, wait_for_plan};
@@ -28,8 +29,8 @@ fn slow(file: &str) -> Pipeline {
     pipeline
 }
 
-/// Deploys a component of the pipeline's directory; the exit code, and what is said.
-/// Without a look at records before it: the slow plan would take its time for them.
+/// Deploys a component of the pipeline's directory, without a trial on records: the slow plan would take its time for them. The
+/// exit code, and what is said.
 fn deploy(pipeline: &Pipeline, component: &str, args: &[&str]) -> (Option<i32>, Value) {
     let component = pipeline.path(component);
     let component = component.to_str().expect("text");
@@ -51,11 +52,6 @@ fn wait_for_records_of(pipeline: &Pipeline, running: &mut Running, plan: u64) {
     while !made(&status(pipeline).1["processes"][0]["status"]["costs"]) {
         running.assert_alive();
     }
-}
-
-fn newest(pipeline: &Pipeline) -> u64 {
-    let history = said(&pipeline.weir("history", &["--json"]).output().expect("the program starts"));
-    history["plans"].as_array().expect("a list").last().expect("one")["plan"].as_u64().expect("a number")
 }
 
 /// Where the plans of a history begin in each partition.
@@ -129,7 +125,7 @@ fn a_component_whose_rows_have_other_columns_begins_new_files_at_the_cut() {
     let mut expected = BTreeMap::new();
     for (n, (when, types)) in (0..).zip(SWAPS) {
         let slow = match n {
-            0 => newest(&pipeline),
+            0 => newest(&pipeline).0,
             _ => put(deploy(&pipeline, "guest.wasm", &["--set", "when=slow"])),
         };
         wait_for_plan(&pipeline, &mut running, slow);
@@ -178,7 +174,7 @@ fn a_table_refuses_a_component_by_the_column_and_takes_one_more_once_it_is_added
     let mut running = Running::start(&pipeline);
     // Compiled by now, so that it is there while records flow.
     deploy(&pipeline, "another.wasm", &["--ddl"]);
-    let first = newest(&pipeline);
+    let (first, _) = newest(&pipeline);
     move_in(&pipeline, "a.jsonl", &["a"; RECORDS]);
     wait_for_records_of(&pipeline, &mut running, first);
     for (when, told) in [
@@ -199,7 +195,7 @@ fn a_table_refuses_a_component_by_the_column_and_takes_one_more_once_it_is_added
     let statements = json!(["ALTER TABLE \"ok\" ADD COLUMN \"twice\" INTEGER"]);
     assert_eq!((code, &said["statements"]), (Some(0), &statements));
     assert_eq!(ask(&pipeline, "SELECT name FROM pragma_table_info('ok') WHERE name = 'twice'"), [""; 0]);
-    assert_eq!(newest(&pipeline), first, "what was refused is no plan");
+    assert_eq!(newest(&pipeline).0, first, "what was refused is no plan");
 
     let (code, said) = deploy(&pipeline, "another.wasm", &[&wide[..], &["--migrate"]].concat());
     assert_eq!(said["statements"], statements);

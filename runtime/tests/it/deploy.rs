@@ -33,7 +33,7 @@ fn until(pipeline: &Pipeline, running: &mut Running, expected: impl Fn(&Value) -
     }
 }
 
-fn newest(pipeline: &Pipeline) -> (u64, Value) {
+pub(crate) fn newest(pipeline: &Pipeline) -> (u64, Value) {
     let history = said(&weir(pipeline, "history", &["--json"]));
     let newest = history["plans"].as_array().expect("plans").last().expect("one").clone();
     (newest["plan"].as_u64().expect("a number"), newest["what"].clone())
