@@ -28,6 +28,9 @@ pub struct Tail {
     asker: BaseConsumer,
     /// Behind the last record that was read; absent before the first look.
     next: Option<Offset>,
+    /// Whether the next look is to break off behind its first record.
+    #[cfg(all(test, feature = "servers"))]
+    pub(crate) breaks_off: bool,
 }
 
 impl std::fmt::Debug for Tail {
@@ -62,7 +65,15 @@ impl Tail {
             let text = format!("it has {n} partitions, and has to have one");
             return Err(Error::Refused { what: what(), text });
         }
-        Ok(Self { cluster: cluster.clone(), topic: topic.to_owned(), reader, asker, next: None })
+        Ok(Self {
+            cluster: cluster.clone(),
+            topic: topic.to_owned(),
+            reader,
+            asker,
+            next: None,
+            #[cfg(all(test, feature = "servers"))]
+            breaks_off: false,
+        })
     }
 
     /// Hands on all records that were not read yet, up to where the topic ends now. Whatever is told to be committed
@@ -112,6 +123,10 @@ impl Tail {
             // The markers of transactions are no records, and take up offsets all the same.
             next = next.max(self.position()?);
             self.next = Some(next);
+            #[cfg(all(test, feature = "servers"))]
+            if std::mem::take(&mut self.breaks_off) {
+                return Err(self.silence());
+            }
         }
         Ok(())
     }

@@ -220,9 +220,12 @@ impl KafkaSink {
         }
     }
 
-    /// Whether there is a producer over which nothing hangs, and that sends what the topics take.
+    /// Whether there is a producer over which nothing hangs, and that sends what the topics take; and it is known where the sink
+    /// stands.
     fn is_fit(&mut self) -> bool {
-        self.transactions.is_fit() && self.begun_with.as_ref() == Some(&self.settings())
+        self.progress.is_whole()
+            && self.transactions.is_fit()
+            && self.begun_with.as_ref() == Some(&self.settings())
     }
 
     /// Begins under the name anew, and finds out where the sink stands since.

@@ -23,6 +23,8 @@ pub(super) struct Progress {
     topic: String,
     sink: Arc<str>,
     tail: Tail,
+    /// Whether the last look came to the end of the topic. One that broke off may have left what is older than what was kept.
+    whole: bool,
     /// Each with the key of its record.
     states: BTreeMap<TopicPartition, (String, SinkState)>,
 }
@@ -37,7 +39,7 @@ impl Progress {
     pub(super) fn open(cluster: &Cluster, topic: &str, sink: &Arc<str>) -> Result<Self, Error> {
         cluster.make_table(topic).map_err(super::of_cluster)?;
         let tail = Tail::open(cluster, topic).map_err(super::of_cluster)?;
-        Ok(Self { topic: topic.to_owned(), sink: sink.clone(), tail, states: BTreeMap::new() })
+        Ok(Self { topic: topic.to_owned(), sink: sink.clone(), tail, whole: false, states: BTreeMap::new() })
     }
 
     pub(super) fn topic(&self) -> &str {
@@ -60,14 +62,28 @@ impl Progress {
         self.states.insert(at, (self.key(&state), state));
     }
 
+    /// Whether what is here is all that the topic had at the last look, and what was kept since.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// Everything up to the end of the topic.
     pub(super) fn read_on(&mut self) -> Result<(), Error> {
+        self.whole = false;
         let mut lines = Vec::new();
         let ended = self.tail.read_on(&mut |line| lines.push(line));
         for line in lines {
             self.take(line)?;
         }
-        ended.map_err(super::of_cluster)
+        ended.map_err(super::of_cluster)?;
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Has the next look break off behind its first record.
+    #[cfg(all(test, feature = "servers"))]
+    pub(super) fn break_off(&mut self) {
+        self.tail.breaks_off = true;
     }
 
     /// The record of a state.

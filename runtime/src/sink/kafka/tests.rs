@@ -297,6 +297,31 @@ fn a_lost_answer_is_resolved_to_what_is_true_of_the_rows() {
 }
 
 #[test]
+fn nothing_is_concluded_from_a_look_at_the_progress_that_broke_off() {
+    for base in [Base::alone(), Base::in_a_group()] {
+        let mut sink = base.claimed(1);
+        sink.write(batch(0, 3)).unwrap();
+        assert_eq!(sink.commit(&at(), &commit(0, 3)).unwrap(), Committed::Done);
+        // What it comes upon first is older than what is known.
+        sink.progress.break_off();
+        transient(sink.progress.read_on().unwrap_err());
+        sink.write(batch(3, 6)).unwrap();
+        assert_eq!(sink.commit(&at(), &commit(3, 6)).unwrap(), Committed::Done);
+        // Nor does it say what became of a commit whose answer was lost.
+        sink.write(batch(6, 9)).unwrap();
+        sink.transactions.lose = Some(Loss::After);
+        let request = commit(6, 9);
+        let Committed::Unknown(_) = sink.commit(&at(), &request).unwrap() else { panic!("it was lost") };
+        sink.progress.break_off();
+        transient(sink.resolve(&at(), &request).unwrap_err());
+        assert_eq!(sink.resolve(&at(), &request).unwrap(), Resolved::Committed);
+        let mut all = delivered(0, 9);
+        all.sort();
+        assert_eq!(base.visible(), all);
+    }
+}
+
+#[test]
 fn who_lost_the_answer_and_then_the_partition_is_told_so() {
     for base in [Base::alone(), Base::in_a_group()] {
         base.hasty.store(true, Ordering::Relaxed);
