@@ -4,9 +4,10 @@
 use std::fmt::Debug;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::lone::LoneConsumer;
 use super::{Cluster, Error};
 use crate::offset::{Offset, TopicPartition};
 use crate::sink::state::Epoch;
@@ -35,7 +36,7 @@ pub trait Membership: Send + Sync {
 pub struct GroupOffsets {
     cluster: Cluster,
     group: String,
-    asker: BaseConsumer,
+    asker: LoneConsumer,
 }
 
 impl Debug for GroupOffsets {
@@ -50,15 +51,8 @@ impl GroupOffsets {
     /// # Errors
     /// [`Error::Refused`].
     pub fn new(cluster: &Cluster, group: &str) -> Result<Self, Error> {
-        let mut config = cluster.config();
-        config
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            // Makes the client wait for an offset that a transaction may still move.
-            .set("isolation.level", "read_committed");
-        let asker = config.create();
-        let asker = asker.map_err(|error| cluster.failed("setting up a client of Kafka", &error))?;
+        // Makes the client wait for an offset that a transaction may still move.
+        let asker = cluster.lone_consumer(group, &[("isolation.level", "read_committed")])?;
         Ok(Self { cluster: cluster.clone(), group: group.to_owned(), asker })
     }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use rdkafka::admin::{NewTopic, TopicReplication};
 use rdkafka::bindings as sys;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
 
+use super::lone::LoneConsumer;
 use super::wake::Wake;
 use super::{Cluster, Error, PATIENCE, queue};
 use crate::offset::Offset;
@@ -46,7 +47,7 @@ pub struct TopicLog {
     cluster: Cluster,
     topic: String,
     keep: Keep,
-    reader: BaseConsumer,
+    reader: LoneConsumer,
     producer: BaseProducer<Answer>,
     /// Behind the last record that was read.
     next: i64,
@@ -90,17 +91,8 @@ impl TopicLog {
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         make(cluster, topic, keep)?;
         let failed = |error: &KafkaError| cluster.failed(format!("opening topic {topic}"), error);
-        let reader = cluster
-            .config()
-            // The client wants a name; nothing is ever committed under it.
-            .set("group.id", "weir.log")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            .set("fetch.wait.max.ms", FETCH_MS)
-            .create::<BaseConsumer>()
-            .map_err(|error| failed(&error))?;
+        let settings = [("isolation.level", "read_committed"), ("fetch.wait.max.ms", FETCH_MS)];
+        let reader = cluster.lone_consumer("weir.log", &settings)?;
         let n = cluster.partitions_by(&reader, topic)?;
         if n != 1 {
             let text = format!("it has {n} partitions, and a log has one");

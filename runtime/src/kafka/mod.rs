@@ -4,6 +4,7 @@
 mod address;
 pub mod group;
 pub mod log;
+mod lone;
 pub mod member;
 pub mod peek;
 pub mod pick;

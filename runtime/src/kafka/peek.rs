@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::{Offset as Place, TopicPartitionList};
 
+use super::lone::LoneConsumer;
 pub use super::topics::From;
 use super::{Cluster, Error, PATIENCE};
 use crate::batch::RecordRef;
@@ -87,28 +88,13 @@ pub fn peek(
 pub(super) struct Reader<'a> {
     pub(super) cluster: &'a Cluster,
     topic: &'a str,
-    pub(super) consumer: BaseConsumer,
-}
-
-impl Cluster {
-    /// A client that reads partitions it is told to, in no group.
-    fn reader(&self) -> Result<BaseConsumer, Error> {
-        let mut config = self.config();
-        config
-            // The client wants a name; nothing is ever committed under it.
-            .set("group.id", "weir.peek")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true");
-        config.create().map_err(|error| self.failed("setting up a client of Kafka", &error))
-    }
+    pub(super) consumer: LoneConsumer,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(cluster: &'a Cluster, topic: &'a str) -> Result<Self, Error> {
-        Ok(Self { cluster, topic, consumer: cluster.reader()? })
+        let settings = [("isolation.level", "read_committed"), ("enable.partition.eof", "true")];
+        Ok(Self { cluster, topic, consumer: cluster.lone_consumer("weir.peek", &settings)? })
     }
 
     /// Tells the client where to read, and says where each partition that has something to read ends.

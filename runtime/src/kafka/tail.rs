@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset as Place, TopicPartitionList};
 
 use super::log::{FETCH_MS, Line, is_passing};
+use super::lone::LoneConsumer;
 use super::{Cluster, Error};
 use crate::offset::Offset;
 
@@ -23,9 +24,9 @@ pub struct Tail {
     cluster: Cluster,
     topic: String,
     /// Reads what is committed, and is told when there is nothing more of it.
-    reader: BaseConsumer,
+    reader: LoneConsumer,
     /// Sees where the partition really ends.
-    asker: BaseConsumer,
+    asker: LoneConsumer,
     /// Behind the last record that was read; absent before the first look.
     next: Option<Offset>,
     /// Whether the next look is to break off behind its first record.
@@ -45,25 +46,19 @@ impl Tail {
     /// # Errors
     /// [`Error::NoTopic`], [`Error::Unreachable`]; [`Error::Refused`], also for a topic of more partitions than one.
     pub fn open(cluster: &Cluster, topic: &str) -> Result<Self, Error> {
-        let what = || format!("opening topic {topic}");
         let client = |isolation: &str| {
-            let mut config = cluster.config();
-            config
-                // The client wants a name; nothing is ever committed under it.
-                .set("group.id", "weir.tail")
-                .set("enable.auto.commit", "false")
-                .set("enable.auto.offset.store", "false")
-                .set("enable.partition.eof", "true")
-                .set("auto.offset.reset", "error")
-                .set("fetch.wait.max.ms", FETCH_MS)
-                .set("isolation.level", isolation);
-            config.create::<BaseConsumer>().map_err(|error| cluster.failed(what(), &error))
+            let settings = [
+                ("enable.partition.eof", "true"),
+                ("fetch.wait.max.ms", FETCH_MS),
+                ("isolation.level", isolation),
+            ];
+            cluster.lone_consumer("weir.tail", &settings)
         };
         let (reader, asker) = (client("read_committed")?, client("read_uncommitted")?);
         let n = cluster.partitions_by(&reader, topic)?;
         if n != 1 {
             let text = format!("it has {n} partitions, and has to have one");
-            return Err(Error::Refused { what: what(), text });
+            return Err(Error::Refused { what: format!("opening topic {topic}"), text });
         }
         Ok(Self {
             cluster: cluster.clone(),
