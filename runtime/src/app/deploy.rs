@@ -32,6 +32,7 @@ use crate::route::DEAD_LETTERS;
 use crate::sandbox::Sandbox;
 use crate::sink::state::{Cut, PlanRef};
 
+pub use super::recall::Last;
 pub use migration::Statements;
 pub use sample::{Fates, Sample};
 

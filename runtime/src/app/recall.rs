@@ -16,6 +16,7 @@ use crate::offset::{Offset, TopicPartition};
 use crate::plan::History;
 use crate::source::files::{Found as Listed, Inputs};
 use crate::source::format::{Format, Options as Reading, RecordReader};
+pub use last::Last;
 pub(super) use last::{last, now};
 
 /// Called with each record.

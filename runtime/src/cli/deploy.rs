@@ -18,7 +18,7 @@ use super::{Ended, pair};
 use crate::admin;
 use crate::admin::ask;
 use crate::app::Options;
-use crate::app::deploy::{Changes, Deployment, Sample, Statements};
+use crate::app::deploy::{Changes, Deployment, Last, Sample, Statements};
 use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::status::State;
 use crate::sandbox::escape;
@@ -239,15 +239,21 @@ impl Deploying<'_> {
             statements.iter().for_each(|statement| self.say(&format!("  {sink}: {statement}")));
         }
         // Else they are looked at once they have what they lack.
-        if added.is_empty()
-            && let Some((refused, ended)) = self.refused_by_a_sink()
-        {
+        let ask_sinks = || if added.is_empty() { self.refused_by_a_sink() } else { None };
+        // Columns that are added change nothing of what the plan makes.
+        let is_tried = self.sample > 0 && !differences.is_empty();
+        let (refused, last) = if is_tried {
+            let (refused, last) = self.deployment.last_records(self.sample, ask_sinks);
+            (refused, Some(last))
+        } else {
+            (ask_sinks(), None)
+        };
+        if let Some((refused, ended)) = refused {
             self.say("refused: nothing was changed");
             self.end(json!({ "deployed": false, "differences": differences, "refused": refused }));
             return Ok(ended);
         }
-        // Columns that are added change nothing of what the plan makes.
-        let sample = if differences.is_empty() { None } else { self.try_on_a_sample(replaces) };
+        let sample = last.and_then(|last| self.try_on(last, replaces));
         if let Some(found) = sample.as_ref().and_then(|sample| sample.refused.as_deref()) {
             let fix = "`--sample 0` makes it the next plan all the same";
             self.say(&format!("{}\n  hint: {fix}\nrefused: nothing was changed", escape(found)));
@@ -302,12 +308,9 @@ impl Deploying<'_> {
         Ok(if followed.refused.or(followed.taken_back).is_some() { Ended::No } else { Ended::Done })
     }
 
-    /// What becomes of the last records of the input under both plans, where that is wanted.
-    fn try_on_a_sample(&self, replaces: u64) -> Option<Sample> {
-        if self.sample == 0 {
-            return None;
-        }
-        match self.deployment.sample(self.sample) {
+    /// What becomes of the last records of the input under both plans, where they could be read.
+    fn try_on(&self, last: Result<Last>, replaces: u64) -> Option<Sample> {
+        match last.and_then(|last| self.deployment.sample(last)) {
             Ok(sample) => {
                 if !self.how.json {
                     sample::print(&sample, replaces);

@@ -2,13 +2,15 @@
 //! them under either is counted and compared. Nothing of it is written, and no sink hears of it.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Deployment;
+use super::{Deployment, Last};
 use crate::app::again::Again;
 use crate::app::recall;
 use crate::batch::Batch;
@@ -69,12 +71,24 @@ pub struct Fates {
 }
 
 impl Deployment {
-    /// Has the last `n` records of the input go through both plans, or as many of them as come through in some seconds.
+    /// The last `n` records of the input, read while something else is done: both wait for others most of the time.
     ///
     /// # Errors
     /// If a cluster cannot be asked for them.
-    pub fn sample(&self, n: usize) -> Result<Sample> {
-        let last = recall::last(&self.config, &self.history, n)?;
+    pub fn last_records<T>(&self, n: usize, meanwhile: impl FnOnce() -> T) -> (T, Result<Last>) {
+        let (config, history) = (&self.config, &self.history);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| recall::last(config, history, n));
+            let done = meanwhile();
+            (done, reader.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
+    }
+
+    /// Has these records go through both plans, or as many of them as come through in some seconds.
+    ///
+    /// # Errors
+    /// If the plan that is to be cannot be started.
+    pub fn sample(&self, last: Last) -> Result<Sample> {
         let (number, running) = self.replaces();
         let (plan, digest) = (self.history.next(), self.candidate.plan().digest.clone());
         let again = Again::of(&self.candidate, &self.names());

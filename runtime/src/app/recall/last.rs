@@ -27,9 +27,9 @@ const MOST_TIME: Duration = Duration::from_secs(5);
 /// Records of a file that are read at once, and their bytes, about.
 const AT_ONCE: (usize, usize) = (256, 1 << 20);
 
-/// What was found.
+/// The records that stand last in the input, as far as they were found.
 #[derive(Debug, Default)]
-pub(in crate::app) struct Last {
+pub struct Last {
     /// The records of each partition in their order.
     pub(in crate::app) batches: Vec<Batch>,
     /// How many files were not read, since they are not any more what was read.
