@@ -199,7 +199,6 @@ impl Member {
         let what = |at: &TopicPartition| format!("beginning to read {at}");
         if let Err(error) = self.assign(&new) {
             failed.extend(new.iter().map(|(at, _)| (at.clone(), self.cluster.failed(what(at), &error))));
-            new.iter().for_each(|(at, _)| drop(self.queues.remove(at)));
         }
         failed
     }
@@ -236,12 +235,14 @@ impl Member {
             return Ok(());
         }
         let wake = self.consumer.context().wake.raw();
-        for (at, _) in places {
+        let open = |(at, _): &(TopicPartition, Offset)| {
             let queue = Queue::open(self.client(), at, wake).ok_or(KafkaError::Canceled)?;
-            self.queues.insert(at.clone(), queue);
-        }
+            Ok((at.clone(), queue))
+        };
+        let queues: Vec<_> = places.iter().map(open).collect::<Result<_, KafkaError>>()?;
         let list = list(places)?;
         self.consumer.incremental_assign(&list)?;
+        self.queues.extend(queues);
         // One that was stopped, given away and came back still is.
         self.consumer.resume(&list)
     }
@@ -288,13 +289,7 @@ impl Member {
     fn give_away_what_was_let_go(&mut self) {
         let Some(revoked) = self.revoked.take_if(|revoked| revoked.held.is_empty()) else { return };
         self.consumer.context().not_ours(&revoked.all);
-        let mut list = TopicPartitionList::new();
-        for at in revoked.all.iter().filter(|at| self.queues.contains_key(at)) {
-            list.add_partition(&at.topic, at.partition);
-        }
-        if let Err(error) = self.consumer.incremental_unassign(&list) {
-            tracing::warn!(%error, "giving partitions back to the group");
-        }
+        answer(self.consumer.incremental_unassign(&those_of(&self.consumer, &revoked.all)));
         revoked.all.iter().for_each(|at| drop(self.queues.remove(at)));
     }
 
@@ -345,6 +340,10 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.queues.clear();
         self.consumer.context().leaving.store(true, Ordering::Relaxed);
+        // The client waits for the answer before it leaves.
+        if let Some(revoked) = self.revoked.take() {
+            answer(self.consumer.incremental_unassign(&those_of(&self.consumer, &revoked.all)));
+        }
     }
 }
 
@@ -362,8 +361,8 @@ impl Membership for Us {
         let consumer = self.0.upgrade()?;
         let ours = consumer.context().ours();
         let is_ours = |(at, epoch): &(TopicPartition, Epoch)| ours.get(at) == Some(&epoch.generation);
-        // While it is looked at nothing is given away. A member's generation is 1 or higher.
-        let member = held.iter().all(is_ours) && generation(&consumer) > 0;
+        // While it is looked at nothing is given away.
+        let member = held.iter().all(is_ours) && generation(&consumer).1;
         member.then(|| consumer.group_metadata()).flatten()
     }
 }
@@ -421,13 +420,17 @@ impl ConsumerContext for Ear {
         let named = named.iter().map(|at| TopicPartition::new(at.topic(), at.partition()));
         let named: Vec<_> = named.collect();
         let told = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            let generation = generation(consumer);
+            let (generation, _) = generation(consumer);
             self.ours().extend(named.iter().map(|at| (at.clone(), generation)));
             answer(consumer.incremental_assign(&TopicPartitionList::new()));
             Told::Assigned { generation, partitions: named }
-        } else if self.leaving.load(Ordering::Relaxed) || consumer.assignment_lost() {
+        } else if self.leaving.load(Ordering::Relaxed)
+            || consumer.assignment_lost()
+            // The client forgets that it lost them when another is begun.
+            || !generation(consumer).1
+        {
             self.not_ours(&named);
-            answer(consumer.incremental_unassign(&those_of(consumer, partitions)));
+            answer(consumer.incremental_unassign(&those_of(consumer, &named)));
             Told::Lost(named)
         } else {
             Told::Revoked(named)
@@ -458,32 +461,37 @@ fn answer(result: Result<(), KafkaError>) {
     }
 }
 
-/// Those of `partitions` that the client reads: it refuses to be rid of others.
-fn those_of(consumer: &BaseConsumer<Ear>, partitions: &TopicPartitionList) -> TopicPartitionList {
+/// Those of `partitions` that the client reads: it refuses to be rid of others, and a group that gets no answer waits for
+/// minutes.
+fn those_of(consumer: &BaseConsumer<Ear>, partitions: &[TopicPartition]) -> TopicPartitionList {
     let mut both = TopicPartitionList::new();
     let Ok(read) = consumer.assignment() else { return both };
-    for at in partitions.elements() {
-        if read.find_partition(at.topic(), at.partition()).is_some() {
-            both.add_partition(at.topic(), at.partition());
+    for at in partitions {
+        if read.find_partition(&at.topic, at.partition).is_some() {
+            both.add_partition(&at.topic, at.partition);
         }
     }
     both
 }
 
-/// The generation of the group as this member knows it.
+/// The generation of the group as this member last knew it, and whether it is a member still: one whose session is over has no
+/// name any more.
 #[expect(unsafe_code, reason = "the client library has no safe call for it")]
-fn generation(consumer: &BaseConsumer<Ear>) -> u64 {
-    // SAFETY: the client lives, and what it returns is ours to destroy.
-    let generation = unsafe {
+fn generation(consumer: &BaseConsumer<Ear>) -> (u64, bool) {
+    // SAFETY: the client lives, and what it returns is ours to destroy; the name in it ends in a zero byte.
+    let (generation, has_name) = unsafe {
         let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
         if metadata.is_null() {
-            return 0;
+            return (0, false);
         }
         let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let has_name = *sys::rd_kafka_consumer_group_metadata_member_id(metadata) != 0;
         sys::rd_kafka_consumer_group_metadata_destroy(metadata);
-        generation
+        (generation, has_name)
     };
-    u64::try_from(generation).unwrap_or_default()
+    // It is 1 or higher, and -1 where a broker knows a higher one.
+    let generation = u64::try_from(generation).unwrap_or_default();
+    (generation, has_name && generation > 0)
 }
 
 /// Wakes who waits when the group has something to say.
@@ -497,3 +505,6 @@ fn wake_when_told(consumer: &BaseConsumer<Ear>) {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

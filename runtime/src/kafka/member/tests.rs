@@ -1,0 +1,84 @@
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::RDKafkaApiKey;
+
+use super::*;
+
+const TOPIC: &str = "customers";
+
+/// A cluster of its own, and a member of its group that has both partitions of the topic.
+fn alone() -> (MockCluster<'static, DefaultProducerContext>, Cluster, Member, Vec<TopicPartition>) {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic(TOPIC, 2, 1).unwrap();
+    let soon = [("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "100")];
+    let soon = soon.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let cluster = Cluster::new(mock.bootstrap_servers(), soon.into()).unwrap();
+    let mut member = join(&cluster);
+    let ours = told(&mut member, assigned);
+    assert_eq!(ours.len(), 2);
+    (mock, cluster, member, ours)
+}
+
+fn join(cluster: &Cluster) -> Member {
+    let mut member = Member::new(cluster, "group").unwrap();
+    member.join(&[TOPIC], None).unwrap();
+    member
+}
+
+fn assigned(told: &Told) -> Option<Vec<TopicPartition>> {
+    match told {
+        Told::Assigned { partitions, .. } if !partitions.is_empty() => Some(partitions.clone()),
+        _ => None,
+    }
+}
+
+/// What the group says next that is `wanted`.
+fn told<T>(member: &mut Member, wanted: impl Fn(&Told) -> Option<T>) -> T {
+    loop {
+        match member.told() {
+            Some(told) => {
+                if let Some(found) = wanted(&told) {
+                    return found;
+                }
+            }
+            None => member.wait(PATIENCE),
+        }
+    }
+}
+
+/// A client that begins a partition forgets that it lost all of them, and would have whoever is asked to let go of them finish
+/// what it has begun.
+#[test]
+fn a_member_whose_session_is_over_is_told_that_it_lost_its_partitions_also_if_one_was_begun_since() {
+    let (mock, _, mut member, ours) = alone();
+    mock.request_errors(RDKafkaApiKey::Heartbeat, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+    // Nobody listens to the group meanwhile, as where a broker is asked for something else.
+    while !member.consumer.assignment_lost() {
+        std::thread::yield_now();
+    }
+    assert!(member.start(&[(ours[0].clone(), Offset::ZERO)]).is_empty());
+    assert!(!member.consumer.assignment_lost(), "the client remembers it by itself now");
+    let lost = told(&mut member, |told| match told {
+        Told::Lost(lost) => Some(lost.clone()),
+        Told::Revoked(_) => panic!("they are to be given away, and are gone"),
+        Told::Assigned { .. } | Told::Trouble(_) => None,
+    });
+    assert_eq!(lost, ours);
+    // And it is a member again, by another name.
+    assert_eq!(told(&mut member, assigned), ours);
+    assert!(member.start(&[(ours[0].clone(), Offset::ZERO), (ours[1].clone(), Offset::ZERO)]).is_empty());
+}
+
+#[test]
+fn a_member_that_goes_with_what_it_was_to_give_back_leaves_it_to_others() {
+    let (_mock, cluster, mut member, ours) = alone();
+    assert!(member.start(&[(ours[0].clone(), Offset::ZERO), (ours[1].clone(), Offset::ZERO)]).is_empty());
+    member.leave();
+    let revoked = told(&mut member, |told| match told {
+        Told::Revoked(revoked) => Some(revoked.clone()),
+        _ => None,
+    });
+    assert_eq!(revoked, ours);
+    drop(member);
+    assert_eq!(told(&mut join(&cluster), assigned), ours);
+}
