@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::screen::count;
+use super::screen::{count, counted};
 use crate::pipeline::status::{Partition, Status};
 use crate::pipeline::threads::Handle;
 use crate::sandbox::escape;
@@ -161,7 +161,7 @@ impl Seen {
         Self { looks: VecDeque::from([(0, 0)]), most }
     }
 
-    /// How it stands, in one line: what went through and how fast, how far it is behind, and what holds it up.
+    /// How it stands, in one line: what went through and how fast, by which plan, how far it is behind, and what holds it up.
     fn line(&mut self, status: &Status) -> String {
         let records = &status.records;
         let mut line = format!(
@@ -169,10 +169,12 @@ impl Seen {
             count(records.taken),
             count(self.per_second(status.running_ms, records.taken))
         );
-        match (&status.partitions[..], lag(&status.partitions)) {
-            ([], _) => line += ", no partition at the moment",
-            (_, Some(lag)) => line += &format!(", lag {}", count(lag)),
-            (_, None) => {}
+        match &status.partitions[..] {
+            [] => line += ", no partition at the moment",
+            partitions => {
+                line += &format!(", {}", plan(status));
+                line += &lag(partitions).map_or_else(String::new, |lag| format!(", lag {}", count(lag)));
+            }
         }
         let lost = records.rejected + records.failed;
         if lost > 0 {
@@ -196,13 +198,25 @@ impl Seen {
     }
 }
 
+/// The plan that makes what is read from now on; and where not all partitions of which something was made are at it, in how
+/// many it has made something.
+fn plan(status: &Status) -> String {
+    let newest = status.plan.plan;
+    let begun = || status.partitions.iter().filter_map(|partition| partition.plan);
+    let (there, all) = (begun().filter(|plan| *plan == newest).count(), begun().count());
+    match there == all {
+        true => format!("plan {newest}"),
+        false => format!("plan {newest} in {there} of {}", counted(all as u64, "partition")),
+    }
+}
+
 /// How many offsets are missing in the sinks that are furthest behind, if the ends of all partitions are known.
 fn lag(partitions: &[Partition]) -> Option<u64> {
     partitions.iter().map(Partition::lag).sum()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -212,7 +226,7 @@ mod tests {
     use crate::sink::state::PlanRef;
 
     /// Of a partition that ends at 40, and of which the sink has 30.
-    fn status(running_ms: u64, taken: u64) -> Status {
+    pub(in crate::cli) fn status(running_ms: u64, taken: u64) -> Status {
         let partition = Partition {
             topic: "t".into(),
             partition: 0,
@@ -247,19 +261,38 @@ mod tests {
     #[test]
     fn a_rate_is_that_of_the_last_looks_and_not_of_the_whole_run() {
         let mut seen = Seen::new(2);
-        assert_eq!(seen.line(&status(1_000, 5_000)), "5,000 records, 5,000/s, lag 10");
-        assert_eq!(seen.line(&status(2_000, 5_000)), "5,000 records, 2,500/s, lag 10");
-        assert_eq!(seen.line(&status(3_000, 5_000)), "5,000 records, 0/s, lag 10");
-        assert_eq!(seen.line(&status(3_000, 5_000)), "5,000 records, 0/s, lag 10", "no time has passed");
+        assert_eq!(seen.line(&status(1_000, 5_000)), "5,000 records, 5,000/s, plan 0, lag 10");
+        assert_eq!(seen.line(&status(2_000, 5_000)), "5,000 records, 2,500/s, plan 0, lag 10");
+        assert_eq!(seen.line(&status(3_000, 5_000)), "5,000 records, 0/s, plan 0, lag 10");
+        assert_eq!(
+            seen.line(&status(3_000, 5_000)),
+            "5,000 records, 0/s, plan 0, lag 10",
+            "no time has passed"
+        );
     }
 
     #[test]
     fn a_lag_is_told_only_where_all_ends_are_known() {
         let mut status = status(1_000, 10);
         status.partitions[0].end = None;
-        assert_eq!(Seen::new(1).line(&status), "10 records, 10/s");
+        assert_eq!(Seen::new(1).line(&status), "10 records, 10/s, plan 0");
         status.partitions.clear();
         assert_eq!(Seen::new(1).line(&status), "10 records, 10/s, no partition at the moment");
+    }
+
+    #[test]
+    fn where_a_plan_has_not_taken_over_everywhere_it_is_told_how_far_it_is() {
+        let mut status = status(1_000, 10);
+        status.plan.plan = 7;
+        let mut told = |plans: &[Option<u64>]| {
+            let at = |plan: &Option<u64>| Partition { plan: *plan, ..status.partitions[0].clone() };
+            status.partitions = plans.iter().map(at).collect();
+            plan(&status)
+        };
+        assert_eq!(told(&[Some(4), None, Some(4)]), "plan 7 in 0 of 2 partitions");
+        assert_eq!(told(&[Some(7), None, Some(4)]), "plan 7 in 1 of 2 partitions");
+        assert_eq!(told(&[Some(7), None, Some(7)]), "plan 7");
+        assert_eq!(told(&[None]), "plan 7", "nothing was made yet");
     }
 
     #[test]
@@ -269,7 +302,7 @@ mod tests {
         status.paused = Some(By { who: "ada".to_owned(), at_ms: 0 });
         assert_eq!(
             Seen::new(1).line(&status),
-            "10 records, 10/s, lag 10, 3 to dead letters; it was paused by ada"
+            "10 records, 10/s, plan 0, lag 10, 3 to dead letters; it was paused by ada"
         );
         status.ending = true;
         let line = Seen::new(1).line(&status);

@@ -26,7 +26,7 @@ use crate::report::{self, Report, Timing, TransformId};
 
 /// Run a pipeline until it is told to stop, or with --once to the end of its input
 ///
-/// While it runs, standard error has a line with records, rate and lag: on a terminal it is written anew, in a pipe it comes
+/// While it runs, standard error has a line with records, rate, plan and lag: on a terminal it is written anew, in a pipe it comes
 /// after 10 s and then ever more rarely, and not where nothing changed.
 ///
 /// Ctrl-C and SIGTERM: what is under way is finished and committed, then it exits with 0. Started again, it goes on
