@@ -21,6 +21,7 @@ pub(super) fn answer() -> Answer {
     let sink = SinkStatus {
         name: "lake".into(),
         rows: BTreeMap::from([("usa".into(), 49)]),
+        dropped: 0,
         writer: WriterStats { commits: 2, ..WriterStats::default() },
         own: SinkCounts { refused: 3, ..SinkCounts::default() },
         busy_ms: 250,

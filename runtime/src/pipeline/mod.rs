@@ -455,8 +455,8 @@ pub struct Core {
     tally: Tally,
     /// Partitions of which every sink has all.
     finished: u64,
-    /// Per sink and target, the rows of commits.
-    rows: Vec<BTreeMap<Arc<str>, u64>>,
+    /// Per sink, what its commits counted.
+    counted: Vec<Counters>,
     actions: VecDeque<Action>,
 }
 
@@ -464,7 +464,7 @@ impl Core {
     /// A pipeline that runs `newest` and knows what the plan log says.
     pub fn new(settings: Settings, history: History, newest: PlanRef) -> Self {
         let replays = replay_topic(&settings.pipeline).into();
-        let rows = vec![BTreeMap::new(); settings.sinks.len()];
+        let counted = vec![Counters::default(); settings.sinks.len()];
         let trials = Trials::new(settings.rollback, newest.plan, settings.on_trial_after);
         Self {
             settings,
@@ -486,7 +486,7 @@ impl Core {
             stopping: false,
             tally: Tally::default(),
             finished: 0,
-            rows,
+            counted,
             actions: VecDeque::new(),
         }
     }
@@ -924,9 +924,7 @@ impl Core {
 
     fn committed(&mut self, sink: usize, at: &TopicPartition, commit: &Commit) {
         self.troubles.remove(at);
-        for (target, counted) in &commit.counters.targets {
-            *self.rows[sink].entry(target.clone()).or_default() += counted.rows;
-        }
+        self.counted[sink].add(&commit.counters);
         let track = self.tracks.get_mut(at).expect("checked by the caller");
         track.committed(sink, commit.range.end);
         let begun = track.cuts().iter().rev().find(|cut| cut.plan == commit.plan);

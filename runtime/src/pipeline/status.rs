@@ -15,7 +15,7 @@ use crate::commit::WriterStats;
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{By, InputPartition};
 use crate::rule::Judging;
-use crate::sink::state::PlanRef;
+use crate::sink::state::{Counters, PlanRef};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,6 +261,9 @@ pub struct SinkStatus {
     pub name: Arc<str>,
     /// Per target, the rows that were committed.
     pub rows: BTreeMap<Arc<str>, u64>,
+    /// The records of those commits that were left out on purpose.
+    #[serde(default)]
+    pub dropped: u64,
     /// What its writer counted.
     pub writer: WriterStats,
     /// What it counted itself.
@@ -407,7 +410,7 @@ impl Core {
             finished: self.finished,
             partitions: partitions.into_values().collect(),
             records: Records::of(&self.tally),
-            sinks: self.settings.sinks.iter().zip(&self.rows).map(SinkStatus::of).collect(),
+            sinks: self.settings.sinks.iter().zip(&self.counted).map(SinkStatus::of).collect(),
             budget: BudgetStatus::default(),
         }
     }
@@ -542,10 +545,11 @@ impl Records {
 }
 
 impl SinkStatus {
-    fn of((name, rows): (&Arc<str>, &BTreeMap<Arc<str>, u64>)) -> Self {
-        let (name, rows, writer, own) =
-            (name.clone(), rows.clone(), WriterStats::default(), SinkCounts::default());
-        Self { name, rows, writer, own, busy_ms: 0, calling_ms: None }
+    fn of((name, counted): (&Arc<str>, &Counters)) -> Self {
+        let (name, dropped) = (name.clone(), counted.dropped);
+        let rows = counted.targets.iter().map(|(target, of)| (target.clone(), of.rows)).collect();
+        let (writer, own) = (WriterStats::default(), SinkCounts::default());
+        Self { name, rows, dropped, writer, own, busy_ms: 0, calling_ms: None }
     }
 }
 
@@ -559,7 +563,7 @@ mod tests {
     use crate::commit::Report;
     use crate::pipeline::Event;
     use crate::pipeline::rig::{Rig, at};
-    use crate::sink::state::{Commit, Counters, Nonce, TargetCounters};
+    use crate::sink::state::{Commit, Nonce, TargetCounters};
     use crate::sink::{Error, Problem};
     use crate::source::{RunId, SourceEvent};
 
@@ -622,7 +626,7 @@ mod tests {
             id: Nonce::from_u128(5),
             range: crate::offset::OffsetRange::new(Offset::ZERO, Offset::new(5)),
             plan: PlanRef { plan: 3, digest: "sha256:ab".into() },
-            counters: Counters { targets, ..Counters::default() },
+            counters: Counters { targets, dropped: 1, ..Counters::default() },
             last: None,
             told: 0,
         };
@@ -631,6 +635,7 @@ mod tests {
         let status = rig.core.status(NOW);
         assert_eq!(status.partitions[0].committed["base"], Offset::new(5));
         assert_eq!((&status.sinks[0].rows, status.sinks[1].rows["ta"]), (&BTreeMap::new(), 4));
+        assert_eq!((status.sinks[0].dropped, status.sinks[1].dropped), (0, 1));
     }
 
     #[test]
