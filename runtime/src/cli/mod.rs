@@ -101,7 +101,7 @@ impl From<Ended> for ExitCode {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log();
+    start_log(&cli.command);
     end_quietly_when_nobody_reads();
     match run_command(cli.command) {
         Ok(ended) => ended.into(),
@@ -151,11 +151,16 @@ fn end_quietly_when_nobody_reads() {
 }
 
 /// The log goes to standard error; `WEIR_LOG` says how much of it, such as `debug` or `weir::pipeline=trace`. By itself it has
-/// what an operator asks for afterwards: who paused it, which plan took over, which partitions came and went.
-fn start_log() {
+/// what an operator asks for afterwards: who paused it, which plan took over, which partitions came and went. A demo tells
+/// that by itself.
+fn start_log(command: &Command) {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn,weir=info"));
+    let otherwise = match command {
+        Command::Demo(_) => "warn",
+        _ => "warn,weir=info",
+    };
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(otherwise));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

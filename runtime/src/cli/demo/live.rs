@@ -150,9 +150,9 @@ impl Conductor {
             ..Changes::default()
         };
         let steps = [
-            (Some(set("non_usa", "alerts")), "who is no American is an alert from now on"),
-            (Some(set("on_bad_age", "null")), "who has no age that can be read is let through"),
-            (None, "that was wrong: what ran before"),
+            (Some(set("non_usa", "alerts")), "not American: an alert"),
+            (Some(set("on_bad_age", "null")), "a bad age is let through"),
+            (None, "that was wrong"),
         ];
         let mut replaced = Vec::new();
         for (changes, why) in steps {
@@ -244,13 +244,15 @@ impl Conductor {
 }
 
 fn print(dir: &Path, proof: &Proof, plans: &[Replaced]) {
-    let mut head = vec!["plan", "what changed", "records"];
+    let mut head = vec!["plan", "records"];
     head.extend(TARGETS);
-    let mut table = screen::table(&head, &[0, 2, 3, 4, 5, 6]);
+    head.push("what changed");
+    let mut table = screen::table(&head, &[0, 1, 2, 3, 4, 5]);
     for Replaced { plan, what } in plans {
         let rows = TARGETS.map(|target| proof.rows_of(*plan, target));
-        let mut row = vec![plan.to_string(), what.clone(), count(rows.iter().sum())];
+        let mut row = vec![plan.to_string(), count(rows.iter().sum())];
         row.extend(rows.map(count));
+        row.push(what.clone());
         table.add_row(row);
     }
     println!();
