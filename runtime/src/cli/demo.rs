@@ -20,8 +20,9 @@ use crate::project;
 /// input and shows what became of every record. Run again, it goes on where it stood and finds nothing new. What you
 /// change in that directory stays changed, and is taken over by the next run.
 ///
-/// With --live, records go on coming until the rule was replaced twice and taken back once while they flow; then the rows are
-/// read back, and it shows whether a record is missing or there twice.
+/// With --live, records go on coming until the rule was replaced twice and taken back once while they flow. Each time it tells
+/// which plan each file is at, and where the records are that were read; then the rows are read back, and it shows whether a
+/// record is missing or there twice.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
     /// The directory: one that is not there yet, an empty one, or that of a demo before [default: weir-demo, or weir-demo-live]

@@ -1,9 +1,11 @@
-//! `weir demo --live`: a stream of records that ends only once the rule was replaced twice and taken back once, and then the
-//! proof, from the rows in the sinks alone.
+//! `weir demo --live`: a stream of records that ends only once the rule was replaced twice and taken back once, with an account
+//! of the records each time; and then the proof, from the rows in the sinks alone.
 
+mod account;
 mod proof;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -20,9 +22,11 @@ use super::super::{Ended, cache_dir, start, this_program};
 use crate::app::deploy::{Changes, Deployment};
 use crate::app::{Options, Pipeline};
 use crate::config::PipelineConfig;
+use crate::offset::Offset;
 use crate::pipeline::status::{State, Status};
 use crate::pipeline::threads::Handle;
 
+use account::Account;
 use proof::Proof;
 use stream::Stream;
 
@@ -68,8 +72,11 @@ format = "jsonl"
 roll = { rows = 20000 }
 "#;
 
+/// The target of its sink that gets no route.
+const DEAD_LETTERS: &str = "dead_letters";
+
 /// The targets of its sink, below `out`.
-const TARGETS: [&str; 4] = ["usa", "alerts", "other", "dead_letters"];
+const TARGETS: [&str; 4] = ["usa", "alerts", "other", DEAD_LETTERS];
 
 /// Each plan makes about so many records.
 const EACH: u64 = 60_000;
@@ -94,11 +101,12 @@ pub(super) fn live(dir: &Path, in_json: bool) -> Result<Ended> {
     let (runs, ended) = bounded::<()>(0);
     let stream = Stream::new(dir.join("stream"));
     let conductor = thread::Builder::new().name("conductor".to_owned()).spawn(move || {
-        let mut conductor = Conductor { config, options, handle, stream, asked, ended };
-        let plans = conductor.conduct();
+        let mut conductor = Conductor { config, options, handle, stream, asked, ended, conserved: true };
+        let replaced = conductor.conduct();
         // Full or gone: it ends in any case.
         stop.try_send(()).ok();
-        plans.map(|plans| (plans, conductor.stream.sent))
+        let Conductor { stream, conserved, .. } = conductor;
+        replaced.map(|replaced| Some(Conducted { replaced: replaced?, sent: stream.sent, conserved }))
     });
     let conductor = conductor.context("starting what replaces the rule")?;
     let ran = pipeline.run(&stopped);
@@ -109,25 +117,35 @@ pub(super) fn live(dir: &Path, in_json: bool) -> Result<Ended> {
     if let Some((at, stop)) = ran.outcome.stopped.first() {
         bail!("partition {at} stopped: {stop}");
     }
-    let Some((replaced, sent)) = conducted.map(|(plans, sent)| plans.map(|plans| (plans, sent)))? else {
+    let Some(Conducted { replaced, sent, conserved }) = conducted? else {
         eprintln!("stopped before the rule was replaced: nothing is lost, and nothing is proven");
         return Ok(Ended::No);
     };
     let proof = Proof::read(&dir.join("out"), &TARGETS, &sent)?;
     let plans = [Replaced { plan: first, what: "as the file says".to_owned() }].into_iter().chain(replaced);
     let plans: Vec<_> = plans.collect();
+    let holds = proof.holds() && conserved;
     if in_json {
-        println!("{}", to_json(&proof, &plans));
+        println!("{}", to_json(&proof, &plans, holds));
     } else {
-        print(dir, &proof, &plans);
+        print(dir, &proof, &plans, conserved);
     }
-    Ok(if proof.holds() { Ended::Done } else { Ended::No })
+    Ok(if holds { Ended::Done } else { Ended::No })
 }
 
 /// A plan that took over, and what it changed.
 struct Replaced {
     plan: u64,
     what: String,
+}
+
+/// What was done while the pipeline ran, to the end of the stream.
+struct Conducted {
+    replaced: Vec<Replaced>,
+    /// How many records each file had.
+    sent: Vec<u64>,
+    /// See [`Conductor::conserved`].
+    conserved: bool,
 }
 
 /// Feeds the stream and replaces the rule, while the pipeline runs.
@@ -140,6 +158,8 @@ struct Conductor {
     asked: Receiver<()>,
     /// Closed when the pipeline has ended.
     ended: Receiver<()>,
+    /// Whether no record was missing, nor one too many, in any account.
+    conserved: bool,
 }
 
 impl Conductor {
@@ -171,7 +191,7 @@ impl Conductor {
         self.stream.end();
         let all = self.stream.sent.len() as u64;
         let through = self.wait_until(|conductor| Ok(conductor.finished() == all))?;
-        Ok(through.then_some(replaced))
+        Ok((through && self.account()?).then_some(replaced))
     }
 
     /// Puts the next plan, and waits until a partition was taken over; `None` if it was stopped before.
@@ -183,10 +203,11 @@ impl Conductor {
         };
         let differences = deployment.differences();
         let what = differences.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (before, _) = deployment.replaces();
         let plan = deployment.put(why, changes.is_some())?;
         let begun = clock();
         progress::tell(&format!("{command}: {what} ({why})"));
-        let mut cuts = Vec::new();
+        let mut cuts = BTreeMap::new();
         let through = self.wait_until(|_| {
             let adopted = deployment.adopted(plan)?;
             cuts = adopted.into_iter().filter_map(|(of, cut)| Some((of, cut?.from))).collect();
@@ -195,12 +216,38 @@ impl Conductor {
         if !through {
             return Ok(None);
         }
-        let told =
-            cuts.iter().map(|(of, from)| format!("{} from record {from} on", stream::name(of.partition)));
-        let told: Vec<_> = told.collect();
         let took = begun.elapsed().as_millis();
-        progress::tell(&format!("  plan {plan} after {took} ms: {}", screen::some_of(&told, 3)));
-        Ok(Some(Replaced { plan, what }))
+        let was = deployment.adopted(before)?;
+        let mut files = self.plans();
+        files.extend(cuts.into_iter().map(|(of, from)| {
+            let before = was.get(&of).and_then(Option::as_ref).map(|_| before);
+            (of.partition, format!("{} (after {took} ms)", taken_over(before, from, plan)))
+        }));
+        for (partition, plans) in files {
+            progress::tell(&format!("  {}: {plans}", stream::name(partition)));
+        }
+        Ok(self.account()?.then_some(Replaced { plan, what }))
+    }
+
+    /// The newest plan of each file that is under way, by its partition.
+    fn plans(&self) -> BTreeMap<i32, String> {
+        let status = self.handle.status();
+        let partitions = status.iter().flat_map(|status| &status.partitions);
+        partitions.filter_map(|at| Some((at.partition, format!("plan {}", at.plan?)))).collect()
+    }
+
+    /// Tells where the records are, as soon as that is known; `false` if it was stopped before.
+    fn account(&mut self) -> Result<bool> {
+        let mut account = None;
+        let through = self.wait_until(|conductor| {
+            account = conductor.handle.status().and_then(|status| Account::of(&status, stream::RECORDS));
+            Ok(account.is_some())
+        })?;
+        if let Some(account) = account {
+            self.conserved &= account.holds();
+            progress::tell(&format!("  {account}"));
+        }
+        Ok(through)
     }
 
     /// Lets so many records more come through; whether it was not stopped meanwhile.
@@ -243,7 +290,17 @@ impl Conductor {
     }
 }
 
-fn print(dir: &Path, proof: &Proof, plans: &[Replaced]) {
+/// Where a plan took over, and from which, if that had made something there.
+fn taken_over(before: Option<u64>, from: Offset, plan: u64) -> String {
+    let record = count(from.get() as u64);
+    match before {
+        _ if from == Offset::ZERO => format!("plan {plan}"),
+        Some(before) => format!("plan {before}, from record {record} on plan {plan}"),
+        None => format!("from record {record} on plan {plan}"),
+    }
+}
+
+fn print(dir: &Path, proof: &Proof, plans: &[Replaced], conserved: bool) {
     let mut head = vec!["plan", "records"];
     head.extend(TARGETS);
     head.push("what changed");
@@ -265,14 +322,23 @@ fn print(dir: &Path, proof: &Proof, plans: &[Replaced]) {
     println!("  {:>6} there twice", count(proof.twice));
     println!("  {:>6} made by an older plan than the record before them", count(proof.went_back));
     println!();
-    println!("{}", if proof.holds() { "That holds." } else { "THAT IS WRONG: please tell us." });
+    println!("{}", verdict(proof.holds(), conserved));
     println!(
         "Which plan made which offsets, who put it and why:  weir history {}/pipeline.toml",
         dir.display()
     );
 }
 
-fn to_json(proof: &Proof, plans: &[Replaced]) -> Value {
+/// Of the rows that were read back, and of the accounts that were told while the pipeline ran.
+fn verdict(holds: bool, conserved: bool) -> &'static str {
+    match (holds, conserved) {
+        (true, true) => "That holds.",
+        (true, false) => "That holds, but AN ACCOUNT ABOVE IS WRONG: please tell us.",
+        (false, _) => "THAT IS WRONG: please tell us.",
+    }
+}
+
+fn to_json(proof: &Proof, plans: &[Replaced], holds: bool) -> Value {
     let plans = plans.iter().map(|Replaced { plan, what }| {
         let rows: serde_json::Map<_, _> = TARGETS
             .iter()
@@ -282,6 +348,27 @@ fn to_json(proof: &Proof, plans: &[Replaced]) -> Value {
     });
     json!({
         "plans": plans.collect::<Vec<_>>(), "sent": proof.sent, "found": proof.found(),
-        "lost": proof.lost, "twice": proof.twice, "went_back": proof.went_back, "holds": proof.holds(),
+        "lost": proof.lost, "twice": proof.twice, "went_back": proof.went_back, "holds": holds,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_before_is_told_only_where_it_made_something() {
+        let from = Offset::new(14_336);
+        assert_eq!(taken_over(Some(0), from, 12), "plan 0, from record 14,336 on plan 12");
+        assert_eq!(taken_over(None, from, 12), "from record 14,336 on plan 12");
+        assert_eq!(taken_over(None, Offset::ZERO, 12), "plan 12");
+    }
+
+    #[test]
+    fn rows_that_are_all_there_do_not_hide_an_account_that_was_wrong() {
+        assert_eq!(verdict(true, true), "That holds.");
+        for (holds, conserved) in [(true, false), (false, true), (false, false)] {
+            assert!(verdict(holds, conserved).contains("WRONG"));
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 /// Records of a file.
-const RECORDS: u64 = 50_000;
+pub(super) const RECORDS: u64 = 50_000;
 
 /// So many files are there that are not through. The source looks for new ones once a second.
 const AHEAD: u64 = 4;
