@@ -3,9 +3,9 @@
     python3 audit.py expected.json usa=PATH alerts=PATH other=PATH dead_letters=PATH
 
 A PATH is a directory of the file sink (Parquet takes pyarrow; what begins with `_` or `.` is none of its rows), a file
-of lines of `weir peek --json`, or a CSV file of PostgreSQL, `\\copy TABLE TO PATH WITH (FORMAT csv, HEADER, NULL '\\N')`;
-where there is nothing, there are no rows. Exits with 1 if anything is missing, too much, or other than it should be. It
-changes nothing, and needs the provenance of rows.
+of lines of `Topics.java` or of `weir peek --json`, or a CSV file of PostgreSQL, `\\copy TABLE TO PATH WITH (FORMAT csv,
+HEADER, NULL '\\N')`; where there is nothing, there are no rows. Exits with 1 if anything is missing, too much, or other
+than it should be. It changes nothing, and needs the provenance of rows.
 """
 
 import base64, csv, json, pathlib, sys

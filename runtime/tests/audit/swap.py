@@ -2,7 +2,7 @@
 
     python3 swap.py DIRECTORY
 
-In the directory are `input.jsonl`, lines of `weir peek --json` of the topic that was read; `history.json`, what `weir
+In the directory are `input.jsonl`, what `Topics.java` writes of the topic that was read; `history.json`, what `weir
 history --json` says; `*.csv`, every table of cities that there was; and for each sink one directory with the rows of
 each route, as `audit.py` reads them: `usa.jsonl` or `usa.csv`, and so on. What is wrong is told by name, a line each, and
 then it exits with 1. It changes nothing, and needs the provenance of rows.

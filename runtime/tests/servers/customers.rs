@@ -1,6 +1,6 @@
 //! The pipeline of the repository as it stands there, from its CSV to topics, files in HDFS and tables at once. What each of
 //! them must hold says a second reading of the rule, in Python, which shares nothing with the first; what they do hold is
-//! fetched by other clients: the files by Hadoop's own, the tables by psql.
+//! fetched by other clients: the files by Hadoop's own, the topics by Kafka's own, the tables by psql.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 use weir::sink::state::Nonce;
 
-use crate::given;
 use crate::hdfs::Cluster;
+use crate::{fetch_topics, given};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -123,12 +123,8 @@ impl<'a> Pipeline<'a> {
 
         let mut in_all = expected.clone();
         in_all.retain(|route, _| IN_ALL.contains(&route.as_str()));
-        let paths = IN_ALL.map(|route| {
-            let lines = at(format!("topic-{route}.jsonl"));
-            let shown = self.weir(&["peek", &self.topic(route), "--from", "start", "-n", "100000", "--json"]);
-            fs::write(&lines, shown.stdout).unwrap();
-            (route, lines)
-        });
+        let paths = IN_ALL.map(|route| (route, at(format!("topic-{route}.jsonl"))));
+        fetch_topics(paths.iter().map(|(route, lines)| (self.topic(route), lines.clone())));
         audit("Kafka", &in_all, &paths);
         let paths = IN_ALL.map(|route| {
             let table = at(format!("table-{route}.csv"));

@@ -1,11 +1,15 @@
 //! `weir produce` and `weir peek` on a real Kafka: what went in is there, once, and what is there is shown.
 
+use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::{Value, json};
 
-use crate::given;
+use crate::{LONG, fetch_topics, given};
 
 /// A topic of this run alone: the server may stand for longer.
 fn own(topic: &str) -> String {
@@ -150,6 +154,68 @@ fn records_are_found_from_the_start_an_offset_a_time_and_the_end() {
     assert!(!peek("places", &["--from", begun, "-n", "100"]).is_empty());
     assert!(peek("places", &["--from", "2999-01-01T00:00:00Z"]).is_empty());
     assert_eq!(code(&weir(&["peek", &own("places"), "-p", "2"], "")), 2);
+}
+
+/// A producer in a transaction that has begun, and that the brokers end after so many milliseconds.
+fn in_transaction(id: &str, most_ms: &str) -> BaseProducer {
+    let producer = ClientConfig::new()
+        .set("bootstrap.servers", given("WEIR_TEST_KAFKA"))
+        .set("transactional.id", own(id))
+        .set("transaction.timeout.ms", most_ms)
+        .set("message.timeout.ms", most_ms)
+        .create::<BaseProducer>();
+    let producer = producer.expect("a client");
+    producer.init_transactions(LONG).expect("the cluster answers");
+    producer.begin_transaction().expect("it can");
+    producer
+}
+
+#[test]
+fn what_is_shown_is_what_kafkas_own_client_reads_also_behind_transactions_that_were_not_committed() {
+    let topic = own("committed");
+    assert_eq!(code(&produce("committed", "1", "jsonl", &[], "")), 0);
+    let send = |to: &BaseProducer, value: Option<&[u8]>| {
+        let mut record = BaseRecord::<[u8], [u8]>::to(&topic).key(b"k\xff").timestamp(1_000);
+        record.payload = value;
+        let headers = OwnedHeaders::new().insert(Header { key: "none", value: None::<&[u8]> });
+        let headers = headers.insert(Header { key: "bytes", value: Some(&b"\xff"[..]) });
+        to.send(record.headers(headers)).expect("there is room");
+        to.flush(LONG).expect("the cluster answers");
+    };
+    let [first, undone, last] = ["first", "undone", "last"].map(|id| in_transaction(id, "60000"));
+    let left = in_transaction("left", "5000");
+    send(&first, Some("\u{e9}\n\u{1f600}\"\\\0".as_bytes()));
+    send(&first, Some(b"\xfe"));
+    first.commit_transaction(LONG).expect("the cluster answers");
+    send(&undone, Some(b"undone"));
+    undone.abort_transaction(LONG).expect("the cluster answers");
+    send(&left, Some(b"left"));
+    send(&last, Some(b""));
+    send(&last, None);
+    last.commit_transaction(LONG).expect("the cluster answers");
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("fetched.jsonl");
+    fetch_topics([(topic.clone(), file.clone())]);
+    let fetched = fs::read_to_string(file).expect("readable");
+    let mut fetched: Vec<Value> =
+        fetched.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    assert_eq!(fetched, peek("committed", &["--from", "start"]));
+    // Between them are markers, what was undone, and what nobody ended.
+    let offsets: Vec<_> = fetched.iter_mut().map(|record| record["offset"].take().as_u64()).collect();
+    assert!(offsets[..2] == [Some(0), Some(1)] && offsets[2] > Some(4), "{offsets:?}");
+    let is = |name: &str, value: Value| {
+        let headers = json!([{ "name": "none", "value": null }, { "name": "bytes", "value_base64": "/w==" }]);
+        let time = "1970-01-01T00:00:01Z";
+        json!({ "partition": 0, "offset": null, "timestamp": time, "key_base64": "a/8=", name: value, "headers": headers })
+    };
+    let expected = [
+        is("value", "\u{e9}\n\u{1f600}\"\\\0".into()),
+        is("value_base64", "/g==".into()),
+        is("value", "".into()),
+        is("value", Value::Null),
+    ];
+    assert_eq!(fetched, expected);
 }
 
 /// A wrong address is told with what to look at, and not waited for without end.

@@ -20,11 +20,12 @@ mod topics;
 mod trouble;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use weir::kafka::peek::{From, Seen, peek};
 use weir::kafka::{Cluster, Error};
-use weir_services::{Interrupt, until};
+use weir_services::{Interrupt, kafka_client, until};
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(180);
@@ -57,4 +58,15 @@ fn records_of(topic: &str) -> Vec<Seen> {
     };
     let records = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
     records.expect("the cluster answers")
+}
+
+/// Writes all records of topics to a file each, as lines of JSON. It shares nothing with the program: Kafka's own client reads
+/// them, one topic after the other.
+fn fetch_topics(topics: impl IntoIterator<Item = (String, PathBuf)>) {
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/audit/Topics.java");
+    let mut reader = kafka_client(&reader).expect("Kafka's jars are there");
+    reader.arg(given("WEIR_TEST_KAFKA"));
+    reader.args(topics.into_iter().map(|(topic, file)| format!("{topic}={}", file.display())));
+    let output = reader.output().expect("Java is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -16,9 +16,9 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use weir_services::{Interrupt, until};
 
-use crate::LONG;
 use crate::group::{FILE_NAME, Pipeline, Process};
 use crate::hdfs::Cluster;
+use crate::{LONG, fetch_topics};
 
 const PARTITIONS: u16 = 6;
 
@@ -216,10 +216,6 @@ impl Pipeline {
         for sink in ["base", "topics"] {
             fs::create_dir_all(dumped.join(sink)).expect("writable");
         }
-        for route in ROUTES {
-            let rows = self.peek(&format!("{route}-{}", self.topic));
-            fs::write(dumped.join("topics").join(route).with_extension("jsonl"), rows).expect("writable");
-        }
         for route in ROUTES.iter().chain(&["dead_letters"]) {
             let table = dumped.join("base").join(route).with_extension("csv");
             let how = "WITH (FORMAT csv, HEADER, NULL '\\N')";
@@ -237,7 +233,10 @@ impl Pipeline {
             let told = Told::of(&psql.expect("psql is there"));
             assert_eq!(told.code, Some(0), "{}", told.all);
         }
-        fs::write(dumped.join("input.jsonl"), self.peek(&self.topic)).expect("writable");
+        let topics = ROUTES.map(|route| {
+            (format!("{route}-{}", self.topic), dumped.join("topics").join(route).with_extension("jsonl"))
+        });
+        fetch_topics(topics.into_iter().chain([(self.topic.clone(), dumped.join("input.jsonl"))]));
         fs::write(dumped.join("history.json"), self.history().to_string()).expect("writable");
         for cities in ["us_cities.csv", "more_cities.csv"] {
             fs::copy(self.path(cities), dumped.join(cities)).expect("writable");

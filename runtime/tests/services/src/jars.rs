@@ -108,12 +108,18 @@ fn cache() -> Result<PathBuf> {
 
 /// A JVM of this heap (`256m`) in the place of a server, with `first` before the jars on its class path.
 pub(crate) fn java(place: &Place, heap: &str, first: &Path, jars: &Path) -> Result<Command> {
+    let mut command = jvm(heap)?;
+    command.arg(format!("-Djava.io.tmpdir={}", place.temp().display()));
+    command.arg("-cp").arg(format!("{}:{}/*", first.display(), jars.display()));
+    Ok(command)
+}
+
+/// A JVM of this heap.
+pub(crate) fn jvm(heap: &str) -> Result<Command> {
     // To ask which version it is takes a JVM of its own.
     static JAVA: OnceLock<Result<PathBuf>> = OnceLock::new();
     let program = JAVA.get_or_init(machine::java).as_ref().map_err(Clone::clone)?;
     let mut command = Command::new(program);
     command.args(["-Xms32m", "-Xss512k", "-XX:+UseSerialGC", "-XX:-UsePerfData"]).arg(format!("-Xmx{heap}"));
-    command.arg(format!("-Djava.io.tmpdir={}", place.temp().display()));
-    command.arg("-cp").arg(format!("{}:{}/*", first.display(), jars.display()));
     Ok(command)
 }

@@ -1,12 +1,13 @@
 //! Kafka without ZooKeeper: one to three servers, each broker and controller at once.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::jars::{Jars, java};
+use crate::jars::{Jars, java, jvm};
 use crate::server::{Kind, Place};
 use crate::services::number;
+use crate::wait::Interrupt;
 use crate::{Error, Result, Server, Service, Services};
 
 pub(crate) const JARS: Jars = Jars { name: "kafka", pom: include_str!("../kafka/pom.xml") };
@@ -70,6 +71,14 @@ impl Service for Kafka {
     fn servers(&self) -> Vec<&Server> {
         self.brokers.iter().collect()
     }
+}
+
+/// A command that runs a program of one file of Java with the client that comes with Kafka; the program's arguments are to
+/// follow. It takes a Java that has its compiler, as Debian's runtime without a screen does.
+pub fn kafka_client(program: &Path) -> Result<Command> {
+    let mut command = jvm("256m")?;
+    command.arg("-cp").arg(format!("{}/*", JARS.fetch(&Interrupt::default())?.display())).arg(program);
+    Ok(command)
 }
 
 #[derive(Debug)]

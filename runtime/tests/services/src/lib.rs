@@ -35,7 +35,7 @@ mod wait;
 
 pub use error::{Error, Result};
 pub use hdfs::Hdfs;
-pub use kafka::Kafka;
+pub use kafka::{Kafka, kafka_client};
 pub use machine::missing;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
