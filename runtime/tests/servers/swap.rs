@@ -160,8 +160,16 @@ impl Pipeline {
 
     fn history(&self) -> Value {
         let file = self.path(FILE_NAME);
-        let told = self.weir(&["history", file.to_str().expect("text"), "--json"]).output();
-        Told::of(&told.expect("the program starts")).said
+        let look = || {
+            let told = self.weir(&["history", file.to_str().expect("text"), "--json"]).output();
+            let told = Told::of(&told.expect("the program starts"));
+            // A broker that has too much to do may lead nothing for a moment.
+            Ok((told.code != Some(3)).then_some(told))
+        };
+        let told = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
+        let told = told.expect("the cluster answers");
+        assert_eq!(told.code, Some(0), "{}", told.all);
+        told.said
     }
 
     /// Waits until each of so many processes has partitions, and all that was sent is in all sinks.
@@ -361,11 +369,9 @@ fn killed_at_any_failpoint_of_a_swap_they_leave_each_record_made_once_and_alike_
             let deploy = armed(deploy, deaths.next().expect("there is no end of them"), 1)
                 .output()
                 .expect("the program starts");
-            assert!(
-                deploy.status.signal() == Some(9) || deploy.status.success(),
-                "{}",
-                Told::of(&deploy).all
-            );
+            // Where it comes by there it dies. A broker that has too much to do may lead nothing for a moment.
+            let ended = (deploy.status.signal(), deploy.status.code());
+            assert!(matches!(ended, (Some(9), _) | (_, Some(0 | 3))), "{ended:?} {}", Told::of(&deploy).all);
             order("resume");
             for process in &mut processes {
                 if process.as_mut().is_some_and(Process::is_dead) {
