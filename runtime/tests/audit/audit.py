@@ -50,6 +50,7 @@ def from_topic(record):
     _, partition, offset, _, _ = headers["weir-origin"].split("/")
     row = {"weir_partition": partition, "weir_offset": offset}
     row["value"], row["value_bytes"] = record.get("value"), record.get("value_base64")
+    row["reasons"] = headers.get("weir-reasons")
     return row
 
 

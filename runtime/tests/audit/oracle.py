@@ -46,12 +46,12 @@ def clean(value):
     return (value or "").strip(BLANK) or None
 
 
-def fate(text, cities):
-    """The route of a record, and its row if that has columns."""
+def fate(text, cities, on_bad_age="reject"):
+    """The route of a record, and its row if that has columns; of a dead letter the codes of its reasons."""
     customer = read(text) if text is not None else None
     place = clean(customer.get("location")) if customer else None
     if place in (None, WRONG):
-        return ("alerts" if place is None else "dead_letters"), None
+        return ("alerts", None) if place is None else ("dead_letters", ["location-not-text"])
     number = lambda value: str(value) if type(value) is NUMBER else value
     known = place.upper() in cities or place.partition(",")[0].strip(BLANK).upper() in cities
     if not known or clean(number(customer.get("id"))) is None:
@@ -59,11 +59,14 @@ def fate(text, cities):
     names = [clean(customer.get(name)) for name in ("first_name", "last_name", "email")]
     identity, age = customer["id"], clean(number(customer.get("age")))
     identity = WRONG if type(identity) is NUMBER and not identity.lstrip("-").isdecimal() else clean(number(identity))
+    codes = zip(("id-not-text", "name-not-text", "name-not-text", "email-not-text"), (identity, *names))
+    reasons = {code for code, value in codes if value is WRONG}
     if age is not None:
-        age = int(age) if age is not WRONG and re.fullmatch("-?[0-9]+", age) else WRONG
-    if WRONG in (identity, *names, age) or age is not None and not 0 <= age <= 150:
-        return "dead_letters", None
-    return "usa", (identity, *names, age, "USA")
+        is_number = age is not WRONG and re.fullmatch("-?[0-9]+", age)
+        age = int(age) if is_number and 0 <= int(age) <= 150 else None
+        if age is None and on_bad_age == "reject":
+            reasons.add("age-out-of-range" if is_number else "age-not-integer")
+    return ("dead_letters", sorted(reasons)) if reasons else ("usa", (identity, *names, age, "USA"))
 
 
 def records(files):
@@ -86,7 +89,7 @@ def main(cities, *files, non_usa="other"):
         route = non_usa if route == "other" else route
         if route == "drop":
             continue
-        add(sums, route, partition, offset, *(row or (text, encoded)))
+        add(sums, route, partition, offset, *(row if route == "usa" else (text, encoded)))
     json.dump({route: {"count": n, "digest": f"{total:032x}"} for route, (n, total) in sums.items()}, sys.stdout)
     print()
 

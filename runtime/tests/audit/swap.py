@@ -35,16 +35,21 @@ class Findings:
 
 class Plan:
     def __init__(self, what, cities):
-        self.non_usa = what["settings"]["non_usa"]
+        self.non_usa, self.on_bad_age = (what["settings"][name] for name in ("non_usa", "on_bad_age"))
         self.cities = cities[what["tables"]["us_cities"]["digest"]]
+        self.routes = what["routes"]
 
-    def makes(self, record):
-        """The route of the record and its content, or nothing."""
-        route, row = fate(record.get("value"), self.cities)
+    def makes(self, record, sink):
+        """The route of the record to this sink and its content there, or nothing."""
+        route, row = fate(record.get("value"), self.cities, self.on_bad_age)
         route = self.non_usa if route == "other" else route
-        if route == "drop":
+        called = "weir_dead_letters" if route == "dead_letters" else route
+        if route == "drop" or f"{sink}.{route}" not in self.routes[called]:
             return None
-        return route, list(row or (record.get("value"), record.get("value_base64")))
+        if route == "usa":
+            return route, list(row)
+        whole = [record.get("value"), record.get("value_base64")]
+        return route, whole + [row] if route == "dead_letters" else whole
 
 
 def cities_in(directory):
@@ -65,6 +70,14 @@ def origin(row):
     return tuple(int(row[name]) for name in ("weir_partition", "weir_offset", "weir_index", "weir_plan"))
 
 
+def content_of(route, row):
+    """Of a dead letter also the codes of its reasons."""
+    content = list(audit.content(route, row))
+    if route == "dead_letters":
+        content.append(sorted(reason["code"] for reason in json.loads(row["reasons"])))
+    return content
+
+
 def rows_of(sink, findings):
     """Of each record its rows: route, index, plan and content."""
     made = collections.defaultdict(list)
@@ -75,7 +88,7 @@ def rows_of(sink, findings):
                 for line in lines:
                     partition, offset, index, plan = origin(line)
                     row = line if "weir_offset" in line else audit.from_topic(line)
-                    made[partition, offset].append((route, index, plan, list(audit.content(route, row))))
+                    made[partition, offset].append((route, index, plan, content_of(route, row)))
     for (partition, offset), rows in made.items():
         if len(rows) > 1:
             findings.add("twice", f"{sink.name}: {partition}/{offset} has {len(rows)} rows")
@@ -108,7 +121,7 @@ def check_sink(name, records, made, plans, findings):
         def settle(until):
             around = [plans[number] for number in numbers if highest <= number <= until]
             for offset in missing:
-                if all(plan.makes(records[partition, offset]) for plan in around):
+                if all(plan.makes(records[partition, offset], name) for plan in around):
                     findings.add("lost", f"{name}: {partition}/{offset}, between plans {highest} and {until}")
             missing.clear()
 
@@ -121,7 +134,7 @@ def check_sink(name, records, made, plans, findings):
                 if plan not in plans:
                     findings.add("no such plan", f"{name}: {partition}/{offset} is of plan {plan}")
                     continue
-                if plans[plan].makes(records[partition, offset]) != (route, content) or index != 0:
+                if plans[plan].makes(records[partition, offset], name) != (route, content) or index != 0:
                     findings.add("not what its plan makes", f"{name}: {partition}/{offset} on {route}, plan {plan}")
                 if plan < highest:
                     findings.add("plan goes down", f"{name}: {partition}/{offset} is of plan {plan} behind {highest}")
@@ -137,16 +150,19 @@ def offsets_of(records):
     return offsets
 
 
-def check_agreement(sinks, findings):
-    """A record was made by one plan, in all sinks."""
+def check_agreement(sinks, records, plans, findings):
+    """A record was made by one plan, in all sinks to which that has something go."""
     (one, made), *others = sinks.items()
     for other, theirs in others:
         for at in made.keys() ^ theirs.keys():
-            findings.add("in one sink alone", f"{at[0]}/{at[1]} is in {one if at in made else other}")
+            here, rows, there = (one, made, other) if at in made else (other, theirs, one)
+            plan = plans.get(rows[at][0][2])
+            if plan is None or at not in records or plan.makes(records[at], there):
+                findings.add("in one sink alone", f"{at[0]}/{at[1]} is in {here}")
         for at in made.keys() & theirs.keys():
-            plans = ({row[2] for row in made[at]}, {row[2] for row in theirs[at]})
-            if plans[0] != plans[1]:
-                text = f"{at[0]}/{at[1]} is of plan {sorted(plans[0])} in {one} and {sorted(plans[1])} in {other}"
+            ours, other_ones = ({row[2] for row in made[at]}, {row[2] for row in theirs[at]})
+            if ours != other_ones:
+                text = f"{at[0]}/{at[1]} is of plan {sorted(ours)} in {one} and {sorted(other_ones)} in {other}"
                 findings.add("sinks differ", text)
 
 
@@ -177,7 +193,7 @@ def main(directory):
     for name, made in sinks.items():
         check_sink(name, records, made, plans, findings)
         check_cuts(history, made, findings)
-    check_agreement(sinks, findings)
+    check_agreement(sinks, records, plans, findings)
     rows = {name: sum(map(len, made.values())) for name, made in sinks.items()}
     worked = {row[2] for made in sinks.values() for rows in made.values() for row in rows}
     print(json.dumps({"records": len(records), "rows": rows, "plans": len(plans), "plans_with_rows": len(worked)}))

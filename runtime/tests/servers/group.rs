@@ -143,7 +143,7 @@ impl Pipeline {
     }
 
     /// The same, each of an age.
-    fn send_aged(&mut self, n: usize, more: &[&str], age: impl Fn(usize) -> String) {
+    pub(super) fn send_aged(&mut self, n: usize, more: &[&str], age: impl Fn(usize) -> String) {
         let program = self
             .weir(&["produce", "-", "--format", "csv", "--topic", &self.topic])
             .args(more)

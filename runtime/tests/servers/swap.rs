@@ -27,6 +27,16 @@ const ROUTES: [&str; 3] = ["usa", "alerts", "other"];
 /// Where all processes can be asked, also those with a state directory of their own.
 const ADMIN: &str = "\n[admin]\nsocket = \"sockets\"\n";
 
+/// Of so many customers of the load one has an age that is none. All of those are American, so `on_bad_age` says whether they
+/// become dead letters: a plan that rejects where the one before did not rejects 2 % more of all records. One that rejects 5 % more
+/// would be taken back by itself, and a plan that somebody put is to stay here.
+const ONE_OF_BAD_AGE: usize = 50;
+
+fn age(of: usize) -> String {
+    if of.is_multiple_of(ONE_OF_BAD_AGE) { "old".to_owned() } else { (of % 90).to_string() }
+}
+
+/// Dead letters go to the sink of tables alone.
 fn pipeline() -> Pipeline {
     let pipeline = Pipeline::new(PARTITIONS);
     pipeline.leave_out_files();
@@ -58,9 +68,9 @@ impl Load {
         let mut to = producer.stdin.take().expect("piped");
         let thread = std::thread::spawn(move || {
             let mut rows = "id,first_name,last_name,email,age,location\n".to_owned();
-            for i in 0_u32.. {
-                let place = ["Boston", "Lyon", "\"austin, Texas\"", ""][i as usize % 4];
-                rows += &format!("l{i},Ada,Lovelace,{i}@example.com,{},{place}\n", i % 90);
+            for i in 0_usize.. {
+                let place = ["Boston", "Lyon", "\"austin, Texas\"", ""][i % 4];
+                rows += &format!("l{i},Ada,Lovelace,{i}@example.com,{},{place}\n", age(i));
                 if i % 100 == 0 {
                     // Until nobody reads it any more.
                     if to.write_all(rows.as_bytes()).is_err() {
@@ -107,6 +117,16 @@ impl Told {
 }
 
 impl Pipeline {
+    /// From now on dead letters go to the sink of topics alone.
+    #[cfg(feature = "failpoints")]
+    fn letters_to_topics(&self) {
+        let target = format!("targets.dead_letters.topic = \"dead_letters-{}\"\n", self.topic);
+        self.edit(|text| {
+            let text = text.replace("base.dead_letters", "topics.dead_letters");
+            text.replace("targets.usa.topic", &format!("{target}targets.usa.topic"))
+        });
+    }
+
     /// Replaces the plan, and waits for nobody.
     fn deploy(&self, change: &[&str]) -> Told {
         Told::of(&self.deploying(FILE_NAME, change, "1 ms").output().expect("the program starts"))
@@ -137,6 +157,8 @@ impl Pipeline {
         // How often it is swapped is what counts here.
         let deploy = |change: &[&str]| self.deploy(&[change, &["--sample", "0"]].concat());
         let to = |non_usa| deploy(&["--set", &format!("non_usa={non_usa}")]);
+        let drops =
+            |on_bad_age| deploy(&["--set", "non_usa=drop", "--set", &format!("on_bad_age={on_bad_age}")]);
         // A broker that has too much to do may lead nothing for a moment. Then a plan may be there all the same.
         let look = || {
             let told = match n % 6 {
@@ -144,7 +166,8 @@ impl Pipeline {
                 2 => to("other"),
                 3 => deploy(&["--table", &self.more_cities()]),
                 4 => self.roll_back(),
-                _ => to("drop"),
+                1 => drops("null"),
+                _ => drops("reject"),
             };
             Ok((told.code != Some(3)).then_some(told))
         };
@@ -209,6 +232,10 @@ impl Pipeline {
 
     /// Fetches all there is, and has it judged.
     fn judge(&self) -> Value {
+        let history = self.history();
+        let all = history["plans"].as_array().expect("plans").iter();
+        let mut why = all.filter_map(|plan| plan["what"]["made"]["why"].as_str());
+        assert!(!why.any(|why| why.contains("rejected in the first")), "a plan was taken back: {history}");
         let dumped = self.dump();
         let judged = judge(&dumped);
         assert_eq!(judged.code, Some(0), "{}\n{}\n{}", judged.all, self.history(), self.logs());
@@ -224,7 +251,15 @@ impl Pipeline {
         for sink in ["base", "topics"] {
             fs::create_dir_all(dumped.join(sink)).expect("writable");
         }
-        for route in ROUTES.iter().chain(&["dead_letters"]) {
+        let history = self.history();
+        let plans = history["plans"].as_array().expect("plans").iter();
+        let routes = plans.flat_map(|plan| plan["what"]["routes"].as_object().expect("routes").values());
+        let targets: BTreeSet<_> = routes
+            .flat_map(|to| to.as_array().expect("targets"))
+            .filter_map(|target| target.as_str()?.split_once('.'))
+            .collect();
+        let of = |sink| targets.iter().filter(move |(of, _)| *of == sink).map(|(_, target)| *target);
+        for route in of("base") {
             let table = dumped.join("base").join(route).with_extension("csv");
             let how = "WITH (FORMAT csv, HEADER, NULL '\\N')";
             // Rows that the table refused are there, too.
@@ -241,11 +276,11 @@ impl Pipeline {
             let told = Told::of(&psql.expect("psql is there"));
             assert_eq!(told.code, Some(0), "{}", told.all);
         }
-        let topics = ROUTES.map(|route| {
+        let topics = of("topics").map(|route| {
             (format!("{route}-{}", self.topic), dumped.join("topics").join(route).with_extension("jsonl"))
         });
-        fetch_topics(topics.into_iter().chain([(self.topic.clone(), dumped.join("input.jsonl"))]));
-        fs::write(dumped.join("history.json"), self.history().to_string()).expect("writable");
+        fetch_topics(topics.chain([(self.topic.clone(), dumped.join("input.jsonl"))]));
+        fs::write(dumped.join("history.json"), history.to_string()).expect("writable");
         for cities in ["us_cities.csv", "more_cities.csv"] {
             fs::copy(self.path(cities), dumped.join(cities)).expect("writable");
         }
@@ -283,6 +318,10 @@ fn a_plan_that_is_replaced_again_and_again_under_load_makes_each_record_once_and
     stop(processes);
     let judged = pipeline.judge();
     assert!(judged["plans"].as_u64() > Some(u64::from(swaps)), "{judged}");
+    // What is no age was both of what plans made of it.
+    let [letters, ageless] = ["dead_letters", "usa WHERE age IS NULL"]
+        .map(|rows| pipeline.ask(&format!("SELECT count(*)::text FROM {rows}"))[0][0]);
+    assert!(letters > 0 && ageless > 0, "{letters} dead letters, {ageless} without an age");
     let history = pipeline.history();
     let plans = history["plans"].as_array().expect("a list").iter();
     let made = || plans.clone().filter_map(|plan| plan["what"]["made"]["at_ms"].as_u64());
@@ -347,6 +386,7 @@ fn killed_at_any_failpoint_of_a_swap_they_leave_each_record_made_once_and_alike_
         weir
     };
     let mut pipeline = pipeline();
+    pipeline.letters_to_topics();
     pipeline.send(2_000, &[]);
     let first = pipeline.start();
     pipeline.wait_until_all_is_there();
@@ -801,7 +841,7 @@ fn no_file_in_hdfs_has_rows_of_two_plans_however_often_the_rule_is_replaced() {
     let lake = pipeline.path("lake");
     cluster.hdfs.fs(&["-get", &directory, lake.to_str().expect("text")]).expect("it is fetched");
     let (mut made_by, mut plans) = (BTreeMap::new(), BTreeSet::new());
-    for route in ROUTES {
+    for route in ROUTES.iter().chain(&["dead_letters"]) {
         for file in fs::read_dir(lake.join(route)).expect("a directory") {
             let path = file.expect("listed").path();
             let mut of_file = BTreeSet::new();
@@ -855,29 +895,41 @@ fn plan_of(line: &str) -> (&str, impl Fn(u64) -> String) {
     (&line[number..behind], move |plan| format!("{}{plan}{}", &line[..number], &line[behind..]))
 }
 
+/// A line of a topic as if its row came of another record.
+fn of_record(line: &str, partition: &str, offset: &str) -> String {
+    let begin = line.find("weir-origin").expect("its origin");
+    let place = begin + line[begin..].find('/').expect("a topic in front of it") + 1;
+    let end = place + line[place..].find('"').expect("a text");
+    let [_, _, index, plan] = line[place..end].split('/').collect::<Vec<_>>()[..] else { panic!("{line}") };
+    format!("{}{partition}/{offset}/{index}/{plan}{}", &line[..place], &line[end..])
+}
+
 #[test]
 fn the_judge_names_a_row_that_is_gone_is_there_twice_or_is_of_another_plan() {
     let mut pipeline = pipeline();
     let process = pipeline.start();
     let mut plans = Vec::new();
     for n in 0..3 {
-        pipeline.send(400, &[]);
+        pipeline.send_aged(400, &[], age);
         pipeline.wait_until_all_is_there();
         plans.push(pipeline.swap(n));
     }
-    pipeline.send(400, &[]);
+    pipeline.send_aged(400, &[], age);
     pipeline.wait_until_all_is_there();
     stop([process]);
     pipeline.judge();
     let dumped = pipeline.path("dumped");
-    let (topic, table) = ("topics/usa.jsonl", "base/usa.csv");
-    let header = fs::read_to_string(dumped.join(table)).expect("readable");
-    let plan_column =
-        header.lines().next().expect("a header").split(',').position(|name| name == "weir_plan");
-    let plan_column = plan_column.expect("rows tell their plan");
-    let with_plan = |row: &str, plan: u64| {
-        let mut values: Vec<_> = row.split(',').map(str::to_owned).collect();
-        values[plan_column] = plan.to_string();
+    let (topic, table, letters) = ("topics/usa.jsonl", "base/usa.csv", "base/dead_letters.csv");
+    // Seen from behind: in front of it values may have commas in them.
+    let column = |table, name| {
+        let rows = fs::read_to_string(dumped.join(table)).expect("readable");
+        let column = rows.lines().next().expect("a header").rsplit(',').position(|found| found == name);
+        column.expect("rows tell where they come from")
+    };
+    let with_plan = |table, row: &str, plan: u64| {
+        let mut values: Vec<_> = row.rsplit(',').map(str::to_owned).collect();
+        values[column(table, "weir_plan")] = plan.to_string();
+        values.reverse();
         values.join(",")
     };
     // Of the first plan among those that were put, with another one on both sides of it.
@@ -885,7 +937,7 @@ fn the_judge_names_a_row_that_is_gone_is_there_twice_or_is_of_another_plan() {
         |lines: &[String], plan: u64| lines.iter().rposition(|line| plan_of(line).0 == plan.to_string());
 
     type Damage<'a> = &'a dyn Fn(&Dumped);
-    let damages: [(&str, Damage); 7] = [
+    let damages: [(&str, Damage); 12] = [
         ("lost", &|copy| copy.change(topic, |lines| drop(lines.remove(7)))),
         ("in one sink alone", &|copy| copy.change(table, |rows| drop(rows.remove(7)))),
         ("twice", &|copy| copy.change(table, |rows| rows.push(rows[7].clone()))),
@@ -907,7 +959,25 @@ fn the_judge_names_a_row_that_is_gone_is_there_twice_or_is_of_another_plan() {
         ("not what its plan makes", &|copy| {
             copy.change(table, |rows| rows[7] = rows[7].replacen("Ada", "Eva", 1));
         }),
-        ("no such plan", &|copy| copy.change(table, |rows| rows[7] = with_plan(&rows[7], 999))),
+        ("no such plan", &|copy| copy.change(table, |rows| rows[7] = with_plan(table, &rows[7], 999))),
+        // The first letters are of a time in which all plans reject.
+        ("lost", &|copy| copy.change(letters, |rows| drop(rows.remove(1)))),
+        ("twice", &|copy| copy.change(letters, |rows| rows.push(rows[1].clone()))),
+        ("not what its plan makes", &|copy| {
+            copy.change(letters, |rows| rows[1] = rows[1].replacen("age-not-integer", "age-out-of-range", 1));
+        }),
+        // The second of the plans that were put makes a customer of it.
+        ("not what its plan makes", &|copy| {
+            copy.change(letters, |rows| rows[1] = with_plan(letters, &rows[1], plans[1]));
+        }),
+        // Of a record that is a dead letter the other sink has a row.
+        ("not what its plan makes", &|copy| {
+            let rows = fs::read_to_string(dumped.join(letters)).expect("readable");
+            let row: Vec<_> = rows.lines().nth(1).expect("a letter").rsplit(',').collect();
+            let [partition, offset] =
+                ["weir_partition", "weir_offset"].map(|name| row[column(letters, name)]);
+            copy.change(topic, |lines| lines.push(of_record(&lines[7], partition, offset)));
+        }),
     ];
     for (n, (name, damage)) in damages.into_iter().enumerate() {
         let copy = Dumped::copy(&dumped, n);
