@@ -1,6 +1,9 @@
 //! Dead letters that go through their pipeline again, on a real Kafka: each arrives once in every sink, as the record that it
 //! is, and whatever else was there stays as it was.
 
+#[cfg(feature = "failpoints")]
+mod deaths;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -75,17 +78,19 @@ impl Pipeline {
 
     /// Customers, American every other time, of 0 to 89 years.
     pub(crate) fn of(file: &str) -> Self {
+        let age = |n: usize| if n.is_multiple_of(ONE_OF) { "old".to_owned() } else { (n % 90).to_string() };
+        Self::with(file, (0..RECORDS).map(|n| (age(n), ["Boston", "Lyon"][n % 2])))
+    }
+
+    /// Customers, each of an age and from a place.
+    fn with(file: &str, customers: impl Iterator<Item = (String, &'static str)>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let pipeline = Self { dir, name: format!("again-{}", Nonce::random().short()) };
         fs::copy(env!("WEIR_CUSTOMERS_WASM"), pipeline.path("customers.wasm")).expect("writable");
         fs::write(pipeline.path("us_cities.csv"), "city\nBoston\nAustin\n").expect("writable");
         fs::write(pipeline.path("pipeline.toml"), file.replace("NAME", &pipeline.name)).expect("writable");
-        let rows: String = (0..RECORDS)
-            .map(|n| {
-                let age = if n % ONE_OF == 0 { "old".to_owned() } else { (n % 90).to_string() };
-                format!("c{n},Ada,Lovelace,{n}@example.com,{age},{}\n", ["Boston", "Lyon"][n % 2])
-            })
-            .collect();
+        let row = |(n, (age, place))| format!("c{n},Ada,Lovelace,{n}@example.com,{age},{place}\n");
+        let rows: String = customers.enumerate().map(row).collect();
         let text = format!("id,first_name,last_name,email,age,location\n{rows}");
         pipeline.send("raw", "csv", &["--create", "--partitions", "3", "--key", "id"], &text);
         pipeline
@@ -134,10 +139,14 @@ impl Pipeline {
 
     /// As people do it.
     pub(crate) fn replay(&self, more: &[&str]) -> (Option<i32>, Value) {
+        let output = self.replaying(more).output().expect("the program starts");
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
+    fn replaying(&self, more: &[&str]) -> Command {
         let mut weir = self.weir();
         weir.args(["dlq", "replay", "--json"]).args(more).arg(self.path("pipeline.toml"));
-        let output = weir.output().expect("the program starts");
-        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+        weir
     }
 
     fn copy(&self, letters: Vec<Letter>) -> Copied {
