@@ -1,3 +1,5 @@
+//! A member of a group, at a cluster that the client library plays.
+
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaApiKey;
