@@ -1,9 +1,9 @@
 //! A consumer that takes part in no group: it reads where it is told to, and stores no offset.
 
 use std::ops::Deref;
+use std::time::Duration;
 
-use rdkafka::bindings as sys;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::BaseConsumer;
 
 use super::{Cluster, Error};
 
@@ -11,8 +11,8 @@ use super::{Cluster, Error};
 pub(super) struct LoneConsumer(BaseConsumer);
 
 impl Cluster {
-    /// A consumer with these settings, besides those of the cluster. The client wants the name of a group; nothing is ever
-    /// committed under it unless it is done by name.
+    /// A consumer with these settings, besides those of the cluster. The client wants the name of a group: how far that is can
+    /// be asked, and nothing is ever committed under it.
     pub(super) fn lone_consumer(
         &self,
         group: &str,
@@ -41,11 +41,14 @@ impl Deref for LoneConsumer {
 }
 
 impl Drop for LoneConsumer {
-    /// Closes it, which takes a millisecond. Left to the library's wrapper, which looks every tenth of a second whether it is
+    /// Closes it, which takes a millisecond or two. Left to the library, which looks every tenth of a second whether it is
     /// closed, each of them would hold up whoever looked at a topic for as long.
-    #[expect(unsafe_code, reason = "the client's wrapper has no call for it")]
     fn drop(&mut self) {
-        // SAFETY: the client lives until this returns. That it cannot be closed is nobody's concern: it is tried once more.
-        unsafe { sys::rd_kafka_consumer_close(self.0.client().native_ptr()) };
+        // One that cannot be closed is left to the library all the same.
+        if self.0.close_queue().is_ok() {
+            while !self.0.closed() {
+                drop(self.0.poll(Duration::from_millis(1)));
+            }
+        }
     }
 }

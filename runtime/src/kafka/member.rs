@@ -6,7 +6,7 @@
 //! ours until all of them were let go of; then one answer gives them away together.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -287,10 +287,15 @@ impl Member {
     }
 
     fn give_away_what_was_let_go(&mut self) {
-        let Some(revoked) = self.revoked.take_if(|revoked| revoked.held.is_empty()) else { return };
-        self.consumer.context().not_ours(&revoked.all);
-        answer(self.consumer.incremental_unassign(&those_of(&self.consumer, &revoked.all)));
-        revoked.all.iter().for_each(|at| drop(self.queues.remove(at)));
+        if let Some(revoked) = self.revoked.take_if(|revoked| revoked.held.is_empty()) {
+            self.give_away(&revoked.all);
+        }
+    }
+
+    fn give_away(&mut self, partitions: &[TopicPartition]) {
+        self.consumer.context().not_ours(partitions);
+        answer(self.consumer.incremental_unassign(&those_of(&self.consumer, partitions)));
+        partitions.iter().for_each(|at| drop(self.queues.remove(at)));
     }
 
     /// Of each partition, from the first record that there is to behind the last one that is committed.
@@ -338,12 +343,12 @@ impl Member {
 impl Drop for Member {
     /// Leaves the group at once, so that others need not wait until it is missed.
     fn drop(&mut self) {
-        self.queues.clear();
-        self.consumer.context().leaving.store(true, Ordering::Relaxed);
         // The client waits for the answer before it leaves.
         if let Some(revoked) = self.revoked.take() {
-            answer(self.consumer.incremental_unassign(&those_of(&self.consumer, &revoked.all)));
+            self.give_away(&revoked.all);
         }
+        self.queues.clear();
+        self.consumer.context().leaving.store(true, Ordering::Relaxed);
     }
 }
 
@@ -359,10 +364,11 @@ impl std::fmt::Debug for Us {
 impl Membership for Us {
     fn metadata(&self, held: &[(TopicPartition, Epoch)]) -> Option<ConsumerGroupMetadata> {
         let consumer = self.0.upgrade()?;
-        let ours = consumer.context().ours();
+        let ear = consumer.context();
+        let ours = ear.ours();
         let is_ours = |(at, epoch): &(TopicPartition, Epoch)| ours.get(at) == Some(&epoch.generation);
         // While it is looked at nothing is given away.
-        let member = held.iter().all(is_ours) && generation(&consumer).1;
+        let member = held.iter().all(is_ours) && ear.is_still(&Standing::of(&consumer));
         member.then(|| consumer.group_metadata()).flatten()
     }
 }
@@ -373,6 +379,8 @@ struct Ear {
     told: Mutex<VecDeque<Told>>,
     /// What the group gave us and has not got back, and in which generation.
     ours: Mutex<BTreeMap<TopicPartition, u64>>,
+    /// The name that the group knew us by when it last gave us something.
+    name: Mutex<CString>,
     leaving: AtomicBool,
     /// Rung by the client's threads, which end before their context does.
     wake: Wake,
@@ -381,6 +389,13 @@ struct Ear {
 impl Ear {
     fn ours(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, u64>> {
         self.ours.lock().expect("nobody panics with it in hand")
+    }
+
+    /// Whether the group still knows us as whom it gave something to: who comes back after its session was over gets another
+    /// name, and goes by the old generation until it is given something.
+    fn is_still(&self, standing: &Standing) -> bool {
+        let name = self.name.lock().expect("nobody panics with it in hand");
+        standing.generation > 0 && !standing.name.is_empty() && standing.name == *name
     }
 
     fn not_ours(&self, partitions: &[TopicPartition]) {
@@ -420,14 +435,15 @@ impl ConsumerContext for Ear {
         let named = named.iter().map(|at| TopicPartition::new(at.topic(), at.partition()));
         let named: Vec<_> = named.collect();
         let told = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            let (generation, _) = generation(consumer);
+            let Standing { generation, name } = Standing::of(consumer);
+            *self.name.lock().expect("nobody panics with it in hand") = name;
             self.ours().extend(named.iter().map(|at| (at.clone(), generation)));
             answer(consumer.incremental_assign(&TopicPartitionList::new()));
             Told::Assigned { generation, partitions: named }
         } else if self.leaving.load(Ordering::Relaxed)
             || consumer.assignment_lost()
             // The client forgets that it lost them when another is begun.
-            || !generation(consumer).1
+            || !self.is_still(&Standing::of(consumer))
         {
             self.not_ours(&named);
             answer(consumer.incremental_unassign(&those_of(consumer, &named)));
@@ -474,24 +490,31 @@ fn those_of(consumer: &BaseConsumer<Ear>, partitions: &[TopicPartition]) -> Topi
     both
 }
 
-/// The generation of the group as this member last knew it, and whether it is a member still: one whose session is over has no
-/// name any more.
-#[expect(unsafe_code, reason = "the client library has no safe call for it")]
-fn generation(consumer: &BaseConsumer<Ear>) -> (u64, bool) {
-    // SAFETY: the client lives, and what it returns is ours to destroy; the name in it ends in a zero byte.
-    let (generation, has_name) = unsafe {
-        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
-        if metadata.is_null() {
-            return (0, false);
-        }
-        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
-        let has_name = *sys::rd_kafka_consumer_group_metadata_member_id(metadata) != 0;
-        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
-        (generation, has_name)
-    };
-    // It is 1 or higher, and -1 where a broker knows a higher one.
-    let generation = u64::try_from(generation).unwrap_or_default();
-    (generation, has_name && generation > 0)
+/// Who this client is in its group, as far as it knows.
+struct Standing {
+    /// 0 where there is none.
+    generation: u64,
+    /// Empty where the group does not know it, as after its session is over.
+    name: CString,
+}
+
+impl Standing {
+    #[expect(unsafe_code, reason = "the client library has no safe call for it")]
+    fn of(consumer: &BaseConsumer<Ear>) -> Self {
+        // SAFETY: the client lives, what it returns is ours to destroy, and the name in it ends in a zero byte.
+        let (generation, name) = unsafe {
+            let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+            if metadata.is_null() {
+                return Self { generation: 0, name: CString::default() };
+            }
+            let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+            let name = CStr::from_ptr(sys::rd_kafka_consumer_group_metadata_member_id(metadata)).to_owned();
+            sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+            (generation, name)
+        };
+        // It is 1 or higher, and -1 where a broker knows a higher one.
+        Self { generation: u64::try_from(generation).unwrap_or_default(), name }
+    }
 }
 
 /// Wakes who waits when the group has something to say.

@@ -1,5 +1,8 @@
 //! A member of a group, at a cluster that the client library plays.
 
+use std::thread;
+use std::time::Instant;
+
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaApiKey;
@@ -34,18 +37,30 @@ fn assigned(told: &Told) -> Option<Vec<TopicPartition>> {
     }
 }
 
+/// Far more than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What `look` finds, once it finds something.
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    #[expect(clippy::disallowed_methods, reason = "a bound, far behind what is expected")]
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < LONG, "nothing of the kind came");
+    }
+}
+
 /// What the group says next that is `wanted`.
 fn told<T>(member: &mut Member, wanted: impl Fn(&Told) -> Option<T>) -> T {
-    loop {
-        match member.told() {
-            Some(told) => {
-                if let Some(found) = wanted(&told) {
-                    return found;
-                }
-            }
-            None => member.wait(PATIENCE),
+    until(|| {
+        let told = member.told();
+        if told.is_none() {
+            member.wait(PATIENCE);
         }
-    }
+        told.as_ref().and_then(&wanted)
+    })
 }
 
 /// A client that begins a partition forgets that it lost all of them, and would have whoever is asked to let go of them finish
@@ -55,9 +70,10 @@ fn a_member_whose_session_is_over_is_told_that_it_lost_its_partitions_also_if_on
     let (mock, _, mut member, ours) = alone();
     mock.request_errors(RDKafkaApiKey::Heartbeat, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
     // Nobody listens to the group meanwhile, as where a broker is asked for something else.
-    while !member.consumer.assignment_lost() {
-        std::thread::yield_now();
-    }
+    until(|| {
+        thread::yield_now();
+        member.consumer.assignment_lost().then_some(())
+    });
     assert!(member.start(&[(ours[0].clone(), Offset::ZERO)]).is_empty());
     assert!(!member.consumer.assignment_lost(), "the client remembers it by itself now");
     let lost = told(&mut member, |told| match told {
@@ -81,6 +97,10 @@ fn a_member_that_goes_with_what_it_was_to_give_back_leaves_it_to_others() {
         _ => None,
     });
     assert_eq!(revoked, ours);
-    drop(member);
+    let gone = thread::spawn(move || drop(member));
+    until(|| {
+        thread::yield_now();
+        gone.is_finished().then_some(())
+    });
     assert_eq!(told(&mut join(&cluster), assigned), ours);
 }
