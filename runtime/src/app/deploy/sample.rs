@@ -71,7 +71,8 @@ pub struct Fates {
 }
 
 impl Deployment {
-    /// The last `n` records of the input, read while something else is done: both wait for others most of the time.
+    /// The last `n` records of the input, read while something else is done: both wait for others most of the time. It returns
+    /// when both are done.
     ///
     /// # Errors
     /// If a cluster cannot be asked for them.
