@@ -183,7 +183,7 @@ fn what_is_shown_is_what_kafkas_own_client_reads_also_behind_transactions_that_w
         to.flush(LONG).expect("the cluster answers");
     };
     let [first, undone, last] = ["first", "undone", "last"].map(|id| in_transaction(id, "60000"));
-    let left = in_transaction("left", "5000");
+    let left = in_transaction("left", "20000");
     send(&first, Some("\u{e9}\n\u{1f600}\"\\\0".as_bytes()));
     send(&first, Some(b"\xfe"));
     first.commit_transaction(LONG).expect("the cluster answers");
@@ -225,4 +225,5 @@ fn a_cluster_that_nobody_is_at_is_told() {
     assert_eq!(code(&refused), 3);
     assert!(complained(&refused).contains("no answer from 127.0.0.1:1"), "{}", complained(&refused));
     assert!(complained(&refused).contains("hint: see that the address is right"));
+    assert_eq!(complained(&refused).lines().count(), 2, "{}", complained(&refused));
 }
