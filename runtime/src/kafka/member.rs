@@ -59,7 +59,7 @@ pub enum Told {
     },
     /// Others are to have these. They are ours until each was [let go](Member::let_go) of.
     Revoked(Vec<TopicPartition>),
-    /// These are not ours any more: the group went on without us.
+    /// These are not ours any more: the group went on without us. It may give them to us anew.
     Lost(Vec<TopicPartition>),
     /// The client cannot go on for now, and tries by itself.
     Trouble(Error),
@@ -187,7 +187,10 @@ impl Member {
 
     /// Waits until there may be something to take or to be told, at most `time`.
     pub fn wait(&self, time: Duration) {
-        self.consumer.context().wake.wait(time);
+        let ear = self.consumer.context();
+        if ear.told.lock().expect("nobody panics with it in hand").is_empty() {
+            ear.wake.wait(time);
+        }
     }
 
     /// Reads partitions, each from an offset on, also those that are read already or were [stopped](Self::stop). Returns those
@@ -391,6 +394,23 @@ impl Ear {
         self.ours.lock().expect("nobody panics with it in hand")
     }
 
+    fn say(&self, told: Told) {
+        self.told.lock().expect("nobody panics with it in hand").push_back(told);
+    }
+
+    /// The group gives us something under a name. If that is another one, what it gave us before: a client whose session was over
+    /// while it waited for an answer says nothing of it, comes back under another name, and keeps what it had.
+    fn known_as(&self, name: CString) -> Option<Vec<TopicPartition>> {
+        let mut known = self.name.lock().expect("nobody panics with it in hand");
+        // Without a name its session is over right now: it will have another one.
+        if name.is_empty() || *known == name {
+            return None;
+        }
+        *known = name;
+        let kept: Vec<_> = self.ours().keys().cloned().collect();
+        (!kept.is_empty()).then_some(kept)
+    }
+
     /// Whether the group still knows us as whom it gave something to: who comes back after its session was over gets another
     /// name, and goes by the old generation until it is given something.
     fn is_still(&self, standing: &Standing) -> bool {
@@ -436,10 +456,16 @@ impl ConsumerContext for Ear {
         let named: Vec<_> = named.collect();
         let told = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             let Standing { generation, name } = Standing::of(consumer);
-            *self.name.lock().expect("nobody panics with it in hand") = name;
-            self.ours().extend(named.iter().map(|at| (at.clone(), generation)));
+            let mut given = named;
+            if let Some(kept) = self.known_as(name) {
+                // It goes on reading them, but others may have had them since.
+                answer(consumer.incremental_unassign(&those_of(consumer, &kept)));
+                given.extend(kept.iter().cloned());
+                self.say(Told::Lost(kept));
+            }
+            self.ours().extend(given.iter().map(|at| (at.clone(), generation)));
             answer(consumer.incremental_assign(&TopicPartitionList::new()));
-            Told::Assigned { generation, partitions: named }
+            Told::Assigned { generation, partitions: given }
         } else if self.leaving.load(Ordering::Relaxed)
             || consumer.assignment_lost()
             // The client forgets that it lost them when another is begun.
@@ -451,7 +477,7 @@ impl ConsumerContext for Ear {
         } else {
             Told::Revoked(named)
         };
-        self.told.lock().expect("nobody panics with it in hand").push_back(told);
+        self.say(told);
     }
 }
 

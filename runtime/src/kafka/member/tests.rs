@@ -104,3 +104,44 @@ fn a_member_that_goes_with_what_it_was_to_give_back_leaves_it_to_others() {
     });
     assert_eq!(told(&mut join(&cluster), assigned), ours);
 }
+
+/// Others may have had what it keeps, and have brought it further: it has to begin anew.
+#[test]
+fn a_member_whose_session_is_over_while_it_gives_something_back_is_given_anew_what_it_keeps() {
+    let (mock, cluster, mut member, ours) = alone();
+    assert!(member.start(&[(ours[0].clone(), Offset::ZERO), (ours[1].clone(), Offset::ZERO)]).is_empty());
+    let other = join(&cluster);
+    let epoch = |generation| Epoch { incarnation: 0, generation };
+    let revoked = told(&mut member, |told| match told {
+        Told::Revoked(revoked) => Some(revoked.clone()),
+        _ => None,
+    });
+    drop(other);
+    let [given, kept] = [true, false].map(|is_given| {
+        ours.iter().find(|at| revoked.contains(at) == is_given).expect("each has one in the end").clone()
+    });
+    let membership = member.membership();
+    let held = [(kept.clone(), epoch(member.consumer.context().ours()[&kept]))];
+    assert!(membership.metadata(&held).is_some());
+
+    mock.request_errors(RDKafkaApiKey::Heartbeat, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+    until(|| {
+        thread::yield_now();
+        membership.metadata(&held).is_none().then_some(())
+    });
+    member.let_go(&given);
+    let lost = told(&mut member, |told| match told {
+        Told::Lost(lost) => Some(lost.clone()),
+        _ => None,
+    });
+    assert_eq!(lost, std::slice::from_ref(&kept));
+    let (generation, all) = told(&mut member, |told| match told {
+        Told::Assigned { generation, partitions } => Some((*generation, partitions.clone())),
+        _ => None,
+    });
+    assert_eq!(BTreeSet::from_iter(all), BTreeSet::from_iter(ours));
+    assert!(generation > held[0].1.generation);
+    assert!(membership.metadata(&held).is_none(), "what was begun before is given up");
+    assert!(member.start(&[(kept.clone(), Offset::ZERO)]).is_empty());
+    assert!(membership.metadata(&[(kept, epoch(generation))]).is_some());
+}
