@@ -844,7 +844,9 @@ impl Core {
             match result.and_then(|routed| self.check_failures(at, routed)) {
                 Ok(routed) => self.hand_on(at, routed),
                 Err(stop) => {
-                    back = back.or_else(|| self.blame(at, by, &stop, now));
+                    // Also if the plan is taken back for a batch in front of it: the partition is to go on with the next.
+                    let blamed = self.blame(at, by, &stop, now);
+                    back = back.or(blamed);
                     self.track(at).halted = true;
                     self.drain(at, Some(stop));
                 }

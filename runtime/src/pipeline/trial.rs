@@ -681,6 +681,26 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_goes_on_with_the_next_plan_also_if_batches_come_out_together_with_the_one_that_is_to_blame()
+     {
+        for behind in [Ok(routed(7, 4_000, std::iter::repeat_n(Fate::Routed, 100))), Err(stall())] {
+            let (mut rig, run) = judged(50, 0);
+            rig.batch(run, 4_000, 4_100);
+            rig.decide(Event::Transformed { at: at(), run, seq: 1, result: behind });
+            let failed = Ok(routed(7, 0, std::iter::repeat_n(Fate::Failed, 4_000)));
+            rig.decide(Event::Transformed { at: at(), run, seq: 0, result: failed });
+            assert_eq!(taken_back(&rig.done()), Some((7, 3)));
+            commit(&mut rig, run, 4_000);
+            assert_eq!(rig.stands().0, State::NeedsPlan);
+            release(&mut rig, run);
+            let claims = rig.decide(Event::Plan { plan: plan(8), on_trial: false });
+            assert_ne!(rig.claim(claims), run);
+            assert_eq!(rig.stands().0, State::Running);
+            assert!(rig.done().iter().all(|action| !matches!(action, Action::Stopped { .. })));
+        }
+    }
+
+    #[test]
     fn what_waits_for_a_plan_that_cannot_run_here_stops_in_a_run_that_is_to_end() {
         let (mut rig, run) = judged(100, 100);
         rig.decide(Event::GivenUp { at: at(), run, seq: 0 });
