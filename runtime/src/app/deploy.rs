@@ -157,7 +157,8 @@ impl Deployment {
             Some(to) => to,
             None => base.history.before().ok_or_else(|| {
                 NoSuchPlan(format!(
-                    "nothing that was not undone ran before what plan {newest} does: --to goes to any plan of `weir history`"
+                    "nothing ran before what plan {newest} does but what was undone since, by somebody or by itself: `--to PLAN` \
+                     goes to any plan of `weir history`"
                 ))
             })?,
         };

@@ -68,9 +68,9 @@ const ASK_EVERY: u32 = 10;
 ///     weir deploy pipeline.toml rule-2.wasm --sample 0    # it fails at what is there, and is right
 ///
 /// Exit codes: 0 it is in the plan log, and with --shadow nothing differs; 1 something does, it is
-/// not wanted, it cannot be right, another plan was faster, or a process cannot run it; 2 the command or the file is
-/// wrong, or does not fit the transform or a sink; 3 something could not be reached, or with --shadow
-/// no process runs that could try it.
+/// not wanted, it cannot be right, another plan was faster, or a process cannot run it; 2 the
+/// command or the file is wrong, or does not fit the transform or a sink; 3 something could not be
+/// reached, or with --shadow no process runs that could try it.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DeployArgs {
@@ -136,7 +136,7 @@ pub(super) struct How {
     #[arg(long, short)]
     pub(super) yes: bool,
     /// How long to wait until all partitions are taken over, which those without new records are not: 10 s if it is not
-    /// said; with --shadow, until it ends
+    /// said, and for a shadow until it ends
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) wait: Option<Period>,
     /// Print one JSON object

@@ -3,7 +3,9 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write as _};
 
-use comfy_table::{Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets,
+};
 use indicatif::HumanCount;
 
 use super::Ended;
@@ -18,8 +20,12 @@ pub(super) fn colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
+/// The least width of a column of words, so that they stay whole.
+const WORDS: u16 = 24;
+
 /// A table without lines but the one below its head; numbers in `right` columns stand to the right. On a terminal
-/// the last column takes what room is left; what stands in the others is there to be copied, and stays in one piece.
+/// the last column takes what room is left, or some words' width if that is more; what stands in the others is there to be
+/// copied, and stays in one piece.
 pub(super) fn table(head: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -33,6 +39,9 @@ pub(super) fn table(head: &[&str], right: &[usize]) -> Table {
     table.column_iter_mut().take(last).for_each(|column| {
         column.set_constraint(ColumnConstraint::ContentWidth);
     });
+    if let Some(column) = table.column_mut(last).filter(|_| std::io::stdout().is_terminal()) {
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(WORDS)));
+    }
     for column in right {
         if let Some(column) = table.column_mut(*column) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -401,8 +401,11 @@ pub(super) fn print_found(comparison: &Comparison, most: usize) {
         println!("\n  {} × {}", count(found.records), escape(&found.what.to_string()));
         for sample in &found.samples {
             println!("    {}/{} offset {}", escape(&sample.topic), sample.partition, sample.offset);
-            println!("      was {}", sample.was);
-            println!("      is  {}", sample.is);
+            // On another route it may well look the same.
+            match sample.was == sample.is {
+                true => println!("      was and is {}", sample.is),
+                false => println!("      was {}\n      is  {}", sample.was, sample.is),
+            }
         }
     }
     if kinds.len() > most {

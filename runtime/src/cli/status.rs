@@ -123,7 +123,7 @@ fn print_partitions(answers: &[Answer]) {
     let partitions: Vec<_> = answers.iter().flat_map(|answer| &answer.status.partitions).collect();
     let finished: u64 = answers.iter().map(|answer| answer.status.finished).sum();
     if finished > 0 {
-        println!("finished since then: {}", counted(finished, "partition"));
+        println!("finished since the start: {}", counted(finished, "partition"));
     }
     if partitions.is_empty() {
         return println!("no partition at the moment\n");

@@ -171,7 +171,7 @@ fn a_plan_is_taken_back_by_a_new_one_that_does_what_was_done_before() {
     let (first, before) = newest(&pipeline);
     let back = weir(&pipeline, "rollback", &["--yes"]);
     assert_eq!(back.status.code(), Some(2));
-    assert!(stderr(&back).contains("nothing that was not undone ran before"), "{}", stderr(&back));
+    assert!(stderr(&back).contains("but what was undone since"), "{}", stderr(&back));
     for deadline in ["400 ms", "500 ms"] {
         let limit = format!("deadline={deadline}");
         assert!(weir(&pipeline, "deploy", &["--limit", &limit, "--yes"]).status.success());
