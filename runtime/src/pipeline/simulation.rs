@@ -799,7 +799,7 @@ impl World {
             }
             if n % 100 == 0 {
                 (0..self.processes.len()).for_each(|i| self.follow(i, false));
-                left.into_iter().for_each(|partition| self.assign_if_nobody_has(partition));
+                left.into_iter().try_for_each(|partition| self.assign_if_nobody_has(partition))?;
             }
         }
         Err("I7: the sinks did not reach the end after everything healed".to_owned())
@@ -814,8 +814,8 @@ impl World {
     }
 
     /// Gives a partition away anew of which nobody says any more that they bring it to its end: who had it died, or said that
-    /// they stopped it.
-    fn assign_if_nobody_has(&mut self, partition: i32) {
+    /// they stopped it. Whoever says nothing of it has forgotten it.
+    fn assign_if_nobody_has(&mut self, partition: i32) -> Result<(), String> {
         let at = TopicPartition::new(TOPIC, partition);
         let owner = self.owners.get(&at);
         let owner =
@@ -826,15 +826,22 @@ impl World {
                 _ => false,
             });
             let status = process.core.status(self.now).partitions;
-            let has = |p: &status::Partition| p.partition == partition && p.state != status::State::Stopped;
-            to_come || status.iter().any(has) || process.asked.contains(&at)
+            let said = status.iter().find(|p| p.partition == partition);
+            let is_forgotten = said.is_none() && !to_come && !process.asked.contains(&at);
+            let has = said.is_some_and(|p| p.state != status::State::Stopped);
+            (to_come || has || process.asked.contains(&at), is_forgotten)
         };
-        if !owner.is_some_and(has) {
+        let (has, is_forgotten) = owner.map_or((false, false), has);
+        if is_forgotten {
+            return Err(format!("I7: {at} is brought to its end by nobody, and nobody says so"));
+        }
+        if !has {
             self.seen.left += 1;
             self.generation += 1;
             let new_owner = self.random.below(self.processes.len());
             self.assign(&at, new_owner);
         }
+        Ok(())
     }
 
     fn check(&mut self) -> Result<(), String> {
