@@ -138,7 +138,7 @@ impl Member {
     pub fn has_nothing(&self) -> bool {
         let ear = self.consumer.context();
         self.revoked.is_none()
-            && ear.ours().is_empty()
+            && ear.ours().partitions.is_empty()
             && ear.told.lock().expect("nobody panics with it in hand").is_empty()
     }
 
@@ -346,9 +346,15 @@ impl Member {
 impl Drop for Member {
     /// Leaves the group at once, so that others need not wait until it is missed.
     fn drop(&mut self) {
-        // The client waits for the answer before it leaves.
-        if let Some(revoked) = self.revoked.take() {
-            self.give_away(&revoked.all);
+        // The client waits for the answer before it leaves, also to what was said and not heard.
+        let unheard =
+            std::mem::take(&mut *self.consumer.context().told.lock().expect("nobody panics with it in hand"));
+        let unheard = unheard.into_iter().filter_map(|told| match told {
+            Told::Revoked(partitions) => Some(partitions),
+            Told::Assigned { .. } | Told::Lost(_) | Told::Trouble(_) => None,
+        });
+        for partitions in self.revoked.take().map(|revoked| revoked.all).into_iter().chain(unheard) {
+            self.give_away(&partitions);
         }
         self.queues.clear();
         self.consumer.context().leaving.store(true, Ordering::Relaxed);
@@ -367,12 +373,13 @@ impl std::fmt::Debug for Us {
 impl Membership for Us {
     fn metadata(&self, held: &[(TopicPartition, Epoch)]) -> Option<ConsumerGroupMetadata> {
         let consumer = self.0.upgrade()?;
-        let ear = consumer.context();
-        let ours = ear.ours();
-        let is_ours = |(at, epoch): &(TopicPartition, Epoch)| ours.get(at) == Some(&epoch.generation);
         // While it is looked at nothing is given away.
-        let member = held.iter().all(is_ours) && ear.is_still(&Standing::of(&consumer));
-        member.then(|| consumer.group_metadata()).flatten()
+        let ours = consumer.context().ours();
+        let is_ours =
+            |(at, epoch): &(TopicPartition, Epoch)| ours.partitions.get(at) == Some(&epoch.generation);
+        let metadata = consumer.group_metadata().filter(|_| held.iter().all(is_ours));
+        // Only then, for no name comes back: who still has it had it before.
+        metadata.filter(|_| ours.is_still(&Standing::of(&consumer)))
     }
 }
 
@@ -380,48 +387,59 @@ impl Membership for Us {
 #[derive(Default)]
 struct Ear {
     told: Mutex<VecDeque<Told>>,
-    /// What the group gave us and has not got back, and in which generation.
-    ours: Mutex<BTreeMap<TopicPartition, u64>>,
-    /// The name that the group knew us by when it last gave us something.
-    name: Mutex<CString>,
+    ours: Mutex<Ours>,
     leaving: AtomicBool,
     /// Rung by the client's threads, which end before their context does.
     wake: Wake,
 }
 
+/// What the group gave us.
+#[derive(Default)]
+struct Ours {
+    /// What it has not got back, and in which generation it came.
+    partitions: BTreeMap<TopicPartition, u64>,
+    /// The name that the group knew us by when it last gave us something.
+    name: CString,
+}
+
+impl Ours {
+    /// Whether the group still knows us as whom it gave something to: who comes back after its session was over gets another
+    /// name, and goes by the old generation until it is given something.
+    fn is_still(&self, standing: &Standing) -> bool {
+        standing.generation > 0 && !standing.name.is_empty() && standing.name == self.name
+    }
+
+    /// The group gives us something under a name. If that is another one, what it gave us before: others may have had it since.
+    /// A broker that gives out a name before anybody joins by it has the client tell of that as a loss; others do not.
+    fn known_as(&mut self, name: CString) -> Vec<TopicPartition> {
+        // Without a name its session is over right now: it will have another one.
+        if name.is_empty() || self.name == name {
+            return Vec::new();
+        }
+        self.name = name;
+        self.partitions.keys().cloned().collect()
+    }
+}
+
 impl Ear {
-    fn ours(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, u64>> {
+    fn ours(&self) -> MutexGuard<'_, Ours> {
         self.ours.lock().expect("nobody panics with it in hand")
+    }
+
+    /// See [`Ours::is_still`].
+    fn is_still(&self, consumer: &BaseConsumer<Self>) -> bool {
+        let standing = Standing::of(consumer);
+        self.ours().is_still(&standing)
     }
 
     fn say(&self, told: Told) {
         self.told.lock().expect("nobody panics with it in hand").push_back(told);
     }
 
-    /// The group gives us something under a name. If that is another one, what it gave us before: a client whose session was over
-    /// while it waited for an answer says nothing of it, comes back under another name, and keeps what it had.
-    fn known_as(&self, name: CString) -> Option<Vec<TopicPartition>> {
-        let mut known = self.name.lock().expect("nobody panics with it in hand");
-        // Without a name its session is over right now: it will have another one.
-        if name.is_empty() || *known == name {
-            return None;
-        }
-        *known = name;
-        let kept: Vec<_> = self.ours().keys().cloned().collect();
-        (!kept.is_empty()).then_some(kept)
-    }
-
-    /// Whether the group still knows us as whom it gave something to: who comes back after its session was over gets another
-    /// name, and goes by the old generation until it is given something.
-    fn is_still(&self, standing: &Standing) -> bool {
-        let name = self.name.lock().expect("nobody panics with it in hand");
-        standing.generation > 0 && !standing.name.is_empty() && standing.name == *name
-    }
-
     fn not_ours(&self, partitions: &[TopicPartition]) {
         let mut ours = self.ours();
         for at in partitions {
-            ours.remove(at);
+            ours.partitions.remove(at);
         }
     }
 }
@@ -456,20 +474,19 @@ impl ConsumerContext for Ear {
         let named: Vec<_> = named.collect();
         let told = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             let Standing { generation, name } = Standing::of(consumer);
-            let mut given = named;
-            if let Some(kept) = self.known_as(name) {
-                // It goes on reading them, but others may have had them since.
+            let (mut given, kept) = (named, self.ours().known_as(name));
+            if !kept.is_empty() {
                 answer(consumer.incremental_unassign(&those_of(consumer, &kept)));
                 given.extend(kept.iter().cloned());
                 self.say(Told::Lost(kept));
             }
-            self.ours().extend(given.iter().map(|at| (at.clone(), generation)));
+            self.ours().partitions.extend(given.iter().map(|at| (at.clone(), generation)));
             answer(consumer.incremental_assign(&TopicPartitionList::new()));
             Told::Assigned { generation, partitions: given }
         } else if self.leaving.load(Ordering::Relaxed)
             || consumer.assignment_lost()
             // The client forgets that it lost them when another is begun.
-            || !self.is_still(&Standing::of(consumer))
+            || !self.is_still(consumer)
         {
             self.not_ours(&named);
             answer(consumer.incremental_unassign(&those_of(consumer, &named)));
