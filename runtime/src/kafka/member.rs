@@ -137,9 +137,7 @@ impl Member {
     /// Whether the group has nothing of ours, and nothing to say to us.
     pub fn has_nothing(&self) -> bool {
         let ear = self.consumer.context();
-        self.revoked.is_none()
-            && ear.ours().partitions.is_empty()
-            && ear.told.lock().expect("nobody panics with it in hand").is_empty()
+        self.revoked.is_none() && ear.ours().partitions.is_empty() && ear.told().is_empty()
     }
 
     /// What the group says next, if it has something to say. Has to be called all the time: a member that does not is
@@ -161,7 +159,7 @@ impl Member {
                 _ => return Some(Told::Trouble(self.cluster.failed(what, &error))),
             }
         }
-        let told = self.consumer.context().told.lock().expect("nobody panics with it in hand").pop_front()?;
+        let told = self.consumer.context().told().pop_front()?;
         match &told {
             Told::Revoked(partitions) => {
                 let held = partitions.iter().cloned().collect();
@@ -188,7 +186,7 @@ impl Member {
     /// Waits until there may be something to take or to be told, at most `time`.
     pub fn wait(&self, time: Duration) {
         let ear = self.consumer.context();
-        if ear.told.lock().expect("nobody panics with it in hand").is_empty() {
+        if ear.told().is_empty() {
             ear.wake.wait(time);
         }
     }
@@ -347,8 +345,7 @@ impl Drop for Member {
     /// Leaves the group at once, so that others need not wait until it is missed.
     fn drop(&mut self) {
         // The client waits for the answer before it leaves, also to what was said and not heard.
-        let unheard =
-            std::mem::take(&mut *self.consumer.context().told.lock().expect("nobody panics with it in hand"));
+        let unheard = std::mem::take(&mut *self.consumer.context().told());
         let unheard = unheard.into_iter().filter_map(|told| match told {
             Told::Revoked(partitions) => Some(partitions),
             Told::Assigned { .. } | Told::Lost(_) | Told::Trouble(_) => None,
@@ -432,8 +429,8 @@ impl Ear {
         self.ours().is_still(&standing)
     }
 
-    fn say(&self, told: Told) {
-        self.told.lock().expect("nobody panics with it in hand").push_back(told);
+    fn told(&self) -> MutexGuard<'_, VecDeque<Told>> {
+        self.told.lock().expect("nobody panics with it in hand")
     }
 
     fn not_ours(&self, partitions: &[TopicPartition]) {
@@ -478,7 +475,7 @@ impl ConsumerContext for Ear {
             if !kept.is_empty() {
                 answer(consumer.incremental_unassign(&those_of(consumer, &kept)));
                 given.extend(kept.iter().cloned());
-                self.say(Told::Lost(kept));
+                self.told().push_back(Told::Lost(kept));
             }
             self.ours().partitions.extend(given.iter().map(|at| (at.clone(), generation)));
             answer(consumer.incremental_assign(&TopicPartitionList::new()));
@@ -494,7 +491,7 @@ impl ConsumerContext for Ear {
         } else {
             Told::Revoked(named)
         };
-        self.say(told);
+        self.told().push_back(told);
     }
 }
 

@@ -820,27 +820,25 @@ impl World {
         let owner = self.owners.get(&at);
         let owner =
             self.processes.iter().find(|process| owner.is_some_and(|o| Arc::ptr_eq(o, &process.dead)));
-        let has = |process: &Process| {
+        if let Some(process) = owner {
             let to_come = process.source.iter().any(|event| match event {
                 Event::Source(SourceEvent::Assigned(all)) => all.iter().any(|assignment| assignment.at == at),
                 _ => false,
             });
-            let status = process.core.status(self.now).partitions;
-            let said = status.iter().find(|p| p.partition == partition);
-            let is_forgotten = said.is_none() && !to_come && !process.asked.contains(&at);
-            let has = said.is_some_and(|p| p.state != status::State::Stopped);
-            (to_come || has || process.asked.contains(&at), is_forgotten)
-        };
-        let (has, is_forgotten) = owner.map_or((false, false), has);
-        if is_forgotten {
-            return Err(format!("I7: {at} is brought to its end by nobody, and nobody says so"));
+            if to_come || process.asked.contains(&at) {
+                return Ok(());
+            }
+            let partitions = process.core.status(self.now).partitions;
+            match partitions.iter().find(|said| said.partition == partition) {
+                None => return Err(format!("I7: {at} is brought to its end by nobody, and nobody says so")),
+                Some(said) if said.state != status::State::Stopped => return Ok(()),
+                Some(_) => {}
+            }
         }
-        if !has {
-            self.seen.left += 1;
-            self.generation += 1;
-            let new_owner = self.random.below(self.processes.len());
-            self.assign(&at, new_owner);
-        }
+        self.seen.left += 1;
+        self.generation += 1;
+        let new_owner = self.random.below(self.processes.len());
+        self.assign(&at, new_owner);
         Ok(())
     }
 
