@@ -19,7 +19,7 @@ use super::sinks::{
 use super::{Options, inputs, named, sandbox, topics};
 use crate::admin::{self, ask};
 use crate::config::{self, KafkaSource, PipelineConfig, SinkConfig, SinkName, SourceConfig, TargetTable};
-use crate::kafka::{self, Cluster, topics::From};
+use crate::kafka::{self, Cluster};
 use crate::plan::History;
 use crate::route::DEAD_LETTERS;
 use crate::sink::files::FilesSink;
@@ -470,10 +470,8 @@ fn list(inputs: &Inputs, path: &Path) -> Result<Verdict> {
 }
 
 fn topic_of(cluster: &Cluster, topic: &str) -> Result<String, kafka::Error> {
-    let n = cluster.partitions(topic)?;
-    let all: Vec<i32> = (0..n as i32).collect();
-    let (first, end) =
-        (cluster.places(topic, &all, From::Start)?, cluster.places(topic, &all, From::Last(0))?);
-    let offsets: u64 = end.iter().map(|(partition, end)| end.since(first[partition])).sum();
+    let partitions = cluster.extents(topic)?;
+    let offsets: u64 = partitions.iter().map(|(first, end)| end.since(*first)).sum();
+    let n = partitions.len();
     Ok(format!("at {}: {n} partitions with {offsets} offsets", cluster.brokers()))
 }

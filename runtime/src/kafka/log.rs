@@ -1,28 +1,19 @@
 //! A topic of one partition as a log that several processes append to and read from its first record on. What stands in
 //! it is not known here.
 
-use std::sync::Mutex;
-use std::time::Duration;
-
 use rdkafka::admin::{NewTopic, TopicReplication};
-use rdkafka::bindings as sys;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
+use rdkafka::message::Message;
+use rdkafka::{Offset as Place, TopicPartitionList};
 
 use super::lone::LoneConsumer;
-use super::wake::Wake;
-use super::{Cluster, Error, PATIENCE, queue};
+use super::{Cluster, Error, PATIENCE};
 use crate::offset::Offset;
 
 /// How long a broker waits for records, in milliseconds: what a client asks besides waits as long. It reads only while somebody
 /// waits for what it reads.
 pub(super) const FETCH_MS: &str = "5";
-
-/// How often it is looked whether a record is confirmed, if the client does not say that it has something to say.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What of a log may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +39,6 @@ pub struct TopicLog {
     topic: String,
     keep: Keep,
     reader: LoneConsumer,
-    producer: BaseProducer<Answer>,
     /// Behind the last record that was read.
     next: i64,
     /// What was read and not handed on: what is behind it did not come.
@@ -64,24 +54,6 @@ impl std::fmt::Debug for TopicLog {
     }
 }
 
-/// How the one record that is under way ended.
-#[derive(Default)]
-struct Answer {
-    ended: Mutex<Option<Result<(), KafkaError>>>,
-    wake: Wake,
-}
-
-impl ClientContext for Answer {}
-
-impl ProducerContext for Answer {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let ended = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        *self.ended.lock().expect("nobody panics with the answer in hand") = Some(ended);
-    }
-}
-
 impl TopicLog {
     /// Opens the log, and makes its topic if that is not there: one partition, as many copies as the cluster makes by
     /// default.
@@ -89,36 +61,12 @@ impl TopicLog {
     /// # Errors
     /// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
-        make(cluster, topic, keep)?;
-        let failed = |error: &KafkaError| cluster.failed(format!("opening topic {topic}"), error);
+        // Those that read and write connect while it is asked about the topic.
         let settings = [("isolation.level", "read_committed"), ("fetch.wait.max.ms", FETCH_MS)];
         let reader = cluster.lone_consumer("weir.log", &settings)?;
-        let n = cluster.partitions_by(&reader, topic)?;
-        if n != 1 {
-            let text = format!("it has {n} partitions, and a log has one");
-            return Err(Error::Refused { what: format!("opening topic {topic}"), text });
-        }
-        let producer: BaseProducer<Answer> = cluster
-            .config()
-            // A line that is there twice says what it said before, and a client that may not write one twice waits for half
-            // a second before its first.
-            .set("enable.idempotence", "false")
-            .set("max.in.flight.requests.per.connection", "1")
-            .set("acks", "all")
-            .set("linger.ms", "0")
-            .set("message.timeout.ms", PATIENCE.as_millis().to_string())
-            .create_with_context(Answer::default())
-            .map_err(|error| failed(&error))?;
-        wake_when_told(&producer);
-        Ok(Self {
-            cluster: cluster.clone(),
-            topic: topic.to_owned(),
-            keep,
-            reader,
-            producer,
-            next: 0,
-            kept: Vec::new(),
-        })
+        cluster.appender()?;
+        is_there_or_made(cluster, topic, keep)?;
+        Ok(Self { cluster: cluster.clone(), topic: topic.to_owned(), keep, reader, next: 0, kept: Vec::new() })
     }
 
     /// All records that were not read yet, up to where the log ends now: whatever was confirmed before is among them.
@@ -171,37 +119,11 @@ impl TopicLog {
     /// # Errors
     /// [`Error::Unreachable`]: it may be there, or come there still; [`Error::Refused`]: it is not.
     pub fn append(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
-        let what = || self.what("writing to");
-        let answer = || self.producer.context().ended.lock().expect("nobody panics with the answer in hand");
-        *answer() = None;
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).partition(0).key(key);
-        record.payload = value;
-        self.producer.send(record).map_err(|(error, _)| self.cluster.failed(what(), &error))?;
-        loop {
-            // The client gives the record up after its time, and says so.
-            self.producer.poll(Duration::ZERO);
-            if let Some(ended) = answer().take() {
-                return ended.map_err(|error| self.cluster.failed(what(), &error));
-            }
-            // Not in the client: it waits for whole milliseconds, and keeps a processor busy for what is left of the last.
-            self.producer.context().wake.wait(LOOK_EVERY);
-        }
+        self.cluster.append(&self.topic, key, value)
     }
 
     fn what(&self, doing: &str) -> String {
         format!("{doing} topic {}", self.topic)
-    }
-}
-
-/// Wakes who waits when the client has something to say.
-#[expect(unsafe_code, reason = "the client library has no safe call for it")]
-fn wake_when_told(producer: &BaseProducer<Answer>) {
-    // SAFETY: the client lives; its queue is another handle to one that lives as long as it does.
-    unsafe {
-        queue::wake_by_own(
-            sys::rd_kafka_queue_get_main(producer.client().native_ptr()),
-            producer.context().wake.raw(),
-        )
     }
 }
 
@@ -214,6 +136,25 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::Resolve
         )
     )
+}
+
+/// Makes the topic of a log where there is none: one partition, as many copies as the cluster makes by default.
+///
+/// # Errors
+/// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
+pub fn is_there_or_made(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {
+    let n = match cluster.partitions(topic) {
+        Err(Error::NoTopic { .. }) => {
+            make(cluster, topic, keep)?;
+            cluster.partitions(topic)?
+        }
+        told => told?,
+    };
+    if n != 1 {
+        let text = format!("it has {n} partitions, and a log has one");
+        return Err(Error::Refused { what: format!("opening topic {topic}"), text });
+    }
+    Ok(())
 }
 
 fn make(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {

@@ -27,8 +27,7 @@ impl Cluster {
         for (name, value) in settings {
             config.set(*name, *value);
         }
-        let made = config.create().map_err(|error| self.failed("setting up a client of Kafka", &error));
-        made.map(LoneConsumer)
+        self.set_up(config.create()).map(LoneConsumer)
     }
 }
 

@@ -2,7 +2,9 @@
 //! a pipeline is not known here.
 
 mod address;
+mod append;
 pub mod group;
+mod kept;
 pub mod log;
 mod lone;
 pub mod member;
@@ -24,7 +26,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 pub use address::Address;
-use topics::Askers;
+use kept::Kept;
 
 /// How long a cluster may take to answer a question, such as which partitions a topic has.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Cluster {
     address: Address,
     properties: BTreeMap<String, String>,
-    askers: Arc<Askers>,
+    kept: Arc<Kept>,
 }
 
 impl PartialEq for Cluster {
@@ -162,7 +164,7 @@ impl Cluster {
                 return Err(Error::Property { text: format!("{name} is not for you to set: {why}") });
             }
         }
-        let cluster = Self { address: Address::new(&brokers.into()), properties, askers: Arc::default() };
+        let cluster = Self { address: Address::new(&brokers.into()), properties, kept: Arc::default() };
         // The client looks at names and values before it connects to anything.
         cluster.config().create_native_config().map_err(|error| match error {
             KafkaError::ClientConfig(_, why, name, value) => {
@@ -197,6 +199,11 @@ impl Cluster {
             config.set(name, value);
         }
         config
+    }
+
+    /// A client, if it could be set up.
+    fn set_up<T>(&self, made: Result<T, KafkaError>) -> Result<T, Error> {
+        made.map_err(|error| self.failed("setting up a client of Kafka", &error))
     }
 
     fn failed(&self, what: impl Into<String>, error: &KafkaError) -> Error {

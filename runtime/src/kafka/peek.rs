@@ -8,6 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::{Offset as Place, TopicPartitionList};
 
+use super::log::FETCH_MS;
 use super::lone::LoneConsumer;
 pub use super::topics::From;
 use super::{Cluster, Error, PATIENCE};
@@ -93,7 +94,11 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(cluster: &'a Cluster, topic: &'a str) -> Result<Self, Error> {
-        let settings = [("isolation.level", "read_committed"), ("enable.partition.eof", "true")];
+        let settings = [
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", "true"),
+            ("fetch.wait.max.ms", FETCH_MS),
+        ];
         Ok(Self { cluster, topic, consumer: cluster.lone_consumer("weir.peek", &settings)? })
     }
 

@@ -112,7 +112,7 @@ impl Sender {
             .set("partitioner", "murmur2_random")
             .set("compression.type", compression.name())
             .create_with_context(Counts::default());
-        let producer = producer.map_err(|error| cluster.failed("setting up a client of Kafka", &error))?;
+        let producer = cluster.set_up(producer)?;
         Ok(Self { cluster: cluster.clone(), topic: topic.to_owned(), producer })
     }
 

@@ -1,12 +1,11 @@
 //! What topics a cluster has, and making one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
@@ -44,16 +43,6 @@ pub enum From {
     Last(u64),
 }
 
-/// The clients that ask questions, made when the first question comes and kept: each has to connect, and one that
-/// administers takes a tenth of a second to go.
-#[derive(Default)]
-pub(super) struct Askers {
-    reader: Mutex<Option<Arc<BaseConsumer>>>,
-    administrator: Mutex<Option<Arc<Administrator>>>,
-}
-
-type Administrator = AdminClient<DefaultClientContext>;
-
 impl Cluster {
     /// How many partitions a topic has.
     ///
@@ -61,31 +50,6 @@ impl Cluster {
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
     pub fn partitions(&self, topic: &str) -> Result<usize, Error> {
         self.partitions_by(&*self.asker()?, topic)
-    }
-
-    /// A client that asks questions. It reads nothing and belongs to no group.
-    pub(super) fn asker(&self) -> Result<Arc<BaseConsumer>, Error> {
-        self.kept(&self.askers.reader)
-    }
-
-    /// Asks it something. After an error the next question is asked by a new one: a client that reads nothing believes for a
-    /// quarter of an hour who leads a partition.
-    pub(super) fn ask<T>(&self, ask: impl FnOnce(&BaseConsumer) -> Result<T, Error>) -> Result<T, Error> {
-        ask(&*self.asker()?).inspect_err(|_| self.forget_asker())
-    }
-
-    pub(super) fn forget_asker(&self) {
-        *self.askers.reader.lock().expect("nobody panics with a client in hand") = None;
-    }
-
-    fn kept<T: FromClientConfig>(&self, place: &Mutex<Option<Arc<T>>>) -> Result<Arc<T>, Error> {
-        let mut place = place.lock().expect("nobody panics with a client in hand");
-        if let Some(client) = &*place {
-            return Ok(client.clone());
-        }
-        let made = self.config().create::<T>();
-        let made = made.map_err(|error| self.failed("setting up a client of Kafka", &error))?;
-        Ok(place.insert(Arc::new(made)).clone())
     }
 
     pub(super) fn partitions_by(&self, asker: &BaseConsumer, topic: &str) -> Result<usize, Error> {
@@ -169,6 +133,17 @@ impl Cluster {
             })
         };
         Ok(partitions.iter().map(answer).collect())
+    }
+
+    /// Of each partition of a topic, in their order, the first record that there is, and behind the last one that is committed.
+    ///
+    /// # Errors
+    /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
+    pub fn extents(&self, topic: &str) -> Result<Vec<(Offset, Offset)>, Error> {
+        let n = i32::try_from(self.partitions(topic)?).unwrap_or(i32::MAX);
+        let topic: Arc<str> = topic.into();
+        let all: Vec<_> = (0..n).map(|partition| TopicPartition::new(topic.clone(), partition)).collect();
+        self.ask(|asker| self.bounds_of(asker, &all)?.into_iter().collect())
     }
 
     /// Where partitions of a topic begin, for who wants them from `from` on.
@@ -303,9 +278,9 @@ impl Cluster {
     fn administer<T, F: Future<Output = Result<T, KafkaError>>>(
         &self,
         what: &str,
-        ask: impl FnOnce(&Administrator, &AdminOptions) -> F,
+        ask: impl FnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> F,
     ) -> Result<T, Error> {
-        let admin = self.kept(&self.askers.administrator)?;
+        let admin = self.administrator()?;
         let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
         let runtime =
             tokio::runtime::Builder::new_current_thread().build().expect("it takes nothing but memory");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Error, PlanLog, VERSION};
-use crate::kafka::log::{Keep, Line, TopicLog};
+use crate::kafka::log::{self, Keep, Line, TopicLog};
 use crate::kafka::{self, Cluster};
 use crate::sink::state::Nonce;
 
@@ -127,7 +127,6 @@ impl PlanLog for KafkaLog {
 pub struct KafkaStore {
     cluster: Cluster,
     topic: String,
-    log: TopicLog,
 }
 
 impl KafkaStore {
@@ -137,23 +136,24 @@ impl KafkaStore {
     /// [`Error::Io`] where the cluster cannot be reached or refuses.
     pub fn open(cluster: &Cluster, pipeline: &str) -> Result<Self, Error> {
         let topic = format!("weir.{pipeline}.store");
-        let log = TopicLog::open(cluster, &topic, Keep::LastOfKey).map_err(of_cluster)?;
-        Ok(Self { cluster: cluster.clone(), topic, log })
+        log::is_there_or_made(cluster, &topic, Keep::LastOfKey).map_err(of_cluster)?;
+        Ok(Self { cluster: cluster.clone(), topic })
     }
 
     /// Keeps `bytes` durably and returns their digest. After a crash half-way they are not there, and may be kept again.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn put(&mut self, bytes: &[u8]) -> Result<Arc<str>, Error> {
+    pub fn put(&self, bytes: &[u8]) -> Result<Arc<str>, Error> {
         let digest: Arc<str> = crate::digest::of(bytes).into();
+        let append = |key: &str, value: &[u8]| self.cluster.append(&self.topic, key.as_bytes(), Some(value));
         let mut n = 0;
         for piece in bytes.chunks(CHUNK) {
-            self.log.append(format!("{digest}/{n}").as_bytes(), Some(piece)).map_err(of_cluster)?;
+            append(&format!("{digest}/{n}"), piece).map_err(of_cluster)?;
             n += 1;
         }
         // Last: whoever finds it finds all pieces.
-        self.log.append(digest.as_bytes(), Some(n.to_string().as_bytes())).map_err(of_cluster)?;
+        append(&digest, n.to_string().as_bytes()).map_err(of_cluster)?;
         Ok(digest)
     }
 

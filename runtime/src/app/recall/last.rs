@@ -59,11 +59,7 @@ fn of_topics(kafka: &KafkaSource, n: usize) -> Result<Last> {
     let cluster = topics::cluster(kafka)?;
     let mut there = Vec::new();
     for topic in &kafka.topics {
-        let partitions = i32::try_from(cluster.partitions(topic.as_str())?).unwrap_or(i32::MAX);
-        let all: Vec<i32> = (0..partitions).collect();
-        let place = |from| cluster.places(topic.as_str(), &all, from);
-        let (starts, ends) = (place(From::Start)?, place(From::Last(0))?);
-        there.extend(ends.iter().map(|(partition, end)| end.since(starts[partition])));
+        there.extend(cluster.extents(topic.as_str())?.iter().map(|(first, end)| end.since(*first)));
     }
     let each = share(there, n as u64);
     let (mut found, mut bytes, begun) = (Vec::new(), 0, now());

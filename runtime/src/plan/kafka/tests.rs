@@ -92,7 +92,7 @@ fn what_a_newer_program_wrote_is_refused_where_it_counts() {
 #[test]
 fn bytes_are_found_by_their_digest_in_whatever_pieces_they_were_kept() {
     let (cluster, pipeline) = (cluster(), own("store"));
-    let mut store = KafkaStore::open(&cluster, &pipeline).unwrap();
+    let store = KafkaStore::open(&cluster, &pipeline).unwrap();
     let sizes = [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK];
     let bytes = |n: usize| (0..n).map(|i| (i % 251) as u8).collect::<Vec<u8>>();
     for n in sizes {
