@@ -47,11 +47,7 @@ impl SharedLog {
 
     fn read(mut log: Box<dyn PlanLog>, far: bool) -> Result<Self> {
         let mut history = History::default();
-        // A broker that has just come back leads nothing for a moment.
-        let moment =
-            ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(6);
-        let passes = |error: &Error| far && matches!(error, Error::Io { .. });
-        (|| history.catch_up(log.as_mut())).retry(moment).when(passes).call()?;
+        history.catch_up(log.as_mut())?;
         Ok(Self(Arc::new(Mutex::new(Inner { history, log, far }))))
     }
 

@@ -316,12 +316,9 @@ impl<'a> Origin<'a> {
             }
             Self::Kafka(_, cluster) => {
                 let name = config.name.as_str();
-                match KafkaLog::is_there(cluster, name)? {
-                    true => {
-                        let store = Cached::new(cluster, name, local()?);
-                        Some((Box::new(KafkaLog::open(cluster, name)?), Arc::new(store)))
-                    }
-                    false => None,
+                match KafkaLog::open_if_there(cluster, name)? {
+                    Some(log) => Some((Box::new(log), Arc::new(Cached::new(cluster, name, local()?)))),
+                    None => None,
                 }
             }
         })

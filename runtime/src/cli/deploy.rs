@@ -154,7 +154,7 @@ pub(super) fn period(text: &str) -> Result<Period, String> {
 pub(super) fn deploy(args: &DeployArgs) -> Result<Ended> {
     // Not left to clap, for which --migrate or --ddl would do instead of --shadow: they exclude it.
     ensure!(args.shadow || !args.until.is_said(), "--records and --for are for --shadow");
-    let config = PipelineConfig::load(&args.pipeline)?;
+    let config = PipelineConfig::load(&args.pipeline)?.in_haste();
     let changes = Changes {
         component: args.component.clone(),
         settings: args.settings.clone(),
@@ -192,7 +192,7 @@ fn refused(found: Vec<(String, anyhow::Error)>, say: impl Fn(&str)) -> (Vec<Valu
 }
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {
-    let config = PipelineConfig::load(&args.pipeline)?;
+    let config = PipelineConfig::load(&args.pipeline)?.in_haste();
     let deployment = Deployment::back(&config, &options(), args.to)?;
     // Whoever goes back knows why, and may want just what it makes more rejects of.
     Deploying { config: &config, deployment, how: &args.how, on_trial: false, migrate: false, sample: 0 }
@@ -201,7 +201,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<Ended> {
 
 /// What is tried on live records, or was to its end, becomes the next plan.
 pub(super) fn promote(pipeline: &Path, how: &How, no_trial: bool) -> Result<Ended> {
-    let config = PipelineConfig::load(pipeline)?;
+    let config = PipelineConfig::load(pipeline)?.in_haste();
     let (_, deployment) = Deployment::promotion(&config, &options())?;
     let on_trial = !no_trial && config.deploy.limits().is_some();
     Deploying { config: &config, deployment, how, on_trial, migrate: false, sample: 0 }.run()

@@ -44,7 +44,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Ended> {
             println!("{}", json!({ "ok": false, "findings": [one("file", "fail", &found, None)] }));
             return Ok(Ended::Wrong);
         }
-        other => other?,
+        other => other?.in_haste(),
     };
     let options =
         Options { cache_dir: super::cache_dir(), compiler: super::this_program(), ..Options::default() };

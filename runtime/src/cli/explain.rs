@@ -70,7 +70,7 @@ impl ExplainArgs {
 }
 
 pub(super) fn explain(args: &ExplainArgs) -> Result<Ended> {
-    let config = PipelineConfig::load(&args.pipeline)?;
+    let config = PipelineConfig::load(&args.pipeline)?.in_haste();
     let options =
         Options { cache_dir: super::cache_dir(), compiler: super::this_program(), ..Options::default() };
     let (origin, line) = (args.origin()?, Line::new(args.json));

@@ -28,7 +28,7 @@ pub(super) struct HistoryArgs {
 }
 
 pub(super) fn history(args: &HistoryArgs) -> Result<Ended> {
-    let config = PipelineConfig::load(&args.pipeline)?;
+    let config = PipelineConfig::load(&args.pipeline)?.in_haste();
     let history = app::history(&config)?;
     let history = history.with_context(|| format!("pipeline {} has never run", config.name))?;
     if args.json {

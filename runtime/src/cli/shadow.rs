@@ -145,7 +145,7 @@ pub(super) fn shadow(args: &ShadowArgs) -> Result<Ended> {
         Command::Status(args) => status(args),
         Command::Promote(args) => deploy::promote(&args.pipeline, &args.how, args.no_trial),
         Command::Drop(args) => {
-            let config = PipelineConfig::load(&args.pipeline)?;
+            let config = PipelineConfig::load(&args.pipeline)?.in_haste();
             let place = drop_shadow(&config, &args.why)?;
             match args.json {
                 true => println!("{}", json!({ "shadow": place, "dropped": true })),
@@ -157,7 +157,7 @@ pub(super) fn shadow(args: &ShadowArgs) -> Result<Ended> {
 }
 
 fn status(args: &StatusArgs) -> Result<Ended> {
-    let config = PipelineConfig::load(&args.pipeline)?;
+    let config = PipelineConfig::load(&args.pipeline)?.in_haste();
     let log = app::history(&config)?.unwrap_or_default();
     let Some((&place, shadow)) = log.shadows.last_key_value() else {
         match args.json {

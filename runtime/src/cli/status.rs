@@ -47,7 +47,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<Ended> {
         return Ok(tell(&[answer], args.json));
     }
     let file = args.pipeline.as_ref().expect("asked for where there is no address");
-    let config = PipelineConfig::load(file)?;
+    let config = PipelineConfig::load(file)?.in_haste();
     let found = ask::processes(&config.admin.socket, config.name.as_str())?;
     let answers: Vec<_> = found.into_iter().map(|(_, answer)| answer).collect();
     match &answers[..] {

@@ -20,6 +20,18 @@ pub struct KafkaCluster {
 const SECRET: [&str; 4] =
     ["sasl.password", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.client.secret"];
 
+/// How long a client waits before it connects once more, in milliseconds. For half as long it waits in any case: it connects to
+/// who was named, is told who has that address, and connects to that one again.
+const AGAIN_MS: (&str, &str) = ("reconnect.backoff.ms", "20");
+
+impl KafkaCluster {
+    /// See [`super::PipelineConfig::in_haste`].
+    pub fn in_haste(&mut self) {
+        let (key, value) = AGAIN_MS;
+        self.properties.entry(key.to_owned()).or_insert_with(|| Secret(value.to_owned()));
+    }
+}
+
 impl Resolver<'_> {
     pub(super) fn kafka_sink(&mut self, name: &str, sink: file::KafkaSink) -> KafkaSink {
         let cluster = self.kafka_cluster(&["sinks", name, "kafka"], &sink.brokers, &sink.properties);

@@ -250,6 +250,20 @@ impl PipelineConfig {
         Self::parse_below(&text, file, directory(&absolute), &|name| env::var(name).ok())
     }
 
+    /// The same for a command that asks clusters something and is gone: clients of Kafka connect sooner, unless the file says
+    /// when. One that stays must not: where a cluster is down, it would knock, and say so, some 30 times a second.
+    pub fn in_haste(mut self) -> Self {
+        if let SourceConfig::Kafka(source) = &mut self.source {
+            source.cluster.in_haste();
+        }
+        for sink in self.sinks.values_mut() {
+            if let SinkConfig::Kafka(sink) = sink {
+                sink.cluster.in_haste();
+            }
+        }
+        self
+    }
+
     /// Parses `text` as if it stood in `file`, which is not opened; relative paths are resolved
     /// against its directory. `env` tells the environment variables.
     pub fn parse(text: &str, file: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {

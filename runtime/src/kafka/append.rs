@@ -44,7 +44,9 @@ impl Cluster {
     pub fn append(&self, topic: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
         let appender = self.appender()?;
         let appender = appender.lock().expect("nobody panics with a client in hand");
-        appender.append(topic, key, value).map_err(|error| self.failed(format!("writing to topic {topic}"), &error))
+        appender
+            .append(topic, key, value)
+            .map_err(|error| self.failed(format!("writing to topic {topic}"), &error))
     }
 }
 

@@ -61,12 +61,33 @@ impl TopicLog {
     /// # Errors
     /// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
-        // Those that read and write connect while it is asked about the topic.
+        let log = Self::of(cluster, topic, keep)?;
+        make_if_missing(cluster, topic, keep)?;
+        Ok(log)
+    }
+
+    /// The same where there is a log; nothing is made.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub fn open_if_there(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Option<Self>, Error> {
+        let log = Self::of(cluster, topic, keep)?;
+        Ok(is_there(cluster, topic)?.then_some(log))
+    }
+
+    /// The clients that read and write connect while somebody asks about the topic.
+    fn of(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let settings = [("isolation.level", "read_committed"), ("fetch.wait.max.ms", FETCH_MS)];
         let reader = cluster.lone_consumer("weir.log", &settings)?;
         cluster.appender()?;
-        is_there_or_made(cluster, topic, keep)?;
-        Ok(Self { cluster: cluster.clone(), topic: topic.to_owned(), keep, reader, next: 0, kept: Vec::new() })
+        Ok(Self {
+            cluster: cluster.clone(),
+            topic: topic.to_owned(),
+            keep,
+            reader,
+            next: 0,
+            kept: Vec::new(),
+        })
     }
 
     /// All records that were not read yet, up to where the log ends now: whatever was confirmed before is among them.
@@ -142,19 +163,21 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
 ///
 /// # Errors
 /// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
-pub fn is_there_or_made(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {
-    let n = match cluster.partitions(topic) {
-        Err(Error::NoTopic { .. }) => {
-            make(cluster, topic, keep)?;
-            cluster.partitions(topic)?
+pub fn make_if_missing(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {
+    make(cluster, topic, keep)?;
+    is_there(cluster, topic).map(drop)
+}
+
+fn is_there(cluster: &Cluster, topic: &str) -> Result<bool, Error> {
+    match cluster.partitions(topic) {
+        Ok(1) => Ok(true),
+        Ok(n) => {
+            let text = format!("it has {n} partitions, and a log has one");
+            Err(Error::Refused { what: format!("opening topic {topic}"), text })
         }
-        told => told?,
-    };
-    if n != 1 {
-        let text = format!("it has {n} partitions, and a log has one");
-        return Err(Error::Refused { what: format!("opening topic {topic}"), text });
+        Err(Error::NoTopic { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 fn make(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {

@@ -229,6 +229,7 @@ impl Cluster {
                 // While a partition gets another leader, whoever is asked knows less or more than who asks.
                 | RDKafkaErrorCode::LeaderNotAvailable
                 | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::FencedLeaderEpoch
                 | RDKafkaErrorCode::UnknownLeaderEpoch,
             ) => Error::Unreachable { what, address: self.address.clone(), text },
@@ -283,8 +284,9 @@ mod tests {
 
     #[test]
     fn a_partition_that_gets_another_leader_is_asked_again_and_says_no_to_nothing() {
+        use RDKafkaErrorCode as Code;
         let cluster = Cluster::new("127.0.0.1:9092", BTreeMap::new()).unwrap();
-        for code in [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::UnknownLeaderEpoch] {
+        for code in [Code::NotLeaderForPartition, Code::UnknownLeaderEpoch, Code::UnknownPartition] {
             let failed = cluster.failed("asking", &KafkaError::MetadataFetch(code));
             assert!(matches!(failed, Error::Unreachable { .. }), "{failed:?}");
         }

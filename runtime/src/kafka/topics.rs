@@ -49,7 +49,7 @@ impl Cluster {
     /// # Errors
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
     pub fn partitions(&self, topic: &str) -> Result<usize, Error> {
-        self.partitions_by(&*self.asker()?, topic)
+        self.ask(|asker| self.partitions_by(asker, topic))
     }
 
     pub(super) fn partitions_by(&self, asker: &BaseConsumer, topic: &str) -> Result<usize, Error> {
@@ -63,7 +63,7 @@ impl Cluster {
             (_, None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
                 Err(Error::NoTopic { topic: topic.to_owned(), address: self.address.clone() })
             }
-            (_, Some(code)) => Err(Error::Refused { what: what(), text: super::lower(&code.to_string()) }),
+            (_, Some(code)) => Err(self.failed(what(), &KafkaError::MetadataFetch(code))),
         }
     }
 
@@ -199,20 +199,20 @@ impl Cluster {
     }
 
     pub(super) fn make(&self, topic: &str, made: &NewTopic<'_>) -> Result<bool, Error> {
+        // Mostly it is there: to make one takes another client, and another right.
+        match self.partitions(topic) {
+            Err(Error::NoTopic { .. }) => {}
+            told => return told.map(|_| false),
+        }
         let what = format!("making topic {topic}");
         let ended = self.administer(&what, |admin, options| admin.create_topics([made], options))?;
-        match ended.into_iter().next() {
-            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
-                // Perhaps since this moment.
-                self.until_known(topic)?;
-                Ok(false)
-            }
-            Some(Err((_, code))) => Err(self.failed(what, &KafkaError::AdminOp(code))),
-            Some(Ok(_)) | None => {
-                self.until_known(topic)?;
-                Ok(true)
-            }
-        }
+        let is_new = match ended.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => false,
+            Some(Err((_, code))) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
+            Some(Ok(_)) | None => true,
+        };
+        self.until_known(topic)?;
+        Ok(is_new)
     }
 
     /// A topic that was made is not known everywhere at once.

@@ -46,19 +46,21 @@ impl KafkaLog {
     pub fn open(cluster: &Cluster, pipeline: &str) -> Result<Self, Error> {
         let topic = topic_of(pipeline);
         let log = TopicLog::open(cluster, &topic, Keep::All).map_err(of_cluster)?;
-        Ok(Self { log, topic, entries: Vec::new(), unread: VecDeque::new() })
+        Ok(Self::of(log, topic))
     }
 
-    /// Whether a pipeline has a log. Nothing is made.
+    /// The same where there is a log; nothing is made.
     ///
     /// # Errors
-    /// [`Error::Io`] where the cluster cannot be reached or refuses.
-    pub fn is_there(cluster: &Cluster, pipeline: &str) -> Result<bool, Error> {
-        match cluster.partitions(&topic_of(pipeline)) {
-            Ok(_) => Ok(true),
-            Err(kafka::Error::NoTopic { .. }) => Ok(false),
-            Err(error) => Err(of_cluster(error)),
-        }
+    /// As of [`Self::open`].
+    pub fn open_if_there(cluster: &Cluster, pipeline: &str) -> Result<Option<Self>, Error> {
+        let topic = topic_of(pipeline);
+        let log = TopicLog::open_if_there(cluster, &topic, Keep::All).map_err(of_cluster)?;
+        Ok(log.map(|log| Self::of(log, topic)))
+    }
+
+    fn of(log: TopicLog, topic: String) -> Self {
+        Self { log, topic, entries: Vec::new(), unread: VecDeque::new() }
     }
 
     fn catch_up(&mut self) -> Result<(), Error> {
@@ -136,7 +138,7 @@ impl KafkaStore {
     /// [`Error::Io`] where the cluster cannot be reached or refuses.
     pub fn open(cluster: &Cluster, pipeline: &str) -> Result<Self, Error> {
         let topic = format!("weir.{pipeline}.store");
-        log::is_there_or_made(cluster, &topic, Keep::LastOfKey).map_err(of_cluster)?;
+        log::make_if_missing(cluster, &topic, Keep::LastOfKey).map_err(of_cluster)?;
         Ok(Self { cluster: cluster.clone(), topic })
     }
 

@@ -208,6 +208,7 @@ impl Pipeline {
     fn start_as(&mut self, mut program: Command, file: &str, postgres: &str, more: &[&str]) -> Process {
         self.started += 1;
         let log = self.path(&format!("log-{}", self.started));
+        let told = File::create(&log).expect("writable");
         let program = program
             .arg("run")
             .args(more)
@@ -216,8 +217,8 @@ impl Pipeline {
             .env("WEIR_LOG", "info")
             .env("WEIR_TEST_KAFKA", &self.kafka)
             .env("WEIR_TEST_POSTGRES", postgres)
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).expect("writable"))
+            .stdout(told.try_clone().expect("a file can be shared"))
+            .stderr(told)
             .spawn();
         Process { child: program.expect("the program starts"), log }
     }
@@ -457,15 +458,14 @@ impl Process {
 
     /// Waits until it has told that, while it runs.
     pub(super) fn wait_for_word(&mut self, word: &str) {
-        let told = || fs::read_to_string(&self.log).expect("readable");
         let look = || {
-            let found = told().contains(word);
+            let found = self.told().contains(word);
             let ended = !found && self.child.try_wait().expect("it is ours").is_some();
-            assert!(!ended, "it ended without {word}\n{}", told());
+            assert!(!ended, "it ended without {word}\n{}", self.told());
             Ok(found.then_some(()))
         };
         let found = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
-        assert!(found.is_some(), "{word} was never told\n{}", told());
+        assert!(found.is_some(), "{word} was never told\n{}", self.told());
     }
 
     /// Waits until it ends by itself.
@@ -482,17 +482,24 @@ impl Process {
             Ok(self.child.try_wait().expect("it is ours"))
         };
         let status = until(&Interrupt::default(), LONG, look).expect("nobody interrupts");
-        let log = fs::read_to_string(&self.log).expect("readable");
-        (status.unwrap_or_else(|| panic!("it does not end\n{log}")), log, most)
+        let status = status.unwrap_or_else(|| panic!("it does not end\n{}", self.told()));
+        (status, self.told_at_the_end(status), most)
+    }
+
+    fn told(&self) -> String {
+        fs::read_to_string(&self.log).expect("readable")
+    }
+
+    fn told_at_the_end(&self, status: ExitStatus) -> String {
+        format!("{}({status})", self.told())
     }
 
     /// Whether it died of a failpoint; one that ended otherwise did wrong.
     #[cfg(feature = "failpoints")]
     pub(super) fn is_dead(&mut self) -> bool {
         let ended = self.child.try_wait().expect("it is ours");
-        let log = || fs::read_to_string(&self.log).expect("readable");
         ended.is_some_and(|status| {
-            assert_eq!(status.signal(), Some(9), "{}", log());
+            assert_eq!(status.signal(), Some(9), "{}", self.told());
             true
         })
     }
@@ -500,8 +507,7 @@ impl Process {
     pub(super) fn kill(mut self) {
         self.child.kill().expect("it runs");
         let status = self.child.wait().expect("it ends");
-        let log = fs::read_to_string(&self.log).expect("readable");
-        assert_eq!(status.signal(), Some(9), "it had ended by itself: {log}");
+        assert_eq!(status.signal(), Some(9), "it had ended by itself: {}", self.told());
     }
 
     /// Asks it to stop, and waits until it has.
@@ -509,7 +515,7 @@ impl Process {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         let status = self.child.wait().expect("it ends");
-        (status, fs::read_to_string(&self.log).expect("readable"))
+        (status, self.told_at_the_end(status))
     }
 }
 

@@ -121,7 +121,7 @@ pub(super) fn dlq(args: &DlqArgs) -> Result<Ended> {
 
 /// A pipeline that has run, and what its plan log says.
 fn opened(pipeline: &Path) -> Result<(PipelineConfig, History)> {
-    let config = PipelineConfig::load(pipeline)?;
+    let config = PipelineConfig::load(pipeline)?.in_haste();
     let history = app::history(&config)?;
     let history = history.with_context(|| format!("pipeline {} has never run", config.name))?;
     Ok((config, history))

@@ -16,11 +16,11 @@ use crate::plan::{By, Entry, Error, History, InputPartition, Made, Plan, PlanLog
 use crate::sink::state::PlanRef;
 
 /// How often it is looked whether somebody added something.
-const EVERY: Duration = Duration::from_millis(100);
+const EVERY: Duration = Duration::from_millis(50);
 
 /// A plan that could not be made ready is tried again after so many looks, then after twice as many, and so on.
-const TRY_AGAIN: u32 = 20;
-const AT_LEAST_EVERY: u32 = 600;
+const TRY_AGAIN: u32 = 40;
+const AT_LEAST_EVERY: u32 = 1_200;
 
 /// So many entries are written before it is looked again whether there is a plan; and so many in the end, when somebody waits.
 const BETWEEN_LOOKS: usize = 16;
