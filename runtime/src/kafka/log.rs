@@ -2,11 +2,12 @@
 //! it is not known here.
 
 use rdkafka::admin::{NewTopic, TopicReplication};
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset as Place, TopicPartitionList};
 
+use super::kept::patiently;
 use super::lone::LoneConsumer;
 use super::{Cluster, Error, PATIENCE};
 use crate::offset::Offset;
@@ -62,7 +63,9 @@ impl TopicLog {
     /// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let log = Self::of(cluster, topic, keep)?;
-        make_if_missing(cluster, topic, keep)?;
+        if !is_there(cluster, topic, &log.reader)? {
+            make_if_missing(cluster, topic, keep)?;
+        }
         Ok(log)
     }
 
@@ -72,13 +75,14 @@ impl TopicLog {
     /// As of [`Self::open`].
     pub fn open_if_there(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Option<Self>, Error> {
         let log = Self::of(cluster, topic, keep)?;
-        Ok(is_there(cluster, topic)?.then_some(log))
+        Ok(is_there(cluster, topic, &log.reader)?.then_some(log))
     }
 
-    /// The clients that read and write connect while somebody asks about the topic.
+    /// With all clients that it takes: they connect at the same time.
     fn of(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let settings = [("isolation.level", "read_committed"), ("fetch.wait.max.ms", FETCH_MS)];
         let reader = cluster.lone_consumer("weir.log", &settings)?;
+        cluster.asker()?;
         cluster.appender()?;
         Ok(Self {
             cluster: cluster.clone(),
@@ -165,11 +169,12 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
 /// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
 pub fn make_if_missing(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {
     make(cluster, topic, keep)?;
-    is_there(cluster, topic).map(drop)
+    is_there(cluster, topic, &*cluster.asker()?).map(drop)
 }
 
-fn is_there(cluster: &Cluster, topic: &str) -> Result<bool, Error> {
-    match cluster.partitions(topic) {
+/// As `asker` knows. Whoever reads has to ask itself: one that does not know the topic yet may look for it only after a second.
+fn is_there(cluster: &Cluster, topic: &str, asker: &BaseConsumer) -> Result<bool, Error> {
+    match patiently(|| cluster.partitions_by(asker, topic)) {
         Ok(1) => Ok(true),
         Ok(n) => {
             let text = format!("it has {n} partitions, and a log has one");
