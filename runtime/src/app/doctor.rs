@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Access, access, statvfs};
@@ -309,10 +311,23 @@ impl Doctor<'_> {
         {
             self.say("sinks", Verdict::Fail(error.into()));
         }
-        for (name, sink) in sinks {
-            let wanted = candidate.map(|candidate| wanted(self.config, candidate.description(), name));
-            self.sink(name, sink, &wanted.unwrap_or_default());
-        }
+        // Side by side, since each waits for somebody else most of the time; told in their order.
+        let Self { config, options, .. } = *self;
+        let ask = |name: &SinkName, sink: &SinkConfig| {
+            let wanted = candidate.map(|candidate| wanted(config, candidate.description(), name));
+            let mut found = Vec::new();
+            let mut tell = |finding| found.push(finding);
+            Doctor { config, options, tell: &mut tell }.sink(name, sink, &wanted.unwrap_or_default());
+            found
+        };
+        thread::scope(|scope| {
+            let asked: Vec<_> =
+                sinks.iter().map(|(name, sink)| scope.spawn(move || ask(name, sink))).collect();
+            for asked in asked {
+                let found = asked.join().unwrap_or_else(|panic| resume_unwind(panic));
+                found.into_iter().for_each(&mut *self.tell);
+            }
+        });
     }
 
     fn sink(&mut self, name: &SinkName, sink: &SinkConfig, wanted: &[Wanted]) {

@@ -677,3 +677,20 @@ fn the_topic_of_files_is_none_of_ours() {
           |         ^^^^^^^^^^^^^^^^^^^^^^^"#]],
     );
 }
+
+#[test]
+fn in_haste_the_clients_of_all_clusters_connect_sooner_unless_the_file_says_when() {
+    const KEY: &str = "reconnect.backoff.ms";
+    let (files, kafka) = topics("");
+    let text = SMALL.replace(&files, &kafka).replace(
+        "files]\npath = \"out\"",
+        "kafka]\nbrokers = \"b:9092\"\nproperties = { \"reconnect.backoff.ms\" = \"500\" }",
+    );
+    let config = parse(&text).expect("it is right").in_haste();
+    let SourceConfig::Kafka(source) = &config.source else { panic!("it is a source of topics") };
+    let Some(SinkConfig::Kafka(sink)) = config.sinks.values().next() else {
+        panic!("it is a sink of topics")
+    };
+    let of = |cluster: &KafkaCluster| cluster.properties[KEY].0.clone();
+    assert_eq!((of(&source.cluster), of(&sink.cluster)), ("20".to_owned(), "500".to_owned()));
+}
