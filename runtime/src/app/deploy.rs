@@ -21,7 +21,7 @@ use super::doctor;
 use super::letters::used;
 use super::plans::Candidate;
 use super::sinks::sinks_of;
-use super::{Options, Origin, plans, sandbox};
+use super::{Kept, Options, Origin, plans, sandbox};
 use crate::admin;
 use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, TargetRef};
 use crate::description::Description;
@@ -273,9 +273,7 @@ struct Base<'a> {
 impl<'a> Base<'a> {
     fn open(config: &'a PipelineConfig, options: &'a Options) -> Result<Self> {
         let kept = Origin::of(config)?.log_that_is_there(config)?;
-        let (mut log, store) = kept.ok_or_else(|| NeverRan::of(config))?;
-        let mut history = History::default();
-        history.catch_up(log.as_mut())?;
+        let Kept { log, history, store } = kept.ok_or_else(|| NeverRan::of(config))?;
         let sandbox = sandbox(config, options, &history)?;
         Ok(Self { config, options, log, store, history, sandbox })
     }

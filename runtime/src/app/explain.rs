@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::again::Again;
 use super::letters::{Wanted, letters, reader, used};
-use super::{Options, Origin as Kept, recall, topics};
+use super::{Kept, Options, Origin as Source, recall, topics};
 use crate::batch::{Batch, BatchBuilder, RecordRef};
 use crate::budget::Permit;
 use crate::config::{FilesSource, KafkaSource, PipelineConfig, SinkName, SourceConfig};
@@ -72,10 +72,9 @@ pub struct AtSink {
 /// # Errors
 /// If there can be no such record, or a sink or the plan log cannot be read.
 pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates) -> Result<Explained> {
-    let kept = Kept::of(config)?.log_that_is_there(config)?;
-    let (mut log, store) = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
-    let mut history = History::default();
-    history.catch_up(log.as_mut())?;
+    let kept = Source::of(config)?.log_that_is_there(config)?;
+    let kept = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
+    let Kept { history, store, .. } = kept;
     let replays = replay_topic(config.name.as_str());
     ensure!(
         *origin.at.topic != *replays,

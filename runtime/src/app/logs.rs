@@ -46,8 +46,7 @@ impl SharedLog {
     }
 
     fn read(mut log: Box<dyn PlanLog>, far: bool) -> Result<Self> {
-        let mut history = History::default();
-        history.catch_up(log.as_mut())?;
+        let history = if far { read_far(log.as_mut())? } else { read(log.as_mut())? };
         Ok(Self(Arc::new(Mutex::new(Inner { history, log, far }))))
     }
 
@@ -63,6 +62,19 @@ impl SharedLog {
         };
         (|| ask(self.lock().log.as_mut())).retry(patience()).when(passes).notify(warn).call()
     }
+}
+
+/// What a log adds up to.
+pub(super) fn read(log: &mut dyn PlanLog) -> Result<History, Error> {
+    let mut history = History::default();
+    history.catch_up(log)?;
+    Ok(history)
+}
+
+/// The same of one that is somewhere else: a broker that has just come back leads nothing for a moment.
+pub(super) fn read_far(log: &mut dyn PlanLog) -> Result<History, Error> {
+    let moment = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(6);
+    (|| read(log)).retry(moment).when(|error| matches!(error, Error::Io { .. })).call()
 }
 
 /// The same for who asks again anyway: one that does not answer is an error at once.
@@ -128,5 +140,35 @@ impl Store for Cached {
     fn file(&self, digest: &str) -> Result<PathBuf, Error> {
         self.get(digest)?;
         self.copy.file(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log without entries that answers after some questions.
+    struct Silent(usize);
+
+    impl PlanLog for Silent {
+        fn read(&mut self, _: u64) -> Result<Vec<(u64, Entry)>, Error> {
+            let what = "the plan log".to_owned();
+            let silent = self.0.checked_sub(1).inspect(|left| self.0 = *left).is_some();
+            match silent {
+                true => Err(Error::Io { what, source: std::io::Error::other("no leader") }),
+                false => Ok(Vec::new()),
+            }
+        }
+
+        fn put(&mut self, _: u64, _: &Entry) -> Result<bool, Error> {
+            unreachable!("it is only read")
+        }
+    }
+
+    #[test]
+    fn a_log_somewhere_else_that_does_not_answer_for_a_moment_is_read_all_the_same() {
+        assert!(read_far(&mut Silent(2)).is_ok());
+        assert!(read(&mut Silent(2)).is_err());
+        assert!(read_far(&mut Silent(1_000)).is_err());
     }
 }

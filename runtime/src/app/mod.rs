@@ -267,8 +267,12 @@ enum Origin<'a> {
     Kafka(&'a KafkaSource, Cluster),
 }
 
-/// Where decisions are written down, and the bytes that they name.
-type Kept = (Box<dyn PlanLog>, Arc<dyn Store>);
+/// Where decisions are written down, what they add up to, and the bytes that they name.
+struct Kept {
+    log: Box<dyn PlanLog>,
+    history: History,
+    store: Arc<dyn Store>,
+}
 
 impl<'a> Origin<'a> {
     fn of(config: &'a PipelineConfig) -> Result<Self> {
@@ -306,22 +310,24 @@ impl<'a> Origin<'a> {
     /// The plan log and the store of a pipeline that has run, whether it runs now or not; nothing is made.
     fn log_that_is_there(&self, config: &PipelineConfig) -> Result<Option<Kept>> {
         let local = || state_dir::store_in(&config.state);
-        Ok(match self {
+        match self {
             Self::Files(_) => {
                 let plans = state_dir::plans_in(&config.state);
-                match plans.is_dir() {
-                    true => Some((Box::new(FileLog::open(plans)?), Arc::new(local()?))),
-                    false => None,
+                if !plans.is_dir() {
+                    return Ok(None);
                 }
+                let mut log = FileLog::open(plans)?;
+                let history = logs::read(&mut log)?;
+                Ok(Some(Kept { log: Box::new(log), history, store: Arc::new(local()?) }))
             }
             Self::Kafka(_, cluster) => {
                 let name = config.name.as_str();
-                match KafkaLog::open_if_there(cluster, name)? {
-                    Some(log) => Some((Box::new(log), Arc::new(Cached::new(cluster, name, local()?)))),
-                    None => None,
-                }
+                let Some(mut log) = KafkaLog::open_if_there(cluster, name)? else { return Ok(None) };
+                let history = logs::read_far(&mut log)?;
+                let store = Cached::new(cluster, name, local()?);
+                Ok(Some(Kept { log: Box::new(log), history, store: Arc::new(store) }))
             }
-        })
+        }
     }
 
     fn source(
@@ -371,9 +377,7 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
 /// # Errors
 /// If it cannot be read.
 pub fn history(config: &PipelineConfig) -> Result<Option<History>> {
-    let Some((mut log, _)) = Origin::of(config)?.log_that_is_there(config)? else { return Ok(None) };
-    let mut history = History::default();
-    history.catch_up(log.as_mut())?;
+    let kept = Origin::of(config)?.log_that_is_there(config)?;
     // A start that was refused leaves a log without a plan.
-    Ok(Some(history).filter(|history| history.newest().is_some()))
+    Ok(kept.map(|kept| kept.history).filter(|history| history.newest().is_some()))
 }

@@ -40,7 +40,7 @@ impl Cluster {
     /// Appends a record to a topic of one partition and waits until all replicas in sync have it.
     ///
     /// # Errors
-    /// [`Error::Unreachable`]: it may be there, or come there still; [`Error::Refused`]: it is not.
+    /// [`Error::Unreachable`]: it may be there, or come there still; [`Error::Refused`], [`Error::Denied`]: it is not.
     pub fn append(&self, topic: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
         let appender = self.appender()?;
         let appender = appender.lock().expect("nobody panics with a client in hand");

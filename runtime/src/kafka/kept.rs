@@ -2,18 +2,13 @@
 //! takes a tenth of a second to go.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
-use backon::{BlockingRetryable as _, ConstantBuilder};
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::BaseConsumer;
 
 use super::append::Appender;
-use super::{Cluster, Error, PATIENCE};
-
-/// Between two questions, of which nobody could answer the first.
-const MOMENT: Duration = Duration::from_millis(100);
+use super::{Cluster, Error};
 
 /// See the module. Whoever has the same cluster has the same ones.
 #[derive(Default)]
@@ -31,22 +26,22 @@ impl Cluster {
         kept(&self.kept.asker, || self.set_up(self.config().create()))
     }
 
-    /// Asks it something, [patiently]. Behind an error the next question is asked by a new one: a client that reads nothing
-    /// believes for a quarter of an hour who leads a partition.
-    pub(super) fn ask<T>(&self, ask: impl Fn(&BaseConsumer) -> Result<T, Error>) -> Result<T, Error> {
-        patiently(|| {
-            let answer = ask(&*self.asker()?);
-            answer.inspect_err(|error| {
-                // That there is no topic is just said by the cluster.
-                if !matches!(error, Error::NoTopic { .. }) {
-                    self.forget_asker();
-                }
-            })
+    /// Asks it something. Behind an error the next question is asked by a new one: a client that reads nothing believes for a
+    /// quarter of an hour who leads a partition. That there is no topic is no such error.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&BaseConsumer) -> Result<T, Error>) -> Result<T, Error> {
+        let asker = self.asker()?;
+        ask(&asker).inspect_err(|error| {
+            if !matches!(error, Error::NoTopic { .. }) {
+                self.forget(&asker);
+            }
         })
     }
 
-    pub(super) fn forget_asker(&self) {
-        *held(&self.kept.asker) = None;
+    /// Somebody else may have forgotten it before, and have another one by now.
+    pub(super) fn forget(&self, asker: &Arc<BaseConsumer>) {
+        let forgotten = held(&self.kept.asker).take_if(|held| Arc::ptr_eq(held, asker));
+        // Nobody waits until it is gone but who had it.
+        drop(forgotten);
     }
 
     pub(super) fn administrator(&self) -> Result<Arc<AdminClient<DefaultClientContext>>, Error> {
@@ -57,13 +52,6 @@ impl Cluster {
     pub(super) fn appender(&self) -> Result<Arc<Mutex<Appender>>, Error> {
         kept(&self.kept.appender, || Ok(Mutex::new(Appender::new(self)?)))
     }
-}
-
-/// Asks again while nobody knows: a broker that has just come back leads nothing for a moment.
-pub(super) fn patiently<T>(ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    let (begun, again) = (now(), ConstantBuilder::default().with_delay(MOMENT).without_max_times());
-    let nobody_knows = |error: &Error| matches!(error, Error::Unreachable { .. });
-    ask.retry(again).when(|error| nobody_knows(error) && begun.elapsed() < PATIENCE).call()
 }
 
 fn kept<T>(place: &Place<T>, make: impl FnOnce() -> Result<T, Error>) -> Result<Arc<T>, Error> {
@@ -78,11 +66,6 @@ fn held<T>(place: &Place<T>) -> MutexGuard<'_, Option<Arc<T>>> {
     place.lock().expect("nobody panics with a client in hand")
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long an answer takes is no decision about a record")]
-fn now() -> Instant {
-    Instant::now()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -93,23 +76,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_broker_does_not_know_for_a_moment_is_asked_again() {
+    fn behind_an_error_another_client_asks_and_not_where_there_is_no_topic() {
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic("customers", 2, 1).unwrap();
         let cluster = Cluster::new(mock.bootstrap_servers(), BTreeMap::new()).unwrap();
-        let nobody_leads = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 3];
-        mock.request_errors(RDKafkaApiKey::ListOffsets, &nobody_leads);
+        let first = cluster.asker().unwrap();
         assert_eq!(cluster.extents("customers").unwrap().len(), 2);
-    }
-
-    #[test]
-    fn what_a_cluster_refuses_is_not_asked_again() {
-        let mock = MockCluster::new(1).unwrap();
-        mock.create_topic("customers", 2, 1).unwrap();
-        let cluster = Cluster::new(mock.bootstrap_servers(), BTreeMap::new()).unwrap();
+        assert!(Arc::ptr_eq(&first, &cluster.asker().unwrap()));
         let denied = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED];
         mock.request_errors(RDKafkaApiKey::ListOffsets, &denied);
         assert!(matches!(cluster.extents("customers"), Err(Error::Denied { .. })));
+        let second = cluster.asker().unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        // Who had the first one does not take the second from others.
+        cluster.forget(&first);
         assert_eq!(cluster.extents("customers").unwrap().len(), 2);
+        assert!(Arc::ptr_eq(&second, &cluster.asker().unwrap()));
     }
 }

@@ -7,7 +7,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset as Place, TopicPartitionList};
 
-use super::kept::patiently;
 use super::lone::LoneConsumer;
 use super::{Cluster, Error, PATIENCE};
 use crate::offset::Offset;
@@ -64,7 +63,8 @@ impl TopicLog {
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let log = Self::of(cluster, topic, keep)?;
         if !is_there(cluster, topic, &log.reader)? {
-            make_if_missing(cluster, topic, keep)?;
+            make(cluster, topic, keep)?;
+            must_be_there(cluster, topic, &log.reader)?;
         }
         Ok(log)
     }
@@ -169,12 +169,19 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
 /// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
 pub fn make_if_missing(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {
     make(cluster, topic, keep)?;
-    is_there(cluster, topic, &*cluster.asker()?).map(drop)
+    must_be_there(cluster, topic, &*cluster.asker()?)
+}
+
+fn must_be_there(cluster: &Cluster, topic: &str, asker: &BaseConsumer) -> Result<(), Error> {
+    match is_there(cluster, topic, asker)? {
+        true => Ok(()),
+        false => Err(Error::NoTopic { topic: topic.to_owned(), address: cluster.address.clone() }),
+    }
 }
 
 /// As `asker` knows. Whoever reads has to ask itself: one that does not know the topic yet may look for it only after a second.
 fn is_there(cluster: &Cluster, topic: &str, asker: &BaseConsumer) -> Result<bool, Error> {
-    match patiently(|| cluster.partitions_by(asker, topic)) {
+    match cluster.partitions_by(asker, topic) {
         Ok(1) => Ok(true),
         Ok(n) => {
             let text = format!("it has {n} partitions, and a log has one");

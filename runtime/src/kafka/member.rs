@@ -305,11 +305,12 @@ impl Member {
     /// [`Error::Unreachable`], [`Error::Refused`], for all of them.
     pub fn bounds(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, Error> {
         // Not by the member: what it asks waits for the records that it asked for before.
-        let found = self.cluster.ask(|asker| self.cluster.bounds_of(asker, partitions))?;
-        if found.iter().any(Result::is_err) {
-            self.cluster.forget_asker();
+        let asker = self.cluster.asker()?;
+        let found = self.cluster.bounds_of(&*asker, partitions);
+        if found.as_ref().map_or(true, |found| found.iter().any(Result::is_err)) {
+            self.cluster.forget(&asker);
         }
-        Ok(found)
+        found
     }
 
     /// Behind the last record of a partition, as the last answer to a fetch had it. Nobody is asked.

@@ -58,6 +58,7 @@ impl std::fmt::Debug for Cluster {
 /// Properties that are Weir's to set, since what it promises rests on them, each with the reason.
 const OWNED: &[(&str, &str)] = &[
     ("acks", "nothing counts as written before all replicas in sync have it"),
+    ("allow.auto.create.topics", "a topic is made by who knows how it has to be"),
     ("request.required.acks", "nothing counts as written before all replicas in sync have it"),
     (
         "auto.offset.reset",
@@ -229,7 +230,6 @@ impl Cluster {
                 // While a partition gets another leader, whoever is asked knows less or more than who asks.
                 | RDKafkaErrorCode::LeaderNotAvailable
                 | RDKafkaErrorCode::NotLeaderForPartition
-                | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::FencedLeaderEpoch
                 | RDKafkaErrorCode::UnknownLeaderEpoch,
             ) => Error::Unreachable { what, address: self.address.clone(), text },
@@ -284,9 +284,8 @@ mod tests {
 
     #[test]
     fn a_partition_that_gets_another_leader_is_asked_again_and_says_no_to_nothing() {
-        use RDKafkaErrorCode as Code;
         let cluster = Cluster::new("127.0.0.1:9092", BTreeMap::new()).unwrap();
-        for code in [Code::NotLeaderForPartition, Code::UnknownLeaderEpoch, Code::UnknownPartition] {
+        for code in [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::UnknownLeaderEpoch] {
             let failed = cluster.failed("asking", &KafkaError::MetadataFetch(code));
             assert!(matches!(failed, Error::Unreachable { .. }), "{failed:?}");
         }

@@ -8,7 +8,6 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::{Offset as Place, TopicPartitionList};
 
-use super::kept::patiently;
 use super::log::FETCH_MS;
 use super::lone::LoneConsumer;
 pub use super::topics::From;
@@ -105,7 +104,7 @@ impl<'a> Reader<'a> {
 
     /// Tells the client where to read, and says where each partition that has something to read ends.
     pub(super) fn begin(&self, partition: Option<i32>, from: From) -> Result<BTreeMap<i32, Offset>, Error> {
-        let n = patiently(|| self.cluster.partitions_by(&self.consumer, self.topic))?;
+        let n = self.cluster.partitions_by(&self.consumer, self.topic)?;
         let n = i32::try_from(n).unwrap_or(i32::MAX);
         let wanted = match partition {
             Some(one) if !(0..n).contains(&one) => {
@@ -118,8 +117,7 @@ impl<'a> Reader<'a> {
         let mut ends = BTreeMap::new();
         let mut places = TopicPartitionList::new();
         let wanted: Vec<i32> = wanted.collect();
-        let found = patiently(|| self.cluster.places_by(&self.consumer, self.topic, &wanted, from))?;
-        for (partition, start, high) in found {
+        for (partition, start, high) in self.cluster.places_by(&self.consumer, self.topic, &wanted, from)? {
             if start < high {
                 ends.insert(partition, high);
                 let placed = places.add_partition_offset(self.topic, partition, Place::Offset(start.get()));

@@ -164,9 +164,10 @@ impl KafkaStore {
     /// # Errors
     /// [`Error::Store`] if they are not there or are others; [`Error::Io`].
     pub fn get(&self, digest: &str) -> Result<Vec<u8>, Error> {
-        let mut log = TopicLog::open(&self.cluster, &self.topic, Keep::LastOfKey).map_err(of_cluster)?;
+        let log = TopicLog::open_if_there(&self.cluster, &self.topic, Keep::LastOfKey).map_err(of_cluster)?;
+        let lines = log.map_or_else(|| Ok(Vec::new()), |mut log| log.read_on()).map_err(of_cluster)?;
         let mut pieces: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
-        for Line { key, value } in log.read_on().map_err(of_cluster)? {
+        for Line { key, value } in lines {
             if key.starts_with(digest.as_bytes()) {
                 pieces.insert(key, value);
             }

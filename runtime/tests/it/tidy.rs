@@ -212,8 +212,7 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
     ("hdfs_native", &["sink::files::hdfs"], "only one storage of files knows that there is HDFS"),
     (
         "backon",
-        // A question changes nothing.
-        &["sink::files::hdfs", "app::logs", "kafka::kept"],
+        &["sink::files::hdfs", "app::logs"],
         "what is tried again by itself is so where it does no harm",
     ),
     (
@@ -255,8 +254,6 @@ const LIBRARIES: &[(&str, Names, &str)] = &[
             "sandbox::instance",
             "source::files",
             "source::kafka",
-            // For how long a question is asked again.
-            "kafka::kept",
             // How long a cluster took to end a transaction tells whether to trust the connection.
             "kafka::transactions",
             "app",

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::{Base, Changes, Deployment, NeverRan, NoSuchPlan, Overtaken, who};
 use crate::admin;
-use crate::app::{Options, Origin};
+use crate::app::{Kept, Options, Origin};
 use crate::config::PipelineConfig;
 use crate::plan::{By, History, Made, Plan, Shadow, ShadowEnd};
 
@@ -113,9 +113,7 @@ impl Deployment {
 /// [`NeverRan`], [`NoSuchPlan`] if nothing is being tried, and what the plan log says.
 pub fn drop_shadow(config: &PipelineConfig, why: &str) -> Result<u64> {
     let kept = Origin::of(config)?.log_that_is_there(config)?;
-    let (mut log, _) = kept.ok_or_else(|| NeverRan::of(config))?;
-    let mut history = History::default();
-    history.catch_up(log.as_mut())?;
+    let Kept { mut log, mut history, .. } = kept.ok_or_else(|| NeverRan::of(config))?;
     let Some(place) = history.shadow().map(|(place, _)| place) else { bail!(nothing_to(&history)) };
     history.end_shadow(log.as_mut(), place, ShadowEnd::Dropped, &by(), why)?;
     Ok(place)

@@ -11,7 +11,7 @@ use crate::app::again::Again;
 use crate::app::deploy::{Changes, Deployment};
 use crate::app::inputs::Replays;
 use crate::app::letters::used;
-use crate::app::{Options, Origin as Source};
+use crate::app::{Kept, Options, Origin as Source};
 use crate::batch::{Batch, BatchBuilder};
 use crate::budget::Permit;
 use crate::config::PipelineConfig;
@@ -102,9 +102,8 @@ impl DryRun {
     pub fn open(config: &PipelineConfig, options: &Options, changes: &Changes) -> Result<Self> {
         let source = Source::of(config)?;
         let kept = source.log_that_is_there(config)?;
-        let (mut log, store) = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
-        let mut history = History::default();
-        history.catch_up(log.as_mut())?;
+        let kept = kept.with_context(|| format!("pipeline {} has never run", config.name))?;
+        let Kept { history, store, .. } = kept;
         let (newest, running) = history.newest().context("no plan is in the plan log")?;
         let names: Vec<Arc<str>> =
             used(config, &history).iter().map(|(name, _)| name.as_str().into()).collect();

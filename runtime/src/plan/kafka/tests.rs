@@ -20,14 +20,14 @@ fn start(generation: u64) -> Entry {
 
 #[test]
 fn the_first_to_write_at_a_place_wins() {
-    let (cluster, pipeline) = (cluster(), own("first"));
-    let mut ours = KafkaLog::open(&cluster, &pipeline).unwrap();
-    let mut theirs = KafkaLog::open(&cluster, &pipeline).unwrap();
+    let pipeline = own("first");
+    let mut ours = KafkaLog::open(&cluster(), &pipeline).unwrap();
+    let mut theirs = KafkaLog::open(&cluster(), &pipeline).unwrap();
     assert!(ours.put(0, &start(1)).unwrap());
     assert!(!theirs.put(0, &start(2)).unwrap());
     assert!(theirs.put(1, &start(3)).unwrap());
     let all = [(0, start(1)), (1, start(3))];
-    for log in [&mut ours, &mut theirs, &mut KafkaLog::open(&cluster, &pipeline).unwrap()] {
+    for log in [&mut ours, &mut theirs, &mut KafkaLog::open(&cluster(), &pipeline).unwrap()] {
         assert_eq!(log.read(0).unwrap(), all);
         assert_eq!(log.read(1).unwrap(), all[1..]);
     }
@@ -49,9 +49,12 @@ fn a_record_that_arrives_late_counts_nowhere() {
 
 #[test]
 fn whoever_writes_at_once_comes_to_one_order_in_which_each_entry_is_once() {
-    let (cluster, pipeline) = (cluster(), own("order"));
-    drop(KafkaLog::open(&cluster, &pipeline).unwrap());
+    let pipeline = own("order");
+    drop(KafkaLog::open(&cluster(), &pipeline).unwrap());
+    // Two in one process, which share the client that appends, and two in others.
+    let ours = cluster();
     let write = |writer: u64| {
+        let cluster = if writer < 2 { ours.clone() } else { cluster() };
         let mut log = KafkaLog::open(&cluster, &pipeline).unwrap();
         let mut history = History::default();
         for i in 0..10 {
@@ -59,7 +62,7 @@ fn whoever_writes_at_once_comes_to_one_order_in_which_each_entry_is_once() {
         }
     };
     std::thread::scope(|scope| (0..4).for_each(|writer| drop(scope.spawn(move || write(writer)))));
-    let all = KafkaLog::open(&cluster, &pipeline).unwrap().read(0).unwrap();
+    let all = KafkaLog::open(&ours, &pipeline).unwrap().read(0).unwrap();
     let mut generations: Vec<u64> = Vec::new();
     for (_, entry) in &all {
         if let Entry::Start { generation, .. } = entry {
