@@ -169,6 +169,5 @@ mod tests {
     fn a_log_somewhere_else_that_does_not_answer_for_a_moment_is_read_all_the_same() {
         assert!(read_far(&mut Silent(2)).is_ok());
         assert!(read(&mut Silent(2)).is_err());
-        assert!(read_far(&mut Silent(1_000)).is_err());
     }
 }
