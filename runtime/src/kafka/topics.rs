@@ -16,7 +16,7 @@ use crate::offset::{Offset, TopicPartition};
 
 /// How many tenths of a second a topic may take to be known where it is asked for: a busy broker makes thousands of partitions
 /// before that of ours.
-const KNOWN_AFTER: u32 = 300;
+const KNOWN_AFTER: u32 = 1_200;
 
 /// What is made where there is none.
 #[derive(Clone, Copy, Debug)]

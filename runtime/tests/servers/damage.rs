@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use weir_services::{Service, Services};
 
 use crate::given;
-use crate::group::Pipeline;
+use crate::group::{Pipeline, errors};
 
 /// In the header of a batch of records: its checksum, behind which all is covered by it, and how it is packed.
 const CRC: usize = 17;
@@ -166,7 +166,7 @@ fn a_damaged_log_segment_stops_its_partition_and_skips_nothing() {
     pipeline.wait_for(pipeline.sent - behind as usize);
     let (status, log) = process.stop();
     assert!(!status.success(), "{log}");
-    assert_eq!(log.matches("E_INPUT_CORRUPT").count(), 2, "once for each, and nothing is tried again: {log}");
+    assert_eq!(errors(&log, "E_INPUT_CORRUPT"), 2, "once for each, and nothing is tried again: {log}");
     kafka.stop().expect("it stops");
     segments.iter().for_each(Segment::mend);
     start(&kafka);

@@ -442,6 +442,11 @@ impl Seen {
     }
 }
 
+/// How many errors a process told of with this word while it ran. What stopped a partition is told once more in the end.
+pub(super) fn errors(log: &str, word: &str) -> usize {
+    log.lines().filter(|line| line.contains("ERROR") && line.contains(word)).count()
+}
+
 /// A running `weir`, which is killed if the test ends before it does.
 pub(super) struct Process {
     child: Child,
