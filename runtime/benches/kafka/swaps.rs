@@ -69,7 +69,7 @@ pub(crate) fn measure(records: u64, rounds: usize) {
         percentile(&mut pauses_us, 50),
         percentile(&mut pauses_us, 99)
     );
-    println!("\n| up to, us | times |\n|---:|---:|");
+    println!("\n| below, us | times |\n|---:|---:|");
     for (n, (from, to)) in BOUNDS.iter().zip(&BOUNDS[1..]).enumerate() {
         let times = pauses_us.iter().filter(|us| (*from..*to).contains(*us)).count();
         match n + 2 == BOUNDS.len() {

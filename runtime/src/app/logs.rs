@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use backon::{BlockingRetryable as _, ExponentialBuilder};
 
-use crate::kafka::Cluster;
+use crate::kafka::{self, Cluster};
 use crate::plan::files::FileLog;
 use crate::plan::kafka::{KafkaLog, KafkaStore};
 use crate::plan::store::{FileStore, Store};
@@ -74,7 +74,13 @@ pub(super) fn read(log: &mut dyn PlanLog) -> Result<History, Error> {
 /// The same of one that is somewhere else: a broker that has just come back leads nothing for a moment.
 pub(super) fn read_far(log: &mut dyn PlanLog) -> Result<History, Error> {
     let moment = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(6);
-    (|| read(log)).retry(moment).when(|error| matches!(error, Error::Io { .. })).call()
+    (|| read(log)).retry(moment).when(may_pass).call()
+}
+
+fn may_pass(error: &Error) -> bool {
+    let Error::Io { source, .. } = error else { return false };
+    let said = source.get_ref().and_then(|source| source.downcast_ref::<kafka::Error>());
+    !matches!(said, Some(kafka::Error::Denied { .. }))
 }
 
 /// The same for who asks again anyway: one that does not answer is an error at once.
@@ -114,22 +120,21 @@ impl Cached {
         Self { cluster: cluster.clone(), pipeline: pipeline.to_owned(), copy }
     }
 
-    /// Opened when it is needed, which it rarely is.
-    fn shared(&self) -> Result<KafkaStore, Error> {
-        KafkaStore::open(&self.cluster, &self.pipeline)
+    fn shared(&self) -> KafkaStore {
+        KafkaStore::new(&self.cluster, &self.pipeline)
     }
 }
 
 impl Store for Cached {
     fn put(&self, bytes: &[u8]) -> Result<Arc<str>, Error> {
-        self.shared()?.put(bytes)?;
+        self.shared().put(bytes)?;
         self.copy.put(bytes)
     }
 
     fn get(&self, digest: &str) -> Result<Vec<u8>, Error> {
         match self.copy.get(digest) {
             Err(Error::Store { .. }) => {
-                let bytes = self.shared()?.get(digest)?;
+                let bytes = self.shared().get(digest)?;
                 self.copy.put(&bytes)?;
                 Ok(bytes)
             }
@@ -169,5 +174,13 @@ mod tests {
     fn a_log_somewhere_else_that_does_not_answer_for_a_moment_is_read_all_the_same() {
         assert!(read_far(&mut Silent(2)).is_ok());
         assert!(read(&mut Silent(2)).is_err());
+    }
+
+    #[test]
+    fn who_may_not_read_a_log_is_told_so_at_once() {
+        let denied = kafka::Error::Denied { what: "reading".to_owned(), text: "no".to_owned() };
+        let error = |source| Error::Io { what: "the plan log".to_owned(), source };
+        assert!(!may_pass(&error(std::io::Error::other(denied))));
+        assert!(may_pass(&error(std::io::Error::other("no leader"))));
     }
 }

@@ -82,6 +82,7 @@ mod tests {
         let cluster = Cluster::new(mock.bootstrap_servers(), BTreeMap::new()).unwrap();
         let first = cluster.asker().unwrap();
         assert_eq!(cluster.extents("customers").unwrap().len(), 2);
+        assert!(matches!(cluster.partitions("nobody"), Err(Error::NoTopic { .. })));
         assert!(Arc::ptr_eq(&first, &cluster.asker().unwrap()));
         let denied = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED];
         mock.request_errors(RDKafkaApiKey::ListOffsets, &denied);

@@ -59,12 +59,13 @@ impl TopicLog {
     /// default.
     ///
     /// # Errors
-    /// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
+    /// [`Error::Unreachable`], [`Error::NoTopic`] where it was made and is not known long after; [`Error::Refused`], also for a
+    /// topic that is there and has more partitions than one.
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let log = Self::of(cluster, topic, keep)?;
         if !is_there(cluster, topic, &log.reader)? {
             make(cluster, topic, keep)?;
-            must_be_there(cluster, topic, &log.reader)?;
+            has_one(topic, cluster.until_known(topic, &log.reader)?)?;
         }
         Ok(log)
     }
@@ -166,30 +167,26 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
 /// Makes the topic of a log where there is none: one partition, as many copies as the cluster makes by default.
 ///
 /// # Errors
-/// [`Error::Unreachable`]; [`Error::Refused`], also for a topic that is there and has more partitions than one.
+/// As of [`TopicLog::open`].
 pub fn make_if_missing(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {
     make(cluster, topic, keep)?;
-    must_be_there(cluster, topic, &*cluster.asker()?)
-}
-
-fn must_be_there(cluster: &Cluster, topic: &str, asker: &BaseConsumer) -> Result<(), Error> {
-    match is_there(cluster, topic, asker)? {
-        true => Ok(()),
-        false => Err(Error::NoTopic { topic: topic.to_owned(), address: cluster.address.clone() }),
-    }
+    has_one(topic, cluster.until_known(topic, &*cluster.asker()?)?)
 }
 
 /// As `asker` knows. Whoever reads has to ask itself: one that does not know the topic yet may look for it only after a second.
 fn is_there(cluster: &Cluster, topic: &str, asker: &BaseConsumer) -> Result<bool, Error> {
     match cluster.partitions_by(asker, topic) {
-        Ok(1) => Ok(true),
-        Ok(n) => {
-            let text = format!("it has {n} partitions, and a log has one");
-            Err(Error::Refused { what: format!("opening topic {topic}"), text })
-        }
         Err(Error::NoTopic { .. }) => Ok(false),
-        Err(error) => Err(error),
+        told => has_one(topic, told?).map(|()| true),
     }
+}
+
+fn has_one(topic: &str, partitions: usize) -> Result<(), Error> {
+    if partitions == 1 {
+        return Ok(());
+    }
+    let text = format!("it has {partitions} partitions, and a log has one");
+    Err(Error::Refused { what: format!("opening topic {topic}"), text })
 }
 
 fn make(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {

@@ -195,6 +195,8 @@ impl Cluster {
     fn config_over(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.brokers()).set("client.id", "weir");
+        // A producer would have brokers make one that is missing, as they make topics by default.
+        config.set("allow.auto.create.topics", "false");
         let properties = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in defaults.iter().copied().chain(properties) {
             config.set(name, value);
@@ -230,6 +232,8 @@ impl Cluster {
                 // While a partition gets another leader, whoever is asked knows less or more than who asks.
                 | RDKafkaErrorCode::LeaderNotAvailable
                 | RDKafkaErrorCode::NotLeaderForPartition
+                // What the client says of one that nobody leads.
+                | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::FencedLeaderEpoch
                 | RDKafkaErrorCode::UnknownLeaderEpoch,
             ) => Error::Unreachable { what, address: self.address.clone(), text },
@@ -284,8 +288,9 @@ mod tests {
 
     #[test]
     fn a_partition_that_gets_another_leader_is_asked_again_and_says_no_to_nothing() {
+        use RDKafkaErrorCode as Code;
         let cluster = Cluster::new("127.0.0.1:9092", BTreeMap::new()).unwrap();
-        for code in [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::UnknownLeaderEpoch] {
+        for code in [Code::NotLeaderForPartition, Code::UnknownLeaderEpoch, Code::UnknownPartition] {
             let failed = cluster.failed("asking", &KafkaError::MetadataFetch(code));
             assert!(matches!(failed, Error::Unreachable { .. }), "{failed:?}");
         }
@@ -304,5 +309,11 @@ mod tests {
     fn all_other_properties_reach_the_client() {
         let cluster = with("security.protocol", "SASL_SSL").unwrap();
         assert_eq!(cluster.config().get("security.protocol"), Some("SASL_SSL"));
+    }
+
+    #[test]
+    fn no_client_has_a_broker_make_a_topic_by_itself() {
+        let cluster = Cluster::new("127.0.0.1:9092", BTreeMap::new()).unwrap();
+        assert_eq!(cluster.config().get("allow.auto.create.topics"), Some("false"));
     }
 }

@@ -211,20 +211,23 @@ impl Cluster {
             Some(Err((_, code))) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
             Some(Ok(_)) | None => true,
         };
-        self.until_known(topic)?;
+        self.until_known(topic, &*self.asker()?)?;
         Ok(is_new)
     }
 
-    /// A topic that was made is not known everywhere at once.
-    fn until_known(&self, topic: &str) -> Result<(), Error> {
-        let asker = self.asker()?;
+    /// How many partitions a topic has, once `asker` is told of it: one that was made is not known everywhere at once, and another
+    /// client may ask another broker.
+    ///
+    /// # Errors
+    /// [`Error::NoTopic`] after two minutes, [`Error::Unreachable`], [`Error::Refused`].
+    pub(super) fn until_known(&self, topic: &str, asker: &BaseConsumer) -> Result<usize, Error> {
         for _ in 0..KNOWN_AFTER {
-            match self.partitions_by(&asker, topic) {
+            match self.partitions_by(asker, topic) {
                 Err(Error::NoTopic { .. }) => drop(asker.poll(Duration::from_millis(100))),
-                other => return other.map(drop),
+                other => return other,
             }
         }
-        Ok(())
+        self.partitions_by(asker, topic)
     }
 
     /// The most bytes that a topic takes at once: a record, with what it is packed in.

@@ -132,22 +132,19 @@ pub struct KafkaStore {
 }
 
 impl KafkaStore {
-    /// Opens the store of a pipeline; its topic is made if it is not there.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where the cluster cannot be reached or refuses.
-    pub fn open(cluster: &Cluster, pipeline: &str) -> Result<Self, Error> {
-        let topic = format!("weir.{pipeline}.store");
-        log::make_if_missing(cluster, &topic, Keep::LastOfKey).map_err(of_cluster)?;
-        Ok(Self { cluster: cluster.clone(), topic })
+    /// The store of a pipeline. Nobody is asked, and nothing is made.
+    pub fn new(cluster: &Cluster, pipeline: &str) -> Self {
+        Self { cluster: cluster.clone(), topic: format!("weir.{pipeline}.store") }
     }
 
-    /// Keeps `bytes` durably and returns their digest. After a crash half-way they are not there, and may be kept again.
+    /// Keeps `bytes` durably and returns their digest; the topic is made if it is not there. After a crash half-way they are not
+    /// there, and may be kept again.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn put(&self, bytes: &[u8]) -> Result<Arc<str>, Error> {
         let digest: Arc<str> = crate::digest::of(bytes).into();
+        log::make_if_missing(&self.cluster, &self.topic, Keep::LastOfKey).map_err(of_cluster)?;
         let append = |key: &str, value: &[u8]| self.cluster.append(&self.topic, key.as_bytes(), Some(value));
         let mut n = 0;
         for piece in bytes.chunks(CHUNK) {

@@ -95,13 +95,19 @@ fn what_a_newer_program_wrote_is_refused_where_it_counts() {
 #[test]
 fn bytes_are_found_by_their_digest_in_whatever_pieces_they_were_kept() {
     let (cluster, pipeline) = (cluster(), own("store"));
-    let store = KafkaStore::open(&cluster, &pipeline).unwrap();
+    let store = KafkaStore::new(&cluster, &pipeline);
+    assert!(store.get("sha256:00").unwrap_err().to_string().starts_with("E_STORE"));
+    let topic = format!("weir.{pipeline}.store");
+    assert!(
+        matches!(cluster.partitions(&topic), Err(kafka::Error::NoTopic { .. })),
+        "who reads makes nothing"
+    );
     let sizes = [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK];
     let bytes = |n: usize| (0..n).map(|i| (i % 251) as u8).collect::<Vec<u8>>();
     for n in sizes {
         assert_eq!(&*store.put(&bytes(n)).unwrap(), crate::digest::of(&bytes(n)));
     }
-    let other = KafkaStore::open(&cluster, &pipeline).unwrap();
+    let other = KafkaStore::new(&self::cluster(), &pipeline);
     for n in sizes {
         assert!(other.get(&crate::digest::of(&bytes(n))).unwrap() == bytes(n), "{n}");
     }
