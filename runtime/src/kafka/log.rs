@@ -63,10 +63,7 @@ impl TopicLog {
     /// topic that is there and has more partitions than one.
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let log = Self::of(cluster, topic, keep)?;
-        if !is_there(cluster, topic, &log.reader)? {
-            make(cluster, topic, keep)?;
-            has_one(topic, cluster.until_known(topic, &log.reader)?)?;
-        }
+        make_unless_known(cluster, topic, keep, &log.reader)?;
         Ok(log)
     }
 
@@ -169,8 +166,16 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
 /// # Errors
 /// As of [`TopicLog::open`].
 pub fn make_if_missing(cluster: &Cluster, topic: &str, keep: Keep) -> Result<(), Error> {
-    make(cluster, topic, keep)?;
-    has_one(topic, cluster.until_known(topic, &*cluster.asker()?)?)
+    cluster.ask(|asker| make_unless_known(cluster, topic, keep, asker))
+}
+
+/// The same where `asker` knows of none; then it does.
+fn make_unless_known(cluster: &Cluster, topic: &str, keep: Keep, asker: &BaseConsumer) -> Result<(), Error> {
+    if !is_there(cluster, topic, asker)? {
+        make(cluster, topic, keep)?;
+        has_one(topic, cluster.until_known(topic, asker)?)?;
+    }
+    Ok(())
 }
 
 /// As `asker` knows. Whoever reads has to ask itself: one that does not know the topic yet may look for it only after a second.
