@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use weir::budget::Budget;
 use weir::commit::Policy;
 use weir::description::Description;
+use weir::pipeline::status::Status;
 use weir::pipeline::threads::{self, Loaded, Parts, Rules};
 use weir::pipeline::{Settings, Stop};
 use weir::plan::memory::MemoryLog;
@@ -247,19 +248,23 @@ fn entries(input: &Path) -> Vec<FileEntry> {
 
 fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customers>, output: &Path) -> Parts {
     let (budget, log) = (Budget::new(case.budget << 20), MemoryLog::default());
+    let settings = Settings {
+        pipeline: PIPELINE.into(),
+        owner: Nonce::random(),
+        sinks: vec!["lake".into(), "notes".into()],
+        file_topic: Some("customers".into()),
+        stop_after_consecutive: 100,
+        max_attempts: 1,
+        rollback: None,
+        on_trial_after: None,
+    };
+    let (history, newest) =
+        (History::default(), PlanRef { plan: 0, digest: rule.transform.digest().clone() });
+    let (_, desk) = threads::handle(Status::before(&settings, &history, &newest));
     Parts {
-        settings: Settings {
-            pipeline: PIPELINE.into(),
-            owner: Nonce::random(),
-            sinks: vec!["lake".into(), "notes".into()],
-            file_topic: Some("customers".into()),
-            stop_after_consecutive: 100,
-            max_attempts: 1,
-            rollback: None,
-            on_trial_after: None,
-        },
-        history: History::default(),
-        newest: PlanRef { plan: 0, digest: rule.transform.digest().clone() },
+        settings,
+        history,
+        newest,
         log: Box::new(log.clone()),
         followed: Box::new(log),
         now_ms: || 0,
@@ -270,7 +275,7 @@ fn parts(case: &Case, input: &Path, entries: Vec<FileEntry>, rule: &Arc<Customer
         rules: Arc::new(OneRule(rule.clone())),
         workers: case.workers,
         verify_fraction: 0.001,
-        desk: threads::handle().1,
+        desk,
     }
 }
 

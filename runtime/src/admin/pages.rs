@@ -88,8 +88,7 @@ async fn healthy(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 async fn ready(State(shown): State<Arc<Shown>>) -> Response {
-    let Some(status) = shown.handle.status() else { return not_begun() };
-    match &status.complaints()[..] {
+    match &shown.handle.status().complaints()[..] {
         [] => Json(json!({ "ok": true })).into_response(),
         complaints => {
             let body = json!({ "error": complaints.join("; "), "complaints": complaints });
@@ -99,14 +98,13 @@ async fn ready(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 async fn numbers(State(shown): State<Arc<Shown>>) -> Response {
-    let Some(answer) = shown.answer() else { return not_begun() };
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    let text = metrics::render(&answer, shown.handle.silent_for());
+    let text = metrics::render(&shown.answer(), shown.handle.silent_for());
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 async fn status(State(shown): State<Arc<Shown>>) -> Response {
-    shown.answer().map_or_else(not_begun, |answer| Json(answer).into_response())
+    Json(shown.answer()).into_response()
 }
 
 async fn shadow(State(shown): State<Arc<Shown>>) -> Response {
@@ -114,14 +112,9 @@ async fn shadow(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 impl Shown {
-    fn answer(&self) -> Option<Answer> {
-        let status = Status::clone(&*self.handle.status()?);
-        Some(Answer { process: self.process.clone(), status })
+    fn answer(&self) -> Answer {
+        Answer { process: self.process.clone(), status: Status::clone(&self.handle.status()) }
     }
-}
-
-fn not_begun() -> Response {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "the pipeline has not begun to run", None)
 }
 
 async fn only_at_the_socket() -> Response {

@@ -76,8 +76,9 @@ fn process() -> Process {
     Process { pid: std::process::id(), version: "0".into(), started_ms: 5, listen: None }
 }
 
+/// Whoever asks before anything else is put up is told the answer of these tests.
 fn start(directory: &Path, listen: Option<SocketAddr>) -> (Server, threads::Desk) {
-    let (handle, desk) = threads::handle();
+    let (handle, desk) = threads::handle(answer().status);
     let settings = Settings { listen, sockets: directory.to_owned() };
     (Server::start(&settings, handle, process()).expect("there is room"), desk)
 }
@@ -105,7 +106,8 @@ fn http(server: &Server, method: &str, path: &str) -> (u16, String, String) {
 fn every_page_answers_what_the_pipeline_showed_last() {
     let directory = tempfile::tempdir().unwrap();
     let (server, desk) = start(directory.path(), anywhere());
-    assert_eq!(http(&server, "GET", "/status").0, 503, "it has not begun");
+    desk.put_up(Status { running_ms: 77, ..answer().status });
+    assert!(http(&server, "GET", "/status").2.contains("\"running_ms\":77"));
     desk.put_up(answer().status);
     let (code, head, body) = http(&server, "GET", "/status");
     let found: Answer = serde_json::from_str(&body).unwrap();
@@ -134,8 +136,7 @@ fn a_pipeline_that_waits_is_not_ready_and_says_for_what() {
 #[test]
 fn nobody_can_change_anything_where_everybody_may_look() {
     let directory = tempfile::tempdir().unwrap();
-    let (server, desk) = start(directory.path(), anywhere());
-    desk.put_up(answer().status);
+    let (server, _desk) = start(directory.path(), anywhere());
     for path in ["/pause", "/resume"] {
         let (code, _, body) = http(&server, "POST", path);
         assert!(code == 403 && body.contains("weir pause"), "{body}");
@@ -167,8 +168,7 @@ fn a_port_that_is_taken_is_passed_over_and_that_is_told() {
 fn a_socket_is_for_its_owner_and_goes_with_its_process() {
     let outer = tempfile::tempdir().unwrap();
     let directory = outer.path().join("admin");
-    let (server, desk) = start(&directory, None);
-    desk.put_up(answer().status);
+    let (server, _desk) = start(&directory, None);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&directory), mode(server.socket())), (0o700, 0o600));
     let found = ask::processes(&directory, "p").unwrap();
@@ -197,8 +197,7 @@ fn what_a_dead_process_left_is_removed_and_what_a_living_one_has_is_not() {
 fn a_directory_that_is_too_deep_for_a_socket_has_one_nevertheless() {
     let outer = tempfile::tempdir().unwrap();
     let directory = outer.path().join("d".repeat(120));
-    let (server, desk) = start(&directory, None);
-    desk.put_up(answer().status);
+    let (server, _desk) = start(&directory, None);
     assert_eq!(ask::processes(&directory, "p").unwrap().len(), 1);
     drop(server);
     assert!(socket::list(&directory).unwrap().is_empty());
@@ -207,7 +206,7 @@ fn a_directory_that_is_too_deep_for_a_socket_has_one_nevertheless() {
 #[test]
 fn what_cannot_be_listened_at_is_refused_with_its_key() {
     let directory = tempfile::tempdir().unwrap();
-    let (handle, _desk) = threads::handle();
+    let (handle, _desk) = threads::handle(answer().status);
     // An address for documentation: no machine has it.
     let listen = Some("192.0.2.1:9640".parse().unwrap());
     let settings = Settings { listen, sockets: directory.path().to_owned() };
@@ -219,8 +218,7 @@ fn what_cannot_be_listened_at_is_refused_with_its_key() {
 #[test]
 fn who_never_asks_anything_does_not_keep_others_from_an_answer_or_the_server_from_its_end() {
     let directory = tempfile::tempdir().unwrap();
-    let (server, desk) = start(directory.path(), anywhere());
-    desk.put_up(answer().status);
+    let (server, _desk) = start(directory.path(), anywhere());
     let address = server.address().unwrap();
     let silent: Vec<_> = (0..10).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
     assert_eq!(http(&server, "GET", "/healthz").0, 200);

@@ -32,6 +32,7 @@ use crate::config::{self, FilesSource, KafkaSource, PipelineConfig, SourceConfig
 use crate::description::Description;
 use crate::kafka::Cluster;
 use crate::kafka::group::Membership;
+use crate::pipeline::status::Status;
 use crate::pipeline::threads::{self, ALWAYS_VERIFIED, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, trial};
 use crate::plan::files::FileLog;
@@ -160,7 +161,7 @@ impl Pipeline {
                 .filter(|_| history.newest().is_some_and(|(number, _)| number == newest.plan))
                 .and_then(|limits| history.on_trial_after(admin::now_ms(), limits.time.duration())),
         };
-        let (handle, desk) = threads::handle();
+        let (handle, desk) = threads::handle(Status::before(&settings, &history, &newest));
         let parts = Parts {
             settings,
             history,

@@ -120,8 +120,7 @@ fn on_terminal(handle: &Handle, ended: &Receiver<()>) {
     stands(Some(line.clone()));
     let mut seen = Seen::new(LOOKS_ON_TERMINAL);
     while is_running(ended, BLINK) {
-        let Some(status) = handle.status() else { continue };
-        line.set_message(seen.line(&status));
+        line.set_message(seen.line(&handle.status()));
         line.tick();
     }
     stands(None);
@@ -133,8 +132,7 @@ fn in_pipe(handle: &Handle, ended: &Receiver<()>) {
     let mut wait = SOON;
     while is_running(ended, wait) {
         wait = (wait * 2).min(RARELY);
-        let Some(status) = handle.status() else { continue };
-        let line = seen.line(&status);
+        let line = seen.line(&handle.status());
         // A pipeline that has nothing to do has nothing to say.
         if line != last {
             eprintln!("{line}");

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::shadow::Standing;
 use super::track::{Phase, Track};
 use super::trial::{grouped, percent};
-use super::{Core, Stop, Tally, Trouble};
+use super::{Core, Settings, Stop, Tally, Trouble};
 use crate::commit::WriterStats;
 use crate::offset::{Offset, TopicPartition};
-use crate::plan::{By, InputPartition};
+use crate::plan::{By, History, InputPartition};
 use crate::rule::Judging;
 use crate::sink::state::{Counters, PlanRef};
 
@@ -298,6 +298,11 @@ pub struct BudgetStatus {
 const LONG_CALL_MS: u64 = 30_000;
 
 impl Status {
+    /// How a pipeline stands that has not begun to run.
+    pub fn before(settings: &Settings, history: &History, newest: &PlanRef) -> Self {
+        Core::new(settings.clone(), history.clone(), newest.clone()).status(Duration::ZERO)
+    }
+
     /// Why somebody should look at it; empty if it does what it is there for.
     pub fn complaints(&self) -> Vec<String> {
         let mut found = Vec::new();

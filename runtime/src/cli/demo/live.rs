@@ -7,7 +7,6 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use crate::app::deploy::{Changes, Deployment};
 use crate::app::{Options, Pipeline};
 use crate::config::PipelineConfig;
 use crate::offset::Offset;
-use crate::pipeline::status::{State, Status};
+use crate::pipeline::status::State;
 use crate::pipeline::threads::Handle;
 
 use account::Account;
@@ -232,7 +231,7 @@ impl Conductor {
     /// The newest plan of each file that is under way, by its partition.
     fn plans(&self) -> BTreeMap<i32, String> {
         let status = self.handle.status();
-        let partitions = status.iter().flat_map(|status| &status.partitions);
+        let partitions = status.partitions.iter();
         partitions.filter_map(|at| Some((at.partition, format!("plan {}", at.plan?)))).collect()
     }
 
@@ -240,7 +239,7 @@ impl Conductor {
     fn account(&mut self) -> Result<bool> {
         let mut account = None;
         let through = self.wait_until(|conductor| {
-            account = conductor.handle.status().and_then(|status| Account::of(&status, stream::RECORDS));
+            account = Account::of(&conductor.handle.status(), stream::RECORDS);
             Ok(account.is_some())
         })?;
         if let Some(account) = account {
@@ -276,17 +275,16 @@ impl Conductor {
 
     /// Whether a partition does not go on by itself: the run tells why.
     fn has_stopped(&self) -> bool {
-        let stopped = |status: Arc<Status>| status.partitions.iter().any(|at| at.state == State::Stopped);
-        self.handle.status().is_some_and(stopped)
+        self.handle.status().partitions.iter().any(|at| at.state == State::Stopped)
     }
 
     fn taken(&self) -> u64 {
-        self.handle.status().map_or(0, |status| status.records.taken)
+        self.handle.status().records.taken
     }
 
     /// Files of which the sink has all.
     fn finished(&self) -> u64 {
-        self.handle.status().map_or(0, |status| status.finished)
+        self.handle.status().finished
     }
 }
 

@@ -68,14 +68,15 @@ struct Board {
     clock: Clock,
     /// When the deciding thread turned last, in milliseconds; [`NEVER`] before it began.
     turned: AtomicU64,
-    status: Mutex<Option<Arc<Status>>>,
+    status: Mutex<Arc<Status>>,
     lane: Arc<Lane>,
 }
 
-/// Both ends.
-pub fn handle() -> (Handle, Desk) {
+/// Both ends. `first` is what those see who look before the pipeline begins.
+pub fn handle(first: Status) -> (Handle, Desk) {
     let (turned, lane) = (AtomicU64::new(NEVER), Arc::new(Lane::new()));
-    let board = Arc::new(Board { clock: Clock::start(), turned, status: Mutex::default(), lane });
+    let status = Mutex::new(Arc::new(first));
+    let board = Arc::new(Board { clock: Clock::start(), turned, status, lane });
     let (give, orders) = bounded(ORDERS);
     let desk = Desk {
         board: board.clone(),
@@ -89,8 +90,8 @@ pub fn handle() -> (Handle, Desk) {
 }
 
 impl Handle {
-    /// How the pipeline stood a moment ago; `None` before it began to run.
-    pub fn status(&self) -> Option<Arc<Status>> {
+    /// How the pipeline stood a moment ago.
+    pub fn status(&self) -> Arc<Status> {
         self.board.lock().clone()
     }
 
@@ -156,12 +157,12 @@ impl Desk {
 
     /// Puts up a new status in any case.
     pub(crate) fn put_up(&self, status: Status) {
-        *self.board.lock() = Some(Arc::new(status));
+        *self.board.lock() = Arc::new(status);
     }
 }
 
 impl Board {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Status>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Status>> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,7 +170,7 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Core, Settings};
+    use crate::pipeline::Settings;
     use crate::plan::History;
     use crate::sink::state::{Nonce, PlanRef};
 
@@ -184,23 +185,23 @@ mod tests {
             rollback: None,
             on_trial_after: None,
         };
-        Core::new(settings, History::default(), PlanRef { plan: 0, digest: "d".into() })
-            .status(Duration::ZERO)
+        Status::before(&settings, &History::default(), &PlanRef { plan: 0, digest: "d".into() })
     }
 
     #[test]
-    fn a_status_is_there_from_the_first_turn_on_and_made_anew_only_when_it_is_old() {
-        let (handle, mut desk) = handle();
-        assert_eq!(handle.status(), None);
-        desk.turn(status);
-        assert_eq!(handle.status().as_deref(), Some(&status()));
+    fn a_status_is_there_before_the_first_turn_and_made_anew_only_when_it_is_old() {
+        let (handle, mut desk) = handle(status());
+        assert_eq!(*handle.status(), status());
+        let ending = || Status { ending: true, ..status() };
+        desk.turn(ending);
+        assert_eq!(*handle.status(), ending());
         desk.next += Duration::from_secs(3600);
         desk.turn(|| unreachable!("the last one is fresh"));
     }
 
     #[test]
     fn a_turn_ends_the_silence() {
-        let (handle, mut desk) = handle();
+        let (handle, mut desk) = handle(status());
         assert_eq!(handle.silent_for(), Duration::ZERO, "it has not begun");
         desk.turn(status);
         while handle.silent_for() < Duration::from_millis(5) {
