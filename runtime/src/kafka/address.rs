@@ -13,7 +13,7 @@ pub struct Address {
 }
 
 impl Address {
-    pub(super) fn new(brokers: &str) -> Self {
+    pub(super) fn new(brokers: impl Into<Arc<str>>) -> Self {
         Self { brokers: brokers.into(), table: None }
     }
 

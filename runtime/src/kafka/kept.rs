@@ -1,7 +1,8 @@
 //! The clients of a cluster that are made when they are first needed, and kept: each has to connect, and one that administers
-//! takes a tenth of a second to go.
+//! takes a tenth of a second to go. A process has one of each, whoever named the cluster: the source, a sink, or both.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
@@ -10,7 +11,13 @@ use rdkafka::consumer::BaseConsumer;
 use super::append::Appender;
 use super::{Cluster, Error};
 
-/// See the module. Whoever has the same cluster has the same ones.
+/// Those of all clusters that somebody has at the moment.
+static ALL: Mutex<BTreeMap<Named, Weak<Kept>>> = Mutex::new(BTreeMap::new());
+
+/// Addresses, and what clients are told besides.
+type Named = (Arc<str>, BTreeMap<String, String>);
+
+/// See the module.
 #[derive(Default)]
 pub(super) struct Kept {
     asker: Place<BaseConsumer>,
@@ -19,6 +26,20 @@ pub(super) struct Kept {
 }
 
 type Place<T> = Mutex<Option<Arc<T>>>;
+
+impl Kept {
+    /// Those of a cluster.
+    pub(super) fn of(brokers: Arc<str>, properties: &BTreeMap<String, String>) -> Arc<Self> {
+        let mut all = ALL.lock().expect("nobody panics while it is looked for");
+        all.retain(|_, kept| kept.strong_count() > 0);
+        let place = all.entry((brokers, properties.clone())).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let kept = Arc::default();
+            *place = Arc::downgrade(&kept);
+            kept
+        })
+    }
+}
 
 impl Cluster {
     /// A client that asks questions. It reads nothing and belongs to no group.
@@ -68,12 +89,26 @@ fn held<T>(place: &Place<T>) -> MutexGuard<'_, Option<Arc<T>>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use rdkafka::mocking::MockCluster;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
+
+    #[test]
+    fn who_names_the_same_cluster_has_the_same_clients_and_who_tells_them_something_else_has_others() {
+        let cluster = |id: &str| {
+            let told = BTreeMap::from([("client.rack".to_owned(), id.to_owned())]);
+            Cluster::new("127.0.0.1:9", told).unwrap().in_table(id)
+        };
+        let (one, same, other) = (cluster("a"), cluster("a").in_table("b"), cluster("b"));
+        assert!(Arc::ptr_eq(&one.asker().unwrap(), &same.asker().unwrap()));
+        assert!(!Arc::ptr_eq(&one.asker().unwrap(), &other.asker().unwrap()));
+        // Nobody has them any more: they are gone, and not kept for whoever may come.
+        let gone = Arc::downgrade(&one.kept);
+        drop((one, same));
+        assert_eq!(gone.strong_count(), 0);
+        assert!(cluster("a").asker().is_ok());
+    }
 
     #[test]
     fn behind_an_error_another_client_asks_and_not_where_there_is_no_topic() {

@@ -165,7 +165,9 @@ impl Cluster {
                 return Err(Error::Property { text: format!("{name} is not for you to set: {why}") });
             }
         }
-        let cluster = Self { address: Address::new(&brokers.into()), properties, kept: Arc::default() };
+        let brokers: Arc<str> = brokers.into().into();
+        let kept = Kept::of(brokers.clone(), &properties);
+        let cluster = Self { address: Address::new(brokers), properties, kept };
         // The client looks at names and values before it connects to anything.
         cluster.config().create_native_config().map_err(|error| match error {
             KafkaError::ClientConfig(_, why, name, value) => {
