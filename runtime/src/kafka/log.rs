@@ -64,7 +64,7 @@ impl TopicLog {
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let log = Self::of(cluster, topic, keep)?;
         make_unless_known(cluster, topic, keep, &log.reader)?;
-        Ok(log)
+        log.known_to_all()
     }
 
     /// The same where there is a log; nothing is made.
@@ -73,7 +73,13 @@ impl TopicLog {
     /// As of [`Self::open`].
     pub fn open_if_there(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Option<Self>, Error> {
         let log = Self::of(cluster, topic, keep)?;
-        Ok(is_there(cluster, topic, &log.reader)?.then_some(log))
+        is_there(cluster, topic, &log.reader)?.then(|| log.known_to_all()).transpose()
+    }
+
+    /// Once the client that asks where the log ends knows the topic, too.
+    fn known_to_all(self) -> Result<Self, Error> {
+        self.cluster.ask(|asker| self.cluster.until_known(&self.topic, asker))?;
+        Ok(self)
     }
 
     /// With all clients that it takes: they connect at the same time.
@@ -178,7 +184,8 @@ fn make_unless_known(cluster: &Cluster, topic: &str, keep: Keep, asker: &BaseCon
     Ok(())
 }
 
-/// As `asker` knows. Whoever reads has to ask itself: one that does not know the topic yet may look for it only after a second.
+/// As `asker` knows. Every client has to ask itself: one that is asked for offsets, or reads, and does not know the topic yet may look
+/// for it only after a second.
 fn is_there(cluster: &Cluster, topic: &str, asker: &BaseConsumer) -> Result<bool, Error> {
     match cluster.partitions_by(asker, topic) {
         Err(Error::NoTopic { .. }) => Ok(false),

@@ -55,7 +55,8 @@ impl Tail {
             cluster.lone_consumer("weir.tail", &settings)
         };
         let (reader, asker) = (client("read_committed")?, client("read_uncommitted")?);
-        let n = cluster.partitions_by(&reader, topic)?;
+        // Both, since one that does not know the topic yet may look for it only after a second.
+        let n = cluster.partitions_by(&reader, topic)?.max(cluster.partitions_by(&asker, topic)?);
         if n != 1 {
             let text = format!("it has {n} partitions, and has to have one");
             return Err(Error::Refused { what: format!("opening topic {topic}"), text });

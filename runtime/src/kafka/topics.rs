@@ -44,7 +44,8 @@ pub enum From {
 }
 
 impl Cluster {
-    /// How many partitions a topic has.
+    /// How many partitions a topic has. The client that is asked knows the topic then: one that does not, and is asked for its
+    /// offsets, may look for it only after a second.
     ///
     /// # Errors
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
@@ -149,13 +150,14 @@ impl Cluster {
     /// Where partitions of a topic begin, for who wants them from `from` on.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::Refused`].
+    /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
     pub fn places(
         &self,
         topic: &str,
         partitions: &[i32],
         from: From,
     ) -> Result<BTreeMap<i32, Offset>, Error> {
+        self.partitions(topic)?;
         let places = self.ask(|asker| self.places_by(asker, topic, partitions, from))?;
         Ok(places.into_iter().map(|(partition, start, _)| (partition, start)).collect())
     }
