@@ -62,38 +62,29 @@ pub fn peek(
     each: &mut dyn FnMut(Seen) -> bool,
 ) -> Result<(), Error> {
     let reader = Reader::new(cluster, topic)?;
-    let mut ends = reader.begin(partition, from)?;
-    while !ends.is_empty() {
-        let Some(polled) = reader.consumer.poll(PATIENCE) else { return Err(reader.silence()) };
-        match polled {
-            Ok(message) => {
-                let (partition, offset) = (message.partition(), Offset::new(message.offset()));
-                let end = ends.get(&partition).copied();
-                if end.is_some_and(|end| offset < end) && !each(seen(&message)) {
-                    return Ok(());
-                }
-                if end.is_none_or(|end| offset.next() >= end) {
-                    ends.remove(&partition);
-                }
-            }
-            // Markers of transactions may be all that is left in front of the end.
-            Err(KafkaError::PartitionEOF(partition)) => {
-                ends.remove(&partition);
-            }
-            Err(error) => return Err(cluster.failed(reader.what(), &error)),
-        }
-    }
-    Ok(())
+    let ends = reader.begin(partition, from)?;
+    reader.read(ends, each)
 }
 
-pub(super) struct Reader<'a> {
+/// Looks at the records of one topic. It connects at once, and whoever has something else to ask first need not wait for that.
+pub struct Reader<'a> {
     pub(super) cluster: &'a Cluster,
     topic: &'a str,
     pub(super) consumer: LoneConsumer,
 }
 
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Reader<'a> {
-    pub(super) fn new(cluster: &'a Cluster, topic: &'a str) -> Result<Self, Error> {
+    /// It is not looked whether there is such a topic.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where no client can be set up.
+    pub fn new(cluster: &'a Cluster, topic: &'a str) -> Result<Self, Error> {
         let settings = [
             ("isolation.level", "read_committed"),
             ("enable.partition.eof", "true"),
@@ -102,10 +93,55 @@ impl<'a> Reader<'a> {
         Ok(Self { cluster, topic, consumer: cluster.lone_consumer("weir.peek", &settings)? })
     }
 
+    /// Like [`peek`], from so on that `n` offsets are left in each partition, by what [`Cluster::extents`] says of the topic.
+    ///
+    /// # Errors
+    /// As of [`peek`].
+    pub fn last(
+        &self,
+        extents: &[(Offset, Offset)],
+        n: u64,
+        each: &mut dyn FnMut(Seen) -> bool,
+    ) -> Result<(), Error> {
+        // A client that does not know a topic may look for it only after a second.
+        self.partitions()?;
+        let places = extents.iter().zip(0..).map(|((low, high), at)| (at, high.back(n).max(*low), *high));
+        self.read(self.begin_at(places)?, each)
+    }
+
+    /// Hands on what comes up to the `ends` of the partitions, or until `each` says `false`.
+    fn read(&self, mut ends: BTreeMap<i32, Offset>, each: &mut dyn FnMut(Seen) -> bool) -> Result<(), Error> {
+        while !ends.is_empty() {
+            let Some(polled) = self.consumer.poll(PATIENCE) else { return Err(self.silence()) };
+            match polled {
+                Ok(message) => {
+                    let (partition, offset) = (message.partition(), Offset::new(message.offset()));
+                    let end = ends.get(&partition).copied();
+                    if end.is_some_and(|end| offset < end) && !each(seen(&message)) {
+                        return Ok(());
+                    }
+                    if end.is_none_or(|end| offset.next() >= end) {
+                        ends.remove(&partition);
+                    }
+                }
+                // Markers of transactions may be all that is left in front of the end.
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    ends.remove(&partition);
+                }
+                Err(error) => return Err(self.cluster.failed(self.what(), &error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn partitions(&self) -> Result<i32, Error> {
+        let n = self.cluster.partitions_by(&self.consumer, self.topic)?;
+        Ok(i32::try_from(n).unwrap_or(i32::MAX))
+    }
+
     /// Tells the client where to read, and says where each partition that has something to read ends.
     pub(super) fn begin(&self, partition: Option<i32>, from: From) -> Result<BTreeMap<i32, Offset>, Error> {
-        let n = self.cluster.partitions_by(&self.consumer, self.topic)?;
-        let n = i32::try_from(n).unwrap_or(i32::MAX);
+        let n = self.partitions()?;
         let wanted = match partition {
             Some(one) if !(0..n).contains(&one) => {
                 let text = format!("it has the partitions 0 to {}", n - 1);
@@ -114,10 +150,18 @@ impl<'a> Reader<'a> {
             Some(one) => one..one + 1,
             None => 0..n,
         };
+        let wanted: Vec<i32> = wanted.collect();
+        self.begin_at(self.cluster.places_by(&self.consumer, self.topic, &wanted, from)?)
+    }
+
+    /// The same where it is known at which offset each partition begins, and where it ends.
+    fn begin_at(
+        &self,
+        known: impl IntoIterator<Item = (i32, Offset, Offset)>,
+    ) -> Result<BTreeMap<i32, Offset>, Error> {
         let mut ends = BTreeMap::new();
         let mut places = TopicPartitionList::new();
-        let wanted: Vec<i32> = wanted.collect();
-        for (partition, start, high) in self.cluster.places_by(&self.consumer, self.topic, &wanted, from)? {
+        for (partition, start, high) in known {
             if start < high {
                 ends.insert(partition, high);
                 let placed = places.add_partition_offset(self.topic, partition, Place::Offset(start.get()));

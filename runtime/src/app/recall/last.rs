@@ -12,7 +12,7 @@ use super::{inputs, is_raw, topics};
 use crate::batch::{Batch, BatchBuilder};
 use crate::budget::Permit;
 use crate::config::{FilesSource, KafkaSource, PipelineConfig, SourceConfig};
-use crate::kafka::peek::{From, Seen, peek};
+use crate::kafka::peek::{Reader, Seen};
 use crate::offset::{Offset, TopicPartition};
 use crate::plan::{History, InputPartition};
 use crate::source::files::{FileEntry, Found as Listed, Inputs};
@@ -29,7 +29,7 @@ const AT_ONCE: (usize, usize) = (256, 1 << 20);
 
 /// The records that stand last in the input, as far as they were found.
 #[derive(Debug, Default)]
-pub struct Last {
+pub(in crate::app) struct Last {
     /// The records of each partition in their order.
     pub(in crate::app) batches: Vec<Batch>,
     /// How many files were not read, since they are not any more what was read.
@@ -57,20 +57,20 @@ pub(in crate::app) fn now() -> Instant {
 
 fn of_topics(kafka: &KafkaSource, n: usize) -> Result<Last> {
     let cluster = topics::cluster(kafka)?;
-    let mut there = Vec::new();
-    for topic in &kafka.topics {
-        there.extend(cluster.extents(topic.as_str())?.iter().map(|(first, end)| end.since(*first)));
-    }
-    let each = share(there, n as u64);
+    let topics = || kafka.topics.iter().map(|topic| topic.as_str());
+    // All of them connect while it is asked how many records there are.
+    let readers = topics().map(|topic| Reader::new(&cluster, topic)).collect::<Result<Vec<_>, _>>()?;
+    let extents = topics().map(|topic| cluster.extents(topic)).collect::<Result<Vec<_>, _>>()?;
+    let each = share(extents.iter().flatten().map(|(first, end)| end.since(*first)).collect(), n as u64);
     let (mut found, mut bytes, begun) = (Vec::new(), 0, now());
-    for topic in &kafka.topics {
+    for ((topic, reader), extents) in topics().zip(readers).zip(&extents) {
         let what = || format!("reading the last records of topic {topic}");
-        peek(&cluster, topic.as_str(), None, From::Last(each), &mut |seen| {
+        let read = reader.last(extents, each, &mut |seen| {
             bytes += seen.key.as_ref().map_or(0, Vec::len) + seen.value.as_ref().map_or(0, Vec::len);
-            found.push((topic.as_str(), seen));
+            found.push((topic, seen));
             bytes < MOST_BYTES && begun.elapsed() < MOST_TIME
-        })
-        .with_context(what)?;
+        });
+        read.with_context(what)?;
     }
     // Of each partition there may be one too many.
     found.sort_by_key(|(_, seen)| seen.timestamp_ms);
