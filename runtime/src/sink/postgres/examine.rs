@@ -1,6 +1,7 @@
 //! What a sink would find, before there is one: the server, what its user may do, and the tables. Everything that a sink
 //! would do is tried in a transaction that is undone, so it changes nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -23,41 +24,94 @@ use crate::sink::{Error, Problem};
 pub fn examine(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Examined, Error> {
     let mut db = Database::open(config.server.clone(), config.patience)?;
     let mut examined = server(&mut db, config)?;
-    let schema = quoted(&config.schema);
-    for (name, columns, rights) in [
-        ("weir_position", position::COLUMNS, "SELECT, INSERT, UPDATE"),
-        ("weir_reject", rows::REJECTS, "INSERT"),
-    ] {
-        let create = format!("CREATE TABLE {schema}.{name} ({columns})");
-        let found = tried(&mut db, |db| {
-            let there = tables::find(db, &config.schema, name)?.is_some();
-            tables::make_sure(db, config, name, &create)?;
-            check_rights(db, &config.schema, name, rights)?;
-            Ok(there)
-        });
-        examined.tables.push(ExaminedTable { name: format!("{schema}.{name}"), found });
-    }
-    for want in wanted {
-        let table = table_of(config, want);
-        let rights = match table.as_ref().is_ok_and(|table| table.key.is_some()) {
-            true => "SELECT, INSERT, UPDATE, DELETE",
-            false => "INSERT",
-        };
-        let name = name_of(config, &want.target);
-        let found = table.and_then(|_| {
-            tried(&mut db, |db| {
-                let there = tables::find(db, &config.schema, &name)?.is_some();
-                Tables::default().find(db, config, &want.target, &want.schema, &want.route, false)?;
-                check_rights(db, &config.schema, &name, rights)?;
-                Ok(there)
-            })
-        });
-        examined.tables.push(ExaminedTable { name: format!("{schema}.{}", quoted(&name)), found });
-    }
-    if examined.tables.iter().all(|table| table.found.is_ok()) {
-        examined.tables.extend(together(&mut db, config, wanted));
-    }
+    let looks: Vec<Look<'_>> = OWN.iter().map(Look::Own).chain(wanted.iter().map(Look::Wanted)).collect();
+    let name = |look: &Look<'_>| format!("{}.{}", quoted(&config.schema), quoted(&look.name(config)));
+    // Mostly all is well, which one transaction tells. Else each is looked at alone, for what is wrong with it.
+    examined.tables = match tried(&mut db, |db| together(db, config, &looks)) {
+        Ok(there) => {
+            let found = |(look, there)| ExaminedTable { name: name(look), found: Ok(there) };
+            looks.iter().zip(there).map(found).collect()
+        }
+        Err(error) => {
+            let mut alone: Vec<_> = looks
+                .iter()
+                .map(|look| ExaminedTable {
+                    name: name(look),
+                    found: tried(&mut db, |db| Ok(together(db, config, &[*look])? == [true])),
+                })
+                .collect();
+            // Tables of one sink may not refer to one another.
+            if alone.iter().all(|table| table.found.is_ok()) {
+                alone.push(ExaminedTable { name: "all tables together".to_owned(), found: Err(error) });
+            }
+            alone
+        }
+    };
     Ok(examined)
+}
+
+/// A table that the sink keeps for itself.
+struct Own {
+    name: &'static str,
+    columns: &'static str,
+    rights: &'static str,
+}
+
+const OWN: [Own; 2] = [
+    Own { name: "weir_position", columns: position::COLUMNS, rights: "SELECT, INSERT, UPDATE" },
+    Own { name: "weir_reject", columns: rows::REJECTS, rights: "INSERT" },
+];
+
+impl Own {
+    fn create(&self, config: &PostgresConfig) -> String {
+        format!("CREATE TABLE {}.{} ({})", quoted(&config.schema), self.name, self.columns)
+    }
+}
+
+/// A table to look at.
+#[derive(Clone, Copy)]
+enum Look<'a> {
+    Own(&'a Own),
+    Wanted(&'a Wanted),
+}
+
+impl Look<'_> {
+    fn name(&self, config: &PostgresConfig) -> String {
+        match self {
+            Self::Own(own) => own.name.to_owned(),
+            Self::Wanted(want) => name_of(config, &want.target),
+        }
+    }
+
+    /// Does with it what the sink would do, with tables that were looked at before.
+    fn at(&self, db: &mut Database, config: &PostgresConfig, tables: &mut Tables) -> Result<(), Error> {
+        let rights = match self {
+            Self::Own(own) => {
+                tables::make_sure(db, config, own.name, &own.create(config))?;
+                own.rights
+            }
+            Self::Wanted(want) => {
+                let is_keyed = table_of(config, want)?.key.is_some();
+                tables.find(db, config, &want.target, &want.schema, &want.route, false)?;
+                if is_keyed { "SELECT, INSERT, UPDATE, DELETE" } else { "INSERT" }
+            }
+        };
+        check_rights(db, &config.schema, &self.name(config), rights)
+    }
+}
+
+/// Of each table, whether it was there before; what is not is made.
+fn together(db: &mut Database, config: &PostgresConfig, looks: &[Look<'_>]) -> Result<Vec<bool>, Error> {
+    const SQL: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                       WHERE n.nspname = $1 AND c.relname = ANY($2)";
+    let names: Vec<String> = looks.iter().map(|look| look.name(config)).collect();
+    let mut values = no_values();
+    bound(values.add(config.schema.as_str()));
+    bound(values.add(&names));
+    let there: BTreeSet<String> = db.query(SQL, values)?.iter().map(|row| row.get(0)).collect();
+    let mut tables = Tables::default();
+    looks.iter().try_for_each(|look| look.at(db, config, &mut tables))?;
+    Ok(names.iter().map(|name| there.contains(name)).collect())
 }
 
 /// The statements that make what the sink needs, its own tables first. No server is asked.
@@ -65,11 +119,8 @@ pub fn examine(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Examined, E
 /// # Errors
 /// If there can be no table for a route.
 pub fn statements(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Vec<String>, Error> {
-    let schema = quoted(&config.schema);
-    let own = [("weir_position", position::COLUMNS), ("weir_reject", rows::REJECTS)];
-    let own = own.map(|(name, columns)| format!("CREATE TABLE {schema}.{name} ({columns})"));
-    let tables = wanted.iter().map(|want| Ok(table_of(config, want)?.create()));
-    own.into_iter().map(Ok).chain(tables).collect()
+    let own = OWN.iter().map(|own| Ok(own.create(config)));
+    own.chain(wanted.iter().map(|want| Ok(table_of(config, want)?.create()))).collect()
 }
 
 fn name_of(config: &PostgresConfig, target: &Arc<str>) -> String {
@@ -91,19 +142,6 @@ pub(super) fn tried<T>(
     work: impl FnOnce(&mut Database) -> Result<T, Error>,
 ) -> Result<T, Error> {
     undone(|done| db.transaction(|db| Err::<(), _>(done(work(db)?))).map(drop))
-}
-
-/// Tables of one sink may not refer to one another.
-fn together(db: &mut Database, config: &PostgresConfig, wanted: &[Wanted]) -> Option<ExaminedTable> {
-    let all = tried(db, |db| {
-        let mut tables = Tables::default();
-        for want in wanted {
-            tables.find(db, config, &want.target, &want.schema, &want.route, false)?;
-        }
-        Ok(())
-    });
-    let error = all.err()?;
-    Some(ExaminedTable { name: "all tables together".to_owned(), found: Err(error) })
 }
 
 /// Which of the rights the user lacks that the sink needs, if any.
