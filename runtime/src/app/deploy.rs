@@ -8,8 +8,10 @@ mod shadow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Result, bail};
 
@@ -21,7 +23,7 @@ use super::doctor;
 use super::letters::used;
 use super::plans::Candidate;
 use super::sinks::sinks_of;
-use super::{Kept, Options, Origin, plans, sandbox};
+use super::{Kept, Options, Origin, plans, recall, sandbox};
 use crate::admin;
 use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, TargetRef};
 use crate::description::Description;
@@ -32,7 +34,7 @@ use crate::route::DEAD_LETTERS;
 use crate::sandbox::Sandbox;
 use crate::sink::state::{Cut, PlanRef};
 
-pub use super::recall::Last;
+use super::recall::Last;
 pub use migration::Statements;
 pub use sample::{Fates, Sample};
 
@@ -79,6 +81,30 @@ impl std::fmt::Debug for Deployment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Deployment").field("plan", self.candidate.plan()).finish_non_exhaustive()
     }
+}
+
+/// What is to be known before a plan is put, besides what is different.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// What sinks do not take.
+    pub sinks: bool,
+    /// What becomes of so many records that stand last in the input.
+    pub last_records: Option<usize>,
+}
+
+/// What was found out.
+#[derive(Debug)]
+pub struct Looked {
+    /// As of [`Deployment::differences`].
+    pub differences: Vec<Difference>,
+    /// As of [`Deployment::refused_by_sinks`].
+    pub refused: Vec<(String, anyhow::Error)>,
+    /// What became of the records, or why that could not be found out.
+    pub sample: Option<Result<Sample>>,
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Another plan came in between.
@@ -204,6 +230,26 @@ impl Deployment {
     /// The sinks that have something, or may have.
     fn names(&self) -> Vec<Arc<str>> {
         used(&self.config, &self.history).iter().map(|(name, _)| name.as_str().into()).collect()
+    }
+
+    /// Whether it is what runs already, so that nothing [differs](Self::differences).
+    pub fn runs_already(&self) -> bool {
+        differences(self.replaces().1, self.candidate.plan()).is_empty()
+    }
+
+    /// Finds out all that somebody wants to know before it is put, at the same time: sinks and input wait for others most of the
+    /// time. `tell` is called as soon as it is known what would be different.
+    pub fn look(&self, ask: Ask, tell: impl FnOnce(&[Difference])) -> Looked {
+        let Self { config, options, candidate, history, .. } = self;
+        thread::scope(|scope| {
+            let last = ask.last_records.map(|n| scope.spawn(move || recall::last(config, history, n)));
+            let refused = || doctor::refused_by_sinks(config, options, candidate, history);
+            let refused = ask.sinks.then(|| scope.spawn(refused));
+            let differences = self.differences();
+            tell(&differences);
+            let sample = last.map(|last| joined(last).and_then(|last| self.sample(last)));
+            Looked { differences, sample, refused: refused.map(joined).unwrap_or_default() }
+        })
     }
 
     /// The sinks that do not take what the plan's routes make, or cannot be asked, and why.

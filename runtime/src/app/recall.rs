@@ -16,8 +16,8 @@ use crate::offset::{Offset, TopicPartition};
 use crate::plan::History;
 use crate::source::files::{Found as Listed, Inputs};
 use crate::source::format::{Format, Options as Reading, RecordReader};
-pub use last::Last;
-pub(super) use last::{last, now};
+
+pub(super) use last::{Last, last, now};
 
 /// Called with each record.
 pub(super) type Each<'a> = &'a mut dyn FnMut(Offset, RecordRef<'_>) -> Result<()>;

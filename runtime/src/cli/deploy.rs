@@ -17,8 +17,9 @@ use super::shadow;
 use super::{Ended, pair};
 use crate::admin;
 use crate::admin::ask;
+use crate::app::Difference;
 use crate::app::Options;
-use crate::app::deploy::{Changes, Deployment, Last, Sample, Statements};
+use crate::app::deploy::{Ask, Changes, Deployment, Looked, Sample, Statements};
 use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::status::State;
 use crate::sandbox::escape;
@@ -225,35 +226,34 @@ struct Deploying<'a> {
 
 impl Deploying<'_> {
     fn run(mut self) -> Result<Ended> {
-        let differences = self.deployment.differences();
         let (replaces, _) = self.deployment.replaces();
         let added = if self.migrate { self.deployment.lacking_columns()? } else { Statements::new() };
-        if differences.is_empty() && added.is_empty() {
+        let runs_already = self.deployment.runs_already();
+        if runs_already && added.is_empty() {
             self.say(&format!("nothing to do: plan {replaces} is that already"));
             self.end(json!({ "deployed": false, "plan": replaces, "differences": [] }));
             return Ok(Ended::Done);
         }
-        self.say(&format!("{}: what changes after plan {replaces}", self.config.name));
-        differences.iter().for_each(|difference| self.say(&format!("  {difference}")));
-        for (sink, statements) in &added {
-            statements.iter().for_each(|statement| self.say(&format!("  {sink}: {statement}")));
-        }
-        // Else they are looked at once they have what they lack.
-        let ask_sinks = || if added.is_empty() { self.refused_by_a_sink() } else { None };
-        // Columns that are added change nothing of what the plan makes.
-        let is_tried = self.sample > 0 && !differences.is_empty();
-        let (refused, last) = if is_tried {
-            let (refused, last) = self.deployment.last_records(self.sample, ask_sinks);
-            (refused, Some(last))
-        } else {
-            (ask_sinks(), None)
+        let ask = Ask {
+            // Else they are looked at once they have what they lack.
+            sinks: added.is_empty(),
+            // Columns that are added change nothing of what the plan makes.
+            last_records: Some(self.sample).filter(|n| *n > 0 && !runs_already),
         };
-        if let Some((refused, ended)) = refused {
+        let tell = |differences: &[Difference]| {
+            self.say(&format!("{}: what changes after plan {replaces}", self.config.name));
+            differences.iter().for_each(|difference| self.say(&format!("  {difference}")));
+            for (sink, statements) in &added {
+                statements.iter().for_each(|statement| self.say(&format!("  {sink}: {statement}")));
+            }
+        };
+        let Looked { differences, refused, sample } = self.deployment.look(ask, tell);
+        if let Some((refused, ended)) = self.refused(refused) {
             self.say("refused: nothing was changed");
             self.end(json!({ "deployed": false, "differences": differences, "refused": refused }));
             return Ok(ended);
         }
-        let sample = last.and_then(|last| self.try_on(last, replaces));
+        let sample = sample.and_then(|sample| self.told_sample(sample, replaces));
         if let Some(found) = sample.as_ref().and_then(|sample| sample.refused.as_deref()) {
             let fix = "`--sample 0` makes it the next plan all the same";
             self.say(&format!("{}\n  hint: {fix}\nrefused: nothing was changed", escape(found)));
@@ -276,7 +276,7 @@ impl Deploying<'_> {
                 self.end(json!({ "deployed": false, "plan": replaces, "statements": flat(&added) }));
                 return Ok(Ended::Done);
             }
-            if let Some((refused, ended)) = self.refused_by_a_sink() {
+            if let Some((refused, ended)) = self.refused(self.deployment.refused_by_sinks()) {
                 self.say("refused: nothing else was changed");
                 self.end(json!({
                     "deployed": false, "differences": differences, "sample": sample, "statements": flat(&added),
@@ -308,9 +308,9 @@ impl Deploying<'_> {
         Ok(if followed.refused.or(followed.taken_back).is_some() { Ended::No } else { Ended::Done })
     }
 
-    /// What becomes of the last records of the input under both plans, where they could be read.
-    fn try_on(&self, last: Result<Last>, replaces: u64) -> Option<Sample> {
-        match last.and_then(|last| self.deployment.sample(last)) {
+    /// Says what becomes of the last records of the input under both plans, if that is known.
+    fn told_sample(&self, sample: Result<Sample>, replaces: u64) -> Option<Sample> {
+        match sample {
             Ok(sample) => {
                 if !self.how.json {
                     sample::print(&sample, replaces);
@@ -336,7 +336,7 @@ impl Deploying<'_> {
         }
         self.say(&format!("{}: what would be different after plan {beside}", self.config.name));
         differences.iter().for_each(|difference| self.say(&format!("  {difference}")));
-        let refused = self.refused_by_a_sink();
+        let refused = self.refused(self.deployment.refused_by_sinks());
         if until.promotes()
             && let Some((refused, ended)) = refused
         {
@@ -366,9 +366,9 @@ impl Deploying<'_> {
         Ok(tried.verdict())
     }
 
-    /// What a sink does not take, and how the command ends for it.
-    fn refused_by_a_sink(&self) -> Option<(Vec<Value>, Ended)> {
-        let (refused, ended) = refused(self.deployment.refused_by_sinks(), |line| self.say(line));
+    /// Says what sinks do not take; the same for a program, and how the command ends for it.
+    fn refused(&self, found: Vec<(String, anyhow::Error)>) -> Option<(Vec<Value>, Ended)> {
+        let (refused, ended) = refused(found, |line| self.say(line));
         if !refused.is_empty() && self.deployment.lacking_columns().is_ok_and(|lacking| !lacking.is_empty()) {
             self.say("  columns that may be null: `--migrate` adds them, `--ddl` prints how");
         }

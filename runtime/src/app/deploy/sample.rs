@@ -2,9 +2,7 @@
 //! them under either is counted and compared. Nothing of it is written, and no sink hears of it.
 
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -25,7 +23,13 @@ use crate::sandbox::verdict::{Keeper, Stopped};
 use crate::sink::state::PlanRef;
 
 /// No more records are tried after this time.
-const MOST_TIME: Duration = Duration::from_secs(5);
+const MOST_TIME: Duration = Duration::from_secs(3);
+
+/// And none for the second time after this.
+const MOST_TIME_AGAIN: Duration = Duration::from_secs(5);
+
+/// Of what was made of them no more is held until it is made for the second time, in bytes. What comes behind it is made once.
+const MOST_HELD: usize = 64 << 20;
 
 /// So many records go through at once, at most.
 const AT_ONCE: usize = 256;
@@ -71,25 +75,11 @@ pub struct Fates {
 }
 
 impl Deployment {
-    /// The last `n` records of the input, read while something else is done: both wait for others most of the time. It returns
-    /// when both are done.
-    ///
-    /// # Errors
-    /// If a cluster cannot be asked for them.
-    pub fn last_records<T>(&self, n: usize, meanwhile: impl FnOnce() -> T) -> (T, Result<Last>) {
-        let (config, history) = (&self.config, &self.history);
-        thread::scope(|scope| {
-            let reader = scope.spawn(|| recall::last(config, history, n));
-            let done = meanwhile();
-            (done, reader.join().unwrap_or_else(|panic| resume_unwind(panic)))
-        })
-    }
-
     /// Has these records go through both plans, or as many of them as come through in some seconds.
     ///
     /// # Errors
     /// If the plan that is to be cannot be started.
-    pub fn sample(&self, last: Last) -> Result<Sample> {
+    pub(super) fn sample(&self, last: Last) -> Result<Sample> {
         let (number, running) = self.replaces();
         let (plan, digest) = (self.history.next(), self.candidate.plan().digest.clone());
         let again = Again::of(&self.candidate, &self.names());
@@ -104,9 +94,12 @@ impl Deployment {
         };
         let read = last.batches.iter().map(|batch| batch.n_records() as u64).sum();
         let looks_twice = self.config.sandbox.verify_fraction.get() > 0.0;
-        let mut trial =
-            Trial { was, is, looks_twice, begun: recall::now(), seen: 0, comparison: Comparison::default() };
+        let (begun, comparison) = (recall::now(), Comparison::default());
+        let mut trial = Trial { was, is, begun, seen: 0, through: Vec::new(), held: 0, comparison };
         trial.all(last.batches);
+        if looks_twice {
+            trial.look_again();
+        }
         Ok(Sample {
             read,
             passed_over: last.passed_over,
@@ -125,10 +118,12 @@ impl Deployment {
 struct Trial<'a> {
     was: Option<Side<'a>>,
     is: Side<'a>,
-    looks_twice: bool,
     begun: Instant,
     /// Records that transforms saw, and that came through.
     seen: u64,
+    /// Those, with what was made of them, up to so many bytes.
+    through: Vec<Through>,
+    held: usize,
     comparison: Comparison,
 }
 
@@ -140,6 +135,14 @@ struct Side<'a> {
     tally: Tally,
     cpu_ns: u64,
     stops: Option<String>,
+}
+
+/// A batch that came through.
+struct Through {
+    batch: Batch,
+    /// What the plan that runs made of it, if that can be loaded here.
+    was: Option<Box<Routed>>,
+    is: Box<Routed>,
 }
 
 /// What came of a batch.
@@ -165,7 +168,7 @@ impl Trial<'_> {
                 let (next, behind) = cut(batch, most);
                 left = behind;
                 most = AT_ONCE.min(most * 2);
-                self.take(&next);
+                self.take(next);
             }
         }
     }
@@ -181,31 +184,27 @@ impl Trial<'_> {
         (self.seen > 0 || was_stopped) && self.begun.elapsed() >= MOST_TIME
     }
 
-    fn take(&mut self, batch: &Batch) {
+    fn take(&mut self, batch: Batch) {
         let (seen, begun) = (self.seen, self.begun);
         let mut goes_on = || seen == 0 || begun.elapsed() < MOST_TIME;
-        let was = self.was.as_mut().map(|was| was.run(batch, &mut goes_on));
+        let was = self.was.as_mut().map(|was| was.run(&batch, &mut goes_on));
         if let Some(Came::GivenUp) = was {
             return;
         }
-        match (was, self.is.run(batch, &mut goes_on)) {
+        match (was, self.is.run(&batch, &mut goes_on)) {
             (_, Came::GivenUp) => {}
             (Some(Came::Made(before, took)), Came::Made(then, takes)) => {
                 self.seen += batch.len() as u64;
                 self.comparison.add(&Comparison::of(&before, &then));
-                if self.looks_twice {
-                    self.is.look_again(batch, &then, &mut goes_on);
-                }
-                if let (Some(_), Some(was)) = (&self.is.stops, &mut self.was) {
-                    was.look_again(batch, &before, &mut goes_on);
-                }
                 self.is.count(&then, takes);
                 self.was.iter_mut().for_each(|was| was.count(&before, took));
+                self.hold(Through { batch, was: Some(before), is: then });
             }
             (None, Came::Made(then, takes)) => {
                 self.seen += batch.len() as u64;
                 self.comparison.records += then.n_records;
                 self.is.count(&then, takes);
+                self.hold(Through { batch, was: None, is: then });
             }
             (was, is) => {
                 if let Came::Stops(why) = is {
@@ -214,6 +213,32 @@ impl Trial<'_> {
                 if let (Some(Came::Stops(why)), Some(side)) = (was, &mut self.was) {
                     side.stops.get_or_insert(why);
                 }
+            }
+        }
+    }
+
+    fn hold(&mut self, through: Through) {
+        let made = through.was.iter().chain([&through.is]);
+        let rows = made.flat_map(|made| &made.parts).map(|part| part.rows.get_array_memory_size());
+        self.held += rows.sum::<usize>();
+        if self.held <= MOST_HELD {
+            self.through.push(through);
+        }
+    }
+
+    /// Has what came through go through another instance, as a worker would have a second look at it: the last first, so that one
+    /// which remembers something remembers something else.
+    fn look_again(&mut self) {
+        let begun = self.begun;
+        let mut goes_on = || begun.elapsed() < MOST_TIME_AGAIN;
+        let mut again = keeper(&self.is.again.loaded);
+        for Through { batch, was, is } in self.through.iter().rev() {
+            self.is.compare(&mut again, batch, is, &mut goes_on);
+            if self.is.stops.is_some() {
+                if let (Some(side), Some(was)) = (&mut self.was, was) {
+                    side.compare(&mut keeper(&side.again.loaded), batch, was, &mut goes_on);
+                }
+                return;
             }
         }
     }
@@ -257,10 +282,15 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// The same records once more, as a worker would have a second look at them.
-    fn look_again(&mut self, batch: &Batch, first: &Routed, goes_on: &mut dyn FnMut() -> bool) {
-        let pieces = purity::in_other_cuts(&mut keeper(&self.again.loaded), batch, goes_on);
-        // Without a second answer, the first one stands.
+    /// Whether `again` makes the same of the same records, if it makes anything: without a second answer, the first one stands.
+    fn compare(
+        &mut self,
+        again: &mut Keeper<'static, Stop>,
+        batch: &Batch,
+        first: &Routed,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) {
+        let pieces = purity::in_other_cuts(again, batch, goes_on);
         let second = pieces.ok().and_then(|pieces| self.again.route(batch, &self.plan, pieces).ok());
         if let Some(found) = second.and_then(|second| purity::difference(first, &second)) {
             self.stops.get_or_insert(format!("E_NONDETERMINISTIC: {found}"));
