@@ -100,14 +100,15 @@ impl Lookup {
     /// A look-up of the place that a text has in `keys`. `None` is no key; of equal keys the first counts.
     pub fn new<'k>(keys: impl IntoIterator<Item = Option<&'k str>>, case: Case) -> Self {
         let keys = keys.into_iter();
-        let slots = (keys.size_hint().0 * 2).next_power_of_two().max(16);
+        let expected = keys.size_hint().0;
+        let slots = (expected * 2).next_power_of_two().max(16);
         let (tags, places) = (vec![0; slots], vec![0; slots]);
-        let mut lookup = Self { case, tags, places, text: String::new(), keys: Vec::new() };
+        let mut lookup = Self { case, tags, places, text: String::new(), keys: Vec::with_capacity(expected) };
         for (key, row) in keys.zip(0..) {
             match (key, case) {
                 (None, _) => {}
                 (Some(key), Case::Exact) => lookup.insert(key, row),
-                (Some(key), Case::Ignored) => lookup.insert(&key.to_uppercase(), row),
+                (Some(key), Case::Ignored) => lookup.insert_upper(key, row),
             }
         }
         lookup
@@ -170,10 +171,25 @@ impl Lookup {
 
     fn insert(&mut self, key: &str, row: u32) {
         let hash = hash(key.as_bytes());
-        if self.probe(hash, |other| other == key.as_bytes()).is_some() {
-            return;
+        if self.probe(hash, |other| other == key.as_bytes()).is_none() {
+            self.text.push_str(key);
+            self.add(hash, row);
         }
-        self.text.push_str(key);
+    }
+
+    /// The upper-case form of a key.
+    fn insert_upper(&mut self, key: &str, row: u32) {
+        let Some(hash) = hash_upper(key.as_bytes()) else { return self.insert(&key.to_uppercase(), row) };
+        if self.probe(hash, |other| is_upper_of(other, key.as_bytes())).is_none() {
+            let start = self.text.len();
+            self.text.push_str(key);
+            self.text[start..].make_ascii_uppercase();
+            self.add(hash, row);
+        }
+    }
+
+    /// Puts the key in, which ends the text.
+    fn add(&mut self, hash: u32, row: u32) {
         self.keys.push((u32::try_from(self.text.len()).expect("a table is below 4 GiB"), row));
         if self.keys.len() * 2 > self.tags.len() {
             self.grow();
