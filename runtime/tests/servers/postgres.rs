@@ -357,3 +357,21 @@ fn a_doctor_names_the_right_that_is_missing_and_the_column_that_does_not_fit() {
     assert!(bad[0].contains("column `weir_plan`") && bad[0].contains("it has to be bigint"), "{bad:?}");
     assert!(bad[1].contains("the user may not INSERT in") && bad[1].contains("GRANT INSERT ON"), "{bad:?}");
 }
+
+#[test]
+fn a_doctor_tells_of_tables_that_fit_each_alone_and_not_together() {
+    let pipeline = Pipeline::new(None);
+    pipeline.input(10, |_, _| {});
+    pipeline.finish();
+    pipeline.ask(
+        "TRUNCATE other; ALTER TABLE alerts ADD UNIQUE (weir_offset); \
+         ALTER TABLE other ADD FOREIGN KEY (weir_offset) REFERENCES alerts (weir_offset)",
+    );
+    let url = std::env::var(URL).expect("it was asked for above");
+    let (bad, said) = ailments(&pipeline, &url);
+    let [told] = &bad[..] else { panic!("{said}") };
+    assert!(
+        told.contains("all tables together") && told.contains("table `other` refers to `alerts`"),
+        "{told}"
+    );
+}
