@@ -1,7 +1,9 @@
 //! The clients of a cluster that are made when they are first needed, and kept: each has to connect, and one that administers
-//! takes a tenth of a second to go. A process has one of each, whoever named the cluster: the source, a sink, or both.
+//! takes a tenth of a second to go. Whoever in this process names the same addresses, with the same properties, has the same ones:
+//! mostly the source and a sink.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rdkafka::admin::AdminClient;
@@ -11,28 +13,41 @@ use rdkafka::consumer::BaseConsumer;
 use super::append::Appender;
 use super::{Cluster, Error};
 
-/// Those of all clusters that somebody has at the moment.
-static ALL: Mutex<BTreeMap<Named, Weak<Kept>>> = Mutex::new(BTreeMap::new());
-
-/// Addresses, and what clients are told besides.
-type Named = (Arc<str>, BTreeMap<String, String>);
+/// Those of all clusters that somebody has at the moment, by the digest of addresses and properties: these may be passwords.
+static ALL: Mutex<BTreeMap<String, Weak<Kept>>> = Mutex::new(BTreeMap::new());
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Kept {
-    asker: Place<BaseConsumer>,
+    asker: Place<Asker>,
     administrator: Place<AdminClient<DefaultClientContext>>,
     appender: Place<Mutex<Appender>>,
 }
 
 type Place<T> = Mutex<Option<Arc<T>>>;
 
+/// A client that asks questions. It reads nothing and belongs to no group.
+pub(super) struct Asker {
+    client: BaseConsumer,
+    /// Topics that it was told of.
+    known: Mutex<BTreeSet<String>>,
+}
+
+impl Deref for Asker {
+    type Target = BaseConsumer;
+
+    fn deref(&self) -> &BaseConsumer {
+        &self.client
+    }
+}
+
 impl Kept {
     /// Those of a cluster.
-    pub(super) fn of(brokers: Arc<str>, properties: &BTreeMap<String, String>) -> Arc<Self> {
+    pub(super) fn of(brokers: &str, properties: &BTreeMap<String, String>) -> Arc<Self> {
+        let named = serde_json::to_vec(&(brokers, properties)).expect("texts are plain data");
         let mut all = ALL.lock().expect("nobody panics while it is looked for");
         all.retain(|_, kept| kept.strong_count() > 0);
-        let place = all.entry((brokers, properties.clone())).or_default();
+        let place = all.entry(crate::digest::of(&named)).or_default();
         place.upgrade().unwrap_or_else(|| {
             let kept = Arc::default();
             *place = Arc::downgrade(&kept);
@@ -42,24 +57,56 @@ impl Kept {
 }
 
 impl Cluster {
-    /// A client that asks questions. It reads nothing and belongs to no group.
-    pub(super) fn asker(&self) -> Result<Arc<BaseConsumer>, Error> {
-        kept(&self.kept.asker, || self.set_up(self.config().create()))
+    pub(super) fn asker(&self) -> Result<Arc<Asker>, Error> {
+        kept(&self.kept.asker, || {
+            Ok(Asker { client: self.set_up(self.config().create())?, known: Mutex::default() })
+        })
+    }
+
+    /// The same, once it knows these topics: one that is asked for the offsets of another may look for it only after a second.
+    pub(super) fn asker_knowing<'t>(
+        &self,
+        topics: impl IntoIterator<Item = &'t str>,
+    ) -> Result<Arc<Asker>, Error> {
+        let asker = self.asker()?;
+        let known = || asker.known.lock().expect("nobody panics while it is looked up");
+        for topic in topics {
+            if !known().contains(topic) {
+                self.judged(&asker, self.partitions_by(&asker, topic))?;
+                known().insert(topic.to_owned());
+            }
+        }
+        Ok(asker)
+    }
+
+    /// Asks it something about the offsets of a topic. Behind an error as of [`Self::ask`].
+    pub(super) fn ask_about<T>(
+        &self,
+        topic: &str,
+        ask: impl FnOnce(&BaseConsumer) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let asker = self.asker_knowing([topic])?;
+        self.judged(&asker, ask(&asker))
     }
 
     /// Asks it something. Behind an error the next question is asked by a new one: a client that reads nothing believes for a
     /// quarter of an hour who leads a partition. That there is no topic is no such error.
     pub(super) fn ask<T>(&self, ask: impl FnOnce(&BaseConsumer) -> Result<T, Error>) -> Result<T, Error> {
         let asker = self.asker()?;
-        ask(&asker).inspect_err(|error| {
+        self.judged(&asker, ask(&asker))
+    }
+
+    /// What it answered.
+    fn judged<T>(&self, asker: &Arc<Asker>, answer: Result<T, Error>) -> Result<T, Error> {
+        answer.inspect_err(|error| {
             if !matches!(error, Error::NoTopic { .. }) {
-                self.forget(&asker);
+                self.forget(asker);
             }
         })
     }
 
     /// Somebody else may have forgotten it before, and have another one by now.
-    pub(super) fn forget(&self, asker: &Arc<BaseConsumer>) {
+    pub(super) fn forget(&self, asker: &Arc<Asker>) {
         let forgotten = held(&self.kept.asker).take_if(|held| Arc::ptr_eq(held, asker));
         // Nobody waits until it is gone but who had it.
         drop(forgotten);

@@ -64,7 +64,7 @@ impl TopicLog {
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let log = Self::of(cluster, topic, keep)?;
         make_unless_known(cluster, topic, keep, &log.reader)?;
-        log.known_to_all()
+        Ok(log)
     }
 
     /// The same where there is a log; nothing is made.
@@ -73,13 +73,7 @@ impl TopicLog {
     /// As of [`Self::open`].
     pub fn open_if_there(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Option<Self>, Error> {
         let log = Self::of(cluster, topic, keep)?;
-        is_there(cluster, topic, &log.reader)?.then(|| log.known_to_all()).transpose()
-    }
-
-    /// Once the client that asks where the log ends knows the topic, too.
-    fn known_to_all(self) -> Result<Self, Error> {
-        self.cluster.ask(|asker| self.cluster.until_known(&self.topic, asker))?;
-        Ok(self)
+        Ok(is_there(cluster, topic, &log.reader)?.then_some(log))
     }
 
     /// With all clients that it takes: they connect at the same time.
@@ -104,7 +98,8 @@ impl TopicLog {
     /// [`Error::Unreachable`]; [`Error::Refused`] if records that were not read yet are gone.
     pub fn read_on(&mut self) -> Result<Vec<Line>, Error> {
         // Not by the reader: what it asks waits until a broker has no more patience with its last fetch.
-        let (low, high) = self.cluster.ask(|asker| self.cluster.bounds(asker, &self.topic, 0))?;
+        let (low, high) =
+            self.cluster.ask_about(&self.topic, |asker| self.cluster.bounds(asker, &self.topic, 0))?;
         if self.keep == Keep::All && low.get() > self.next {
             let text = format!("its first records are gone: it begins at {low}, and {} is next", self.next);
             return Err(Error::Refused { what: self.what("reading"), text });
@@ -184,8 +179,7 @@ fn make_unless_known(cluster: &Cluster, topic: &str, keep: Keep, asker: &BaseCon
     Ok(())
 }
 
-/// As `asker` knows. Every client has to ask itself: one that is asked for offsets, or reads, and does not know the topic yet may look
-/// for it only after a second.
+/// As `asker` knows. Whoever reads has to ask itself: one that does not know the topic yet may look for it only after a second.
 fn is_there(cluster: &Cluster, topic: &str, asker: &BaseConsumer) -> Result<bool, Error> {
     match cluster.partitions_by(asker, topic) {
         Err(Error::NoTopic { .. }) => Ok(false),

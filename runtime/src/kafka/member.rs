@@ -305,8 +305,8 @@ impl Member {
     /// [`Error::Unreachable`], [`Error::Refused`], for all of them.
     pub fn bounds(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, Error> {
         // Not by the member: what it asks waits for the records that it asked for before.
-        let asker = self.cluster.asker()?;
-        let found = self.cluster.bounds_of(&*asker, partitions);
+        let asker = self.cluster.asker_knowing(partitions.iter().map(|at| &*at.topic))?;
+        let found = self.cluster.bounds_of(&**asker, partitions);
         if found.as_ref().map_or(true, |found| found.iter().any(Result::is_err)) {
             self.cluster.forget(&asker);
         }

@@ -166,7 +166,7 @@ impl Cluster {
             }
         }
         let brokers: Arc<str> = brokers.into().into();
-        let kept = Kept::of(brokers.clone(), &properties);
+        let kept = Kept::of(&brokers, &properties);
         let cluster = Self { address: Address::new(brokers), properties, kept };
         // The client looks at names and values before it connects to anything.
         cluster.config().create_native_config().map_err(|error| match error {

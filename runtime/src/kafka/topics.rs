@@ -44,8 +44,7 @@ pub enum From {
 }
 
 impl Cluster {
-    /// How many partitions a topic has. The client that is asked knows the topic then: one that does not, and is asked for its
-    /// offsets, may look for it only after a second.
+    /// How many partitions a topic has.
     ///
     /// # Errors
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
@@ -141,10 +140,12 @@ impl Cluster {
     /// # Errors
     /// [`Error::NoTopic`], [`Error::Unreachable`], [`Error::Refused`].
     pub fn extents(&self, topic: &str) -> Result<Vec<(Offset, Offset)>, Error> {
-        let n = i32::try_from(self.partitions(topic)?).unwrap_or(i32::MAX);
-        let topic: Arc<str> = topic.into();
-        let all: Vec<_> = (0..n).map(|partition| TopicPartition::new(topic.clone(), partition)).collect();
-        self.ask(|asker| self.bounds_of(asker, &all)?.into_iter().collect())
+        self.ask(|asker| {
+            let n = i32::try_from(self.partitions_by(asker, topic)?).unwrap_or(i32::MAX);
+            let topic: Arc<str> = topic.into();
+            let all: Vec<_> = (0..n).map(|partition| TopicPartition::new(topic.clone(), partition)).collect();
+            self.bounds_of(asker, &all)?.into_iter().collect()
+        })
     }
 
     /// Where partitions of a topic begin, for who wants them from `from` on.
@@ -157,8 +158,7 @@ impl Cluster {
         partitions: &[i32],
         from: From,
     ) -> Result<BTreeMap<i32, Offset>, Error> {
-        self.partitions(topic)?;
-        let places = self.ask(|asker| self.places_by(asker, topic, partitions, from))?;
+        let places = self.ask_about(topic, |asker| self.places_by(asker, topic, partitions, from))?;
         Ok(places.into_iter().map(|(partition, start, _)| (partition, start)).collect())
     }
 
@@ -213,7 +213,7 @@ impl Cluster {
             Some(Err((_, code))) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
             Some(Ok(_)) | None => true,
         };
-        self.until_known(topic, &*self.asker()?)?;
+        self.until_known(topic, &**self.asker()?)?;
         Ok(is_new)
     }
 

@@ -58,12 +58,13 @@ pub(in crate::app) fn now() -> Instant {
 fn of_topics(kafka: &KafkaSource, n: usize) -> Result<Last> {
     let cluster = topics::cluster(kafka)?;
     let topics = || kafka.topics.iter().map(|topic| topic.as_str());
-    // All of them connect while it is asked how many records there are.
-    let readers = topics().map(|topic| Reader::new(&cluster, topic)).collect::<Result<Vec<_>, _>>()?;
+    // Mostly there is one topic: who reads it connects while it is asked how many records there are.
+    let mut ahead = topics().next().map(|first| Reader::new(&cluster, first)).transpose()?;
     let extents = topics().map(|topic| cluster.extents(topic)).collect::<Result<Vec<_>, _>>()?;
     let each = share(extents.iter().flatten().map(|(first, end)| end.since(*first)).collect(), n as u64);
     let (mut found, mut bytes, begun) = (Vec::new(), 0, now());
-    for ((topic, reader), extents) in topics().zip(readers).zip(&extents) {
+    for (topic, extents) in topics().zip(&extents) {
+        let reader = ahead.take().map_or_else(|| Reader::new(&cluster, topic), Ok)?;
         let what = || format!("reading the last records of topic {topic}");
         let read = reader.last(extents, each, &mut |seen| {
             bytes += seen.key.as_ref().map_or(0, Vec::len) + seen.value.as_ref().map_or(0, Vec::len);

@@ -4,9 +4,11 @@
 use super::*;
 use crate::plan::History;
 
+/// As another process has it: with clients of its own, for the sake of a property that nobody looks at.
 fn cluster() -> Cluster {
     let brokers = std::env::var("WEIR_TEST_KAFKA").expect("weir-services says where Kafka is");
-    Cluster::new(brokers, BTreeMap::new()).unwrap()
+    let own = BTreeMap::from([("client.rack".to_owned(), Nonce::random().to_string())]);
+    Cluster::new(brokers, own).unwrap()
 }
 
 /// A pipeline of this run alone.
