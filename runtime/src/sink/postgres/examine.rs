@@ -25,27 +25,19 @@ pub fn examine(config: &PostgresConfig, wanted: &[Wanted]) -> Result<Examined, E
     let mut db = Database::open(config.server.clone(), config.patience)?;
     let mut examined = server(&mut db, config)?;
     let looks: Vec<Look<'_>> = OWN.iter().map(Look::Own).chain(wanted.iter().map(Look::Wanted)).collect();
-    let name = |look: &Look<'_>| format!("{}.{}", quoted(&config.schema), quoted(&look.name(config)));
-    // Mostly all is well, which one transaction tells. Else each is looked at alone, for what is wrong with it.
-    examined.tables = match tried(&mut db, |db| together(db, config, &looks)) {
+    // Mostly all is well, which one transaction tells. It holds the first of the tables while it waits for the next, so it waits for
+    // none for long.
+    let at_once = |db: &mut Database| {
+        db.run("SET LOCAL lock_timeout = '1s'", no_values())?;
+        look_at(db, config, &looks)
+    };
+    examined.tables = match tried(&mut db, at_once) {
         Ok(there) => {
-            let found = |(look, there)| ExaminedTable { name: name(look), found: Ok(there) };
+            let found =
+                |(look, there): (&Look<'_>, _)| ExaminedTable { name: look.shown(config), found: Ok(there) };
             looks.iter().zip(there).map(found).collect()
         }
-        Err(error) => {
-            let mut alone: Vec<_> = looks
-                .iter()
-                .map(|look| ExaminedTable {
-                    name: name(look),
-                    found: tried(&mut db, |db| Ok(together(db, config, &[*look])? == [true])),
-                })
-                .collect();
-            // Tables of one sink may not refer to one another.
-            if alone.iter().all(|table| table.found.is_ok()) {
-                alone.push(ExaminedTable { name: "all tables together".to_owned(), found: Err(error) });
-            }
-            alone
-        }
+        Err(_) => one_by_one(&mut db, config, &looks),
     };
     Ok(examined)
 }
@@ -64,7 +56,7 @@ const OWN: [Own; 2] = [
 
 impl Own {
     fn create(&self, config: &PostgresConfig) -> String {
-        format!("CREATE TABLE {}.{} ({})", quoted(&config.schema), self.name, self.columns)
+        format!("CREATE TABLE {}.{} ({})", quoted(&config.schema), quoted(self.name), self.columns)
     }
 }
 
@@ -81,6 +73,10 @@ impl Look<'_> {
             Self::Own(own) => own.name.to_owned(),
             Self::Wanted(want) => name_of(config, &want.target),
         }
+    }
+
+    fn shown(&self, config: &PostgresConfig) -> String {
+        format!("{}.{}", quoted(&config.schema), quoted(&self.name(config)))
     }
 
     /// Does with it what the sink would do, with tables that were looked at before.
@@ -100,8 +96,23 @@ impl Look<'_> {
     }
 }
 
+/// Each table alone, for what is wrong with it; and together, since tables of one sink may not refer to one another.
+fn one_by_one(db: &mut Database, config: &PostgresConfig, looks: &[Look<'_>]) -> Vec<ExaminedTable> {
+    let alone = |look: &Look<'_>| {
+        let found = tried(db, |db| look_at(db, config, std::slice::from_ref(look)));
+        ExaminedTable { name: look.shown(config), found: found.map(|there| there[0]) }
+    };
+    let mut examined: Vec<_> = looks.iter().map(alone).collect();
+    if examined.iter().all(|table| table.found.is_ok())
+        && let Err(error) = tried(db, |db| look_at(db, config, looks))
+    {
+        examined.push(ExaminedTable { name: "all tables together".to_owned(), found: Err(error) });
+    }
+    examined
+}
+
 /// Of each table, whether it was there before; what is not is made.
-fn together(db: &mut Database, config: &PostgresConfig, looks: &[Look<'_>]) -> Result<Vec<bool>, Error> {
+fn look_at(db: &mut Database, config: &PostgresConfig, looks: &[Look<'_>]) -> Result<Vec<bool>, Error> {
     const SQL: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                        WHERE n.nspname = $1 AND c.relname = ANY($2)";
     let names: Vec<String> = looks.iter().map(|look| look.name(config)).collect();
