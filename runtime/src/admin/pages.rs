@@ -88,7 +88,11 @@ async fn healthy(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 async fn ready(State(shown): State<Arc<Shown>>) -> Response {
-    match &shown.handle.status().complaints()[..] {
+    let complaints = match shown.handle.has_begun() {
+        true => shown.handle.status().complaints(),
+        false => vec!["it has not begun".to_owned()],
+    };
+    match &complaints[..] {
         [] => Json(json!({ "ok": true })).into_response(),
         complaints => {
             let body = json!({ "error": complaints.join("; "), "complaints": complaints });

@@ -106,6 +106,11 @@ fn http(server: &Server, method: &str, path: &str) -> (u16, String, String) {
 fn every_page_answers_what_the_pipeline_showed_last() {
     let directory = tempfile::tempdir().unwrap();
     let (server, desk) = start(directory.path(), anywhere());
+    let (code, _, body) = http(&server, "GET", "/readyz");
+    assert!(code == 503 && body.contains("it has not begun"), "{body}");
+    for page in ["/status", "/metrics"] {
+        assert_eq!(http(&server, "GET", page).0, 200, "{page}, before it begins");
+    }
     desk.put_up(Status { running_ms: 77, ..answer().status });
     assert!(http(&server, "GET", "/status").2.contains("\"running_ms\":77"));
     desk.put_up(answer().status);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ struct Board {
     /// When the deciding thread turned last, in milliseconds; [`NEVER`] before it began.
     turned: AtomicU64,
     status: Mutex<Arc<Status>>,
+    /// Whether that is of a pipeline that has begun.
+    begun: AtomicBool,
     lane: Arc<Lane>,
 }
 
@@ -76,7 +78,8 @@ struct Board {
 pub fn handle(first: Status) -> (Handle, Desk) {
     let (turned, lane) = (AtomicU64::new(NEVER), Arc::new(Lane::new()));
     let status = Mutex::new(Arc::new(first));
-    let board = Arc::new(Board { clock: Clock::start(), turned, status, lane });
+    let board = Board { clock: Clock::start(), turned, status, begun: AtomicBool::new(false), lane };
+    let board = Arc::new(board);
     let (give, orders) = bounded(ORDERS);
     let desk = Desk {
         board: board.clone(),
@@ -93,6 +96,11 @@ impl Handle {
     /// How the pipeline stood a moment ago.
     pub fn status(&self) -> Arc<Status> {
         self.board.lock().clone()
+    }
+
+    /// Whether the pipeline runs, or did.
+    pub fn has_begun(&self) -> bool {
+        self.board.begun.load(Ordering::Acquire)
     }
 
     /// What was found by the plan that is tried on live records, or was last.
@@ -158,6 +166,7 @@ impl Desk {
     /// Puts up a new status in any case.
     pub(crate) fn put_up(&self, status: Status) {
         *self.board.lock() = Arc::new(status);
+        self.board.begun.store(true, Ordering::Release);
     }
 }
 
@@ -191,10 +200,10 @@ mod tests {
     #[test]
     fn a_status_is_there_before_the_first_turn_and_made_anew_only_when_it_is_old() {
         let (handle, mut desk) = handle(status());
-        assert_eq!(*handle.status(), status());
+        assert_eq!((&*handle.status(), handle.has_begun()), (&status(), false));
         let ending = || Status { ending: true, ..status() };
         desk.turn(ending);
-        assert_eq!(*handle.status(), ending());
+        assert_eq!((&*handle.status(), handle.has_begun()), (&ending(), true));
         desk.next += Duration::from_secs(3600);
         desk.turn(|| unreachable!("the last one is fresh"));
     }
