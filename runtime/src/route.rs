@@ -150,6 +150,21 @@ pub struct Routed {
     pub permit: Permit,
 }
 
+impl Routed {
+    /// About what it takes in memory, in bytes, without its batch.
+    pub fn bytes(&self) -> usize {
+        let held = |bytes: &VarBytes| bytes.data.len() + size_of_val(&*bytes.offsets);
+        let parts = self.parts.iter().map(|part| {
+            let headers = part.headers.as_ref();
+            part.rows.get_array_memory_size()
+                + size_of_val(&*part.offsets)
+                + part.keys.as_ref().map_or(0, held)
+                + headers.map_or(0, |headers| held(&headers.names) + held(&headers.values))
+        });
+        size_of_val(&*self.fates) + parts.sum::<usize>()
+    }
+}
+
 /// The rows of one route of a batch.
 #[derive(Clone, Debug)]
 pub struct RoutePart {

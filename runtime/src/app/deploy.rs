@@ -11,6 +11,7 @@ use std::num::NonZeroU64;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Result, bail};
@@ -34,7 +35,6 @@ use crate::route::DEAD_LETTERS;
 use crate::sandbox::Sandbox;
 use crate::sink::state::{Cut, PlanRef};
 
-use super::recall::Last;
 pub use migration::Statements;
 pub use sample::{Fates, Sample};
 
@@ -97,9 +97,9 @@ pub struct Ask {
 pub struct Looked {
     /// As of [`Deployment::differences`].
     pub differences: Vec<Difference>,
-    /// As of [`Deployment::refused_by_sinks`].
+    /// As of [`Deployment::refused_by_sinks`], where they were asked.
     pub refused: Vec<(String, anyhow::Error)>,
-    /// What became of the records, or why that could not be found out.
+    /// What became of the records, or why that could not be found out; of few where a sink refused meanwhile.
     pub sample: Option<Result<Sample>>,
 }
 
@@ -240,14 +240,21 @@ impl Deployment {
     /// Finds out all that somebody wants to know before it is put, at the same time: sinks and input wait for others most of the
     /// time. `tell` is called as soon as it is known what would be different.
     pub fn look(&self, ask: Ask, tell: impl FnOnce(&[Difference])) -> Looked {
+        // Not all of it can be looked at by several threads.
         let Self { config, options, candidate, history, .. } = self;
+        let is_refused = AtomicBool::new(false);
+        let ask_sinks = || {
+            let refused = doctor::refused_by_sinks(config, options, candidate, history);
+            is_refused.store(!refused.is_empty(), Ordering::Relaxed);
+            refused
+        };
         thread::scope(|scope| {
             let last = ask.last_records.map(|n| scope.spawn(move || recall::last(config, history, n)));
-            let refused = || doctor::refused_by_sinks(config, options, candidate, history);
-            let refused = ask.sinks.then(|| scope.spawn(refused));
+            let refused = ask.sinks.then(|| scope.spawn(ask_sinks));
             let differences = self.differences();
             tell(&differences);
-            let sample = last.map(|last| joined(last).and_then(|last| self.sample(last)));
+            let wanted = || !is_refused.load(Ordering::Relaxed);
+            let sample = last.map(|last| joined(last).and_then(|last| self.sample(last, &wanted)));
             Looked { differences, sample, refused: refused.map(joined).unwrap_or_default() }
         })
     }

@@ -320,6 +320,24 @@ fn a_plan_that_would_stop_a_partition_is_refused_where_the_old_one_goes_on() {
     }
 }
 
+/// What a second look at the first two batches of a plan does not see is found out on the last records, under both plans.
+#[test]
+fn a_plan_that_keeps_state_as_the_one_before_does_is_no_worse_and_is_deployed() {
+    let (pipeline, mut running) = running(&[]);
+    for (n, records) in [(2, "a"), (3, "count\ncount\ncount")] {
+        fs::write(pipeline.path(&format!("input/{n}.jsonl")), records).expect("writable");
+        until(&pipeline, &mut running, |process| process["status"]["finished"] == n);
+    }
+    let deployed = weir(&pipeline, "deploy", &["--limit", "deadline=400 ms", "--yes", "--json"]);
+    assert_eq!(deployed.status.code(), Some(0), "{}", stderr(&deployed));
+    let sample = &said(&deployed)["sample"];
+    for side in ["was", "is"] {
+        let stops = sample[side]["stops"].as_str().expect("it is told");
+        assert!(stops.starts_with("E_NONDETERMINISTIC: "), "{side}: {stops}");
+    }
+    assert_eq!(running.end(), Some(0));
+}
+
 #[test]
 fn a_plan_that_goes_on_where_the_old_one_stops_is_deployed_and_what_stops_is_told() {
     let stalls = "deadline = \"50 ms\"\nfuel_per_record = 1_000_000_000_000";

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Deployment, Last};
+use super::Deployment;
 use crate::app::again::Again;
-use crate::app::recall;
+use crate::app::recall::{self, Last};
 use crate::batch::Batch;
 use crate::comparison::Comparison;
 use crate::cpu;
@@ -25,10 +25,11 @@ use crate::sink::state::PlanRef;
 /// No more records are tried after this time.
 const MOST_TIME: Duration = Duration::from_secs(3);
 
-/// And none for the second time after this.
-const MOST_TIME_AGAIN: Duration = Duration::from_secs(5);
+/// And none for the second time after this, beginning then.
+const MOST_TIME_AGAIN: Duration = Duration::from_secs(2);
 
-/// Of what was made of them no more is held until it is made for the second time, in bytes. What comes behind it is made once.
+/// No more is held of them and of what was made of them, in bytes, until it is made for the second time. What comes behind that is
+/// made once.
 const MOST_HELD: usize = 64 << 20;
 
 /// So many records go through at once, at most.
@@ -75,11 +76,11 @@ pub struct Fates {
 }
 
 impl Deployment {
-    /// Has these records go through both plans, or as many of them as come through in some seconds.
+    /// Has these records go through both plans, or as many of them as come through in some seconds and as long as it is `wanted`.
     ///
     /// # Errors
     /// If the plan that is to be cannot be started.
-    pub(super) fn sample(&self, last: Last) -> Result<Sample> {
+    pub(super) fn sample(&self, last: Last, wanted: &dyn Fn() -> bool) -> Result<Sample> {
         let (number, running) = self.replaces();
         let (plan, digest) = (self.history.next(), self.candidate.plan().digest.clone());
         let again = Again::of(&self.candidate, &self.names());
@@ -95,9 +96,9 @@ impl Deployment {
         let read = last.batches.iter().map(|batch| batch.n_records() as u64).sum();
         let looks_twice = self.config.sandbox.verify_fraction.get() > 0.0;
         let (begun, comparison) = (recall::now(), Comparison::default());
-        let mut trial = Trial { was, is, begun, seen: 0, through: Vec::new(), held: 0, comparison };
+        let mut trial = Trial { was, is, wanted, begun, seen: 0, through: Vec::new(), held: 0, comparison };
         trial.all(last.batches);
-        if looks_twice {
+        if looks_twice && trial.is.stops.is_none() && wanted() {
             trial.look_again();
         }
         Ok(Sample {
@@ -118,6 +119,7 @@ impl Deployment {
 struct Trial<'a> {
     was: Option<Side<'a>>,
     is: Side<'a>,
+    wanted: &'a dyn Fn() -> bool,
     begun: Instant,
     /// Records that transforms saw, and that came through.
     seen: u64,
@@ -175,7 +177,7 @@ impl Trial<'_> {
 
     /// Whether there is nothing more to find out, or no time left for it.
     fn is_over(&self) -> bool {
-        self.is.stops.is_some() || self.has_no_time()
+        self.is.stops.is_some() || self.has_no_time() || !(self.wanted)()
     }
 
     /// Something is seen in any case, if the plan that runs does not stop at it.
@@ -217,29 +219,27 @@ impl Trial<'_> {
         }
     }
 
+    /// The first in any case.
     fn hold(&mut self, through: Through) {
-        let made = through.was.iter().chain([&through.is]);
-        let rows = made.flat_map(|made| &made.parts).map(|part| part.rows.get_array_memory_size());
-        self.held += rows.sum::<usize>();
-        if self.held <= MOST_HELD {
+        let made = through.was.iter().chain([&through.is]).map(|made| made.bytes());
+        self.held += through.batch.bytes(&(0..through.batch.len())) + made.sum::<usize>();
+        if self.through.is_empty() || self.held <= MOST_HELD {
             self.through.push(through);
         }
     }
 
-    /// Has what came through go through another instance, as a worker would have a second look at it: the last first, so that one
-    /// which remembers something remembers something else.
+    /// Has what came through go through another instance, the last first: one that remembers something remembers something else
+    /// then. Where that makes something else, so may the plan that runs, if it is asked for the same in the same order.
     fn look_again(&mut self) {
-        let begun = self.begun;
-        let mut goes_on = || begun.elapsed() < MOST_TIME_AGAIN;
-        let mut again = keeper(&self.is.again.loaded);
-        for Through { batch, was, is } in self.through.iter().rev() {
-            self.is.compare(&mut again, batch, is, &mut goes_on);
-            if self.is.stops.is_some() {
-                if let (Some(side), Some(was)) = (&mut self.was, was) {
-                    side.compare(&mut keeper(&side.again.loaded), batch, was, &mut goes_on);
-                }
-                return;
-            }
+        let within = |begun: Instant| move || begun.elapsed() < MOST_TIME_AGAIN;
+        let is = self.through.iter().rev().map(|through| (&through.batch, &*through.is));
+        let Some((n, found)) = self.is.differs(is, &mut within(recall::now())) else { return };
+        self.is.stops = Some(found);
+        let Some(side) = &mut self.was else { return };
+        let was = self.through.iter().rev().take(n + 1);
+        let was = was.filter_map(|through| Some((&through.batch, through.was.as_deref()?)));
+        if let Some((_, found)) = side.differs(was, &mut within(recall::now())) {
+            side.stops.get_or_insert(found);
         }
     }
 
@@ -282,19 +282,25 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Whether `again` makes the same of the same records, if it makes anything: without a second answer, the first one stands.
-    fn compare(
-        &mut self,
-        again: &mut Keeper<'static, Stop>,
-        batch: &Batch,
-        first: &Routed,
+    /// Which of these batches another instance makes something else of, as the first that gets all of them in this order, and
+    /// what; the first one is looked at in any case. Without a second answer, the first answer stands.
+    fn differs<'b>(
+        &self,
+        batches: impl Iterator<Item = (&'b Batch, &'b Routed)>,
         goes_on: &mut dyn FnMut() -> bool,
-    ) {
-        let pieces = purity::in_other_cuts(again, batch, goes_on);
-        let second = pieces.ok().and_then(|pieces| self.again.route(batch, &self.plan, pieces).ok());
-        if let Some(found) = second.and_then(|second| purity::difference(first, &second)) {
-            self.stops.get_or_insert(format!("E_NONDETERMINISTIC: {found}"));
+    ) -> Option<(usize, String)> {
+        let mut other = keeper(&self.again.loaded);
+        for (n, (batch, first)) in batches.enumerate() {
+            if n > 0 && !goes_on() {
+                return None;
+            }
+            let pieces = purity::in_other_cuts(&mut other, batch, goes_on);
+            let second = pieces.ok().and_then(|pieces| self.again.route(batch, &self.plan, pieces).ok());
+            if let Some(found) = second.and_then(|second| purity::difference(first, &second)) {
+                return Some((n, format!("E_NONDETERMINISTIC: {found}")));
+            }
         }
+        None
     }
 
     fn count(&mut self, routed: &Routed, cpu_ns: u64) {

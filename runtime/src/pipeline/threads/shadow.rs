@@ -163,11 +163,7 @@ impl Way {
 
 /// About what a batch and its rows take: the rows are shared with the sinks, for as long as those need them.
 fn bytes(batch: &Batch, made: &Routed) -> usize {
-    let rows = made.parts.iter().map(|part| {
-        let keys = part.keys.as_ref().map_or(0, |keys| keys.data.len());
-        part.rows.get_array_memory_size() + keys + size_of_val(&*part.offsets)
-    });
-    batch.bytes(&(0..batch.len())) + size_of_val(&*made.fates) + rows.sum::<usize>()
+    batch.bytes(&(0..batch.len())) + made.bytes()
 }
 
 /// Begins and ends shadows as the plan log says.
