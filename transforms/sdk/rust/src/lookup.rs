@@ -366,6 +366,9 @@ mod tests {
     fn of_equal_keys_the_first_counts() {
         check(&["a", "A", "b"], Case::Ignored, "a", Some(0));
         check(&["a", "A", "b"], Case::Exact, "A", Some(1));
+        // Also where only one of them has a letter that is none of ASCII.
+        check(&["straße", "strasse"], Case::Ignored, "STRASSE", Some(0));
+        check(&["strasse", "straße"], Case::Ignored, "straße", Some(0));
     }
 
     #[test]
