@@ -1,6 +1,7 @@
 //! `weir run`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::watch::Watch;
 use crate::app::{Options, Pipeline, Ran};
 use crate::config::PipelineConfig;
 use crate::pipeline::Tally;
-use crate::pipeline::status::Records;
+use crate::pipeline::status::{Records, Status};
 use crate::plan::Plan;
 use crate::report::{self, Report, Timing, TransformId};
 
@@ -77,6 +78,8 @@ pub(super) struct Done {
     pub(super) plan_number: u64,
     pub(super) plan: Plan,
     pub(super) ran: Ran,
+    /// How it stood at the end.
+    pub(super) last: Arc<Status>,
     /// From the pipeline file to the first record.
     pub(super) opening: Duration,
     /// From there to the end.
@@ -107,10 +110,12 @@ pub(super) fn run_pipeline(config: &PipelineConfig, options: &Options, watched: 
     let progress = Progress::start(pipeline.handle().clone()).context("starting what shows the progress")?;
     let watch = watched.then(|| Watch::start(config.clone(), options.clone())).transpose();
     let watch = watch.context("starting what looks at the files")?;
+    let handle = pipeline.handle().clone();
     let ran = pipeline.run(&stop);
     drop(watch);
     progress.end();
-    Ok(Done { plan_number, plan, ran: ran?, opening: opened - begun, running: opened.elapsed() })
+    let last = handle.status();
+    Ok(Done { plan_number, plan, ran: ran?, last, opening: opened - begun, running: opened.elapsed() })
 }
 
 #[expect(clippy::disallowed_methods, reason = "tells a person how long it took")]
@@ -188,12 +193,21 @@ impl Done {
         report
     }
 
+    /// Why nothing was read.
+    fn why_nothing(&self) -> String {
+        match &self.last.paused {
+            Some(by) => format!("nothing was read: paused by {} since {}", by.who, screen::time(by.at_ms)),
+            None if self.last.ending => "nothing was read before it was told to stop".to_owned(),
+            None => "nothing new: every sink has all there is".to_owned(),
+        }
+    }
+
     pub(super) fn print(&self) {
         let records = Records::of(self.tally());
         println!("{}", fates::table(&records));
         match records.taken {
             0 if !self.ran.outcome.stopped.is_empty() => {}
-            0 => println!("nothing new: every sink has all there is"),
+            0 => println!("{}", self.why_nothing()),
             _ => println!("{}", fates::equation(&records)),
         }
         if self.ran.refused > 0 {

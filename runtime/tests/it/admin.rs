@@ -1,5 +1,6 @@
 //! A pipeline that runs is looked at, from outside of its process.
 
+use std::fs;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -302,6 +303,28 @@ fn a_pause_commits_what_was_read_holds_over_a_restart_and_ends_where_it_began() 
         "{} after {read}",
         all.len()
     );
+}
+
+#[test]
+fn a_run_that_ends_while_it_is_paused_does_not_say_that_there_is_nothing_new() {
+    let pipeline = pipeline(&["one"], "listen = \"none\"");
+    let mut running = Running::start(&pipeline);
+    while self::status(&pipeline).1["processes"][0]["status"]["finished"] != 1 {
+        running.assert_alive();
+    }
+    assert_eq!(tell(&pipeline, "pause", &[]).0, Some(0));
+    assert_eq!(running.end(), Some(0));
+    fs::write(pipeline.path("input/b.jsonl"), "two").expect("writable");
+    let mut again = pipeline.weir("run", &[]);
+    let again = again.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let mut again = Running(again);
+    while self::status(&pipeline).1["processes"][0]["status"]["paused"].is_null() {
+        again.assert_alive();
+    }
+    again.signal(Signal::TERM);
+    let mut said = String::new();
+    again.0.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert!(said.contains("nothing was read: paused by uid"), "{said}");
 }
 
 #[test]
