@@ -63,7 +63,8 @@ impl Cluster {
         })
     }
 
-    /// The same, once it knows these topics: one that is asked for the offsets of another may look for it only after a second.
+    /// The same, once it knows these topics: one that is asked for the offsets of another may look for it only after a second. That a
+    /// broker does not know one is no word on whether it is there, since one that has just come back knows none for a moment.
     pub(super) fn asker_knowing<'t>(
         &self,
         topics: impl IntoIterator<Item = &'t str>,
@@ -72,11 +73,22 @@ impl Cluster {
         let known = || asker.known.lock().expect("nobody panics while it is looked up");
         for topic in topics {
             if !known().contains(topic) {
-                self.judged(&asker, self.partitions_by(&asker, topic))?;
-                known().insert(topic.to_owned());
+                match self.judged(&asker, self.partitions_by(&asker, topic)) {
+                    Ok(_) => drop(known().insert(topic.to_owned())),
+                    Err(Error::NoTopic { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(asker)
+    }
+
+    /// Waits until it knows a topic that was just made: it may ask a broker that does not know it yet.
+    pub(super) fn make_known(&self, topic: &str) -> Result<(), Error> {
+        let asker = self.asker()?;
+        self.judged(&asker, self.until_known(topic, &asker))?;
+        asker.known.lock().expect("nobody panics while it is looked up").insert(topic.to_owned());
+        Ok(())
     }
 
     /// Asks it something about the offsets of a topic. Behind an error as of [`Self::ask`].
@@ -140,6 +152,7 @@ mod tests {
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
+    use crate::offset::Offset;
 
     #[test]
     fn who_names_the_same_cluster_has_the_same_clients_and_who_tells_them_something_else_has_others() {
@@ -155,6 +168,18 @@ mod tests {
         drop((one, same));
         assert_eq!(gone.strong_count(), 0);
         assert!(cluster("a").asker().is_ok());
+    }
+
+    #[test]
+    fn that_a_client_does_not_know_a_topic_is_no_word_on_whether_it_is_there() {
+        let mock = MockCluster::new(1).unwrap();
+        let cluster = Cluster::new(mock.bootstrap_servers(), BTreeMap::new()).unwrap();
+        assert!(matches!(cluster.partitions("late"), Err(Error::NoTopic { .. })));
+        let ask = || cluster.ask_about("late", |asker| cluster.bounds(asker, "late", 0));
+        let early = ask();
+        assert!(matches!(early, Err(Error::Unreachable { .. })), "{early:?}");
+        mock.create_topic("late", 1, 1).unwrap();
+        assert_eq!(ask().unwrap(), (Offset::ZERO, Offset::ZERO));
     }
 
     #[test]

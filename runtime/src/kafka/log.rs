@@ -64,6 +64,7 @@ impl TopicLog {
     pub fn open(cluster: &Cluster, topic: &str, keep: Keep) -> Result<Self, Error> {
         let log = Self::of(cluster, topic, keep)?;
         make_unless_known(cluster, topic, keep, &log.reader)?;
+        cluster.make_known(topic)?;
         Ok(log)
     }
 

@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::{Offset as Place, TopicPartitionList};
 
-use super::log::{FETCH_MS, is_passing};
+use super::log::FETCH_MS;
 use super::lone::LoneConsumer;
 pub use super::topics::From;
 use super::{Cluster, Error, PATIENCE};
@@ -128,8 +128,6 @@ impl<'a> Reader<'a> {
                 Err(KafkaError::PartitionEOF(partition)) => {
                     ends.remove(&partition);
                 }
-                // The library finds its way back by itself, or says nothing more.
-                Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(self.cluster.failed(self.what(), &error)),
             }
         }

@@ -213,7 +213,7 @@ impl Cluster {
             Some(Err((_, code))) => return Err(self.failed(what, &KafkaError::AdminOp(code))),
             Some(Ok(_)) | None => true,
         };
-        self.until_known(topic, &**self.asker()?)?;
+        self.make_known(topic)?;
         Ok(is_new)
     }
 
