@@ -231,14 +231,19 @@ impl Trial<'_> {
     /// Has what came through go through another instance, the last first: one that remembers something remembers something else
     /// then. Where that makes something else, so may the plan that runs, if it is asked for the same in the same order.
     fn look_again(&mut self) {
-        let within = |begun: Instant| move || begun.elapsed() < MOST_TIME_AGAIN;
+        let (wanted, begun) = (self.wanted, recall::now());
         let is = self.through.iter().rev().map(|through| (&through.batch, &*through.is));
-        let Some((n, found)) = self.is.differs(is, &mut within(recall::now())) else { return };
+        let Some((n, found)) = self.is.differs(is, &mut || begun.elapsed() < MOST_TIME_AGAIN && wanted())
+        else {
+            return;
+        };
         self.is.stops = Some(found);
         let Some(side) = &mut self.was else { return };
         let was = self.through.iter().rev().take(n + 1);
         let was = was.filter_map(|through| Some((&through.batch, through.was.as_deref()?)));
-        if let Some((_, found)) = side.differs(was, &mut within(recall::now())) {
+        // As long as for the first time, in which it came through.
+        let begun = recall::now();
+        if let Some((_, found)) = side.differs(was, &mut || begun.elapsed() < MOST_TIME && wanted()) {
             side.stops.get_or_insert(found);
         }
     }
@@ -282,8 +287,8 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Which of these batches another instance makes something else of, as the first that gets all of them in this order, and
-    /// what; the first one is looked at in any case. Without a second answer, the first answer stands.
+    /// The first of these batches of which another instance, which gets them in this order, makes something else, and what. Without a
+    /// second answer, the first answer stands.
     fn differs<'b>(
         &self,
         batches: impl Iterator<Item = (&'b Batch, &'b Routed)>,
@@ -291,7 +296,7 @@ impl<'a> Side<'a> {
     ) -> Option<(usize, String)> {
         let mut other = keeper(&self.again.loaded);
         for (n, (batch, first)) in batches.enumerate() {
-            if n > 0 && !goes_on() {
+            if !goes_on() {
                 return None;
             }
             let pieces = purity::in_other_cuts(&mut other, batch, goes_on);
