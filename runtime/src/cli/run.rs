@@ -197,7 +197,7 @@ impl Done {
     fn why_nothing(&self) -> String {
         match &self.last.paused {
             Some(by) => format!("nothing was read: paused by {} since {}", by.who, screen::time(by.at_ms)),
-            None if self.last.ending => "nothing was read before it was told to stop".to_owned(),
+            None if self.last.ending => "nothing was read until it was told to stop".to_owned(),
             None => "nothing new: every sink has all there is".to_owned(),
         }
     }
