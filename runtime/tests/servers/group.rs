@@ -368,6 +368,7 @@ impl Pipeline {
     pub(super) fn check(&self) {
         assert_eq!(self.delivered(), (self.sent, self.sent), "in tables\n{}", self.logs());
         let mut files = Seen::default();
+        let mut topics = Seen::default();
         for route in ["usa", "alerts", "other"] {
             for file in fs::read_dir(self.path("out").join(route)).expect("a directory") {
                 for line in fs::read_to_string(file.expect("listed").path()).expect("readable").lines() {
@@ -375,21 +376,6 @@ impl Pipeline {
                     files.add(&row["weir_partition"], &row["weir_offset"]);
                 }
             }
-        }
-        assert_eq!(files.counts(), (self.sent, self.sent), "in files");
-        // A transaction that was committed is shown to readers once the cluster has marked it in each topic, a moment later.
-        let topics = self.until(|| {
-            let topics = self.in_topics();
-            let all = topics.counts().1 >= self.sent;
-            if all { Ok(topics) } else { Err(format!("in topics: {:?}", topics.counts())) }
-        });
-        assert_eq!(topics.counts(), (self.sent, self.sent), "in topics");
-    }
-
-    /// The origins of the records that topics have.
-    fn in_topics(&self) -> Seen {
-        let mut topics = Seen::default();
-        for route in ["usa", "alerts", "other"] {
             for line in self.peek(&format!("{route}-{}", self.topic)).lines() {
                 let record: Value = serde_json::from_str(line).expect("JSON");
                 let headers = record["headers"].as_array().expect("headers");
@@ -403,7 +389,8 @@ impl Pipeline {
                 topics.add(&partition.into(), &offset.into());
             }
         }
-        topics
+        assert_eq!(files.counts(), (self.sent, self.sent), "in files");
+        assert_eq!(topics.counts(), (self.sent, self.sent), "in topics");
     }
 
     /// All records of a topic that were committed, as JSON lines.
