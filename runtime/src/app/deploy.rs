@@ -8,11 +8,10 @@ mod shadow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -24,7 +23,7 @@ use super::doctor;
 use super::letters::used;
 use super::plans::Candidate;
 use super::sinks::sinks_of;
-use super::{Kept, Options, Origin, plans, recall, sandbox};
+use super::{Kept, Options, Origin, joined, plans, recall, sandbox};
 use crate::admin;
 use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, TargetRef};
 use crate::description::Description;
@@ -101,10 +100,6 @@ pub struct Looked {
     pub refused: Vec<(String, anyhow::Error)>,
     /// What became of the records, or why that could not be found out; of few where a sink refused meanwhile.
     pub sample: Option<Result<Sample>>,
-}
-
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Another plan came in between.

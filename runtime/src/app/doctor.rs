@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -18,7 +17,7 @@ use super::sinks::{
     files_config, if_unreachable, one_moves_the_group, postgres_config, same_cluster, sinks_of,
     sqlite_config, wanted,
 };
-use super::{Options, inputs, named, sandbox, topics};
+use super::{Options, inputs, joined, named, sandbox, topics};
 use crate::admin::{self, ask};
 use crate::config::{self, KafkaSource, PipelineConfig, SinkConfig, SinkName, SourceConfig, TargetTable};
 use crate::kafka::{self, Cluster};
@@ -324,8 +323,7 @@ impl Doctor<'_> {
             let asked: Vec<_> =
                 sinks.iter().map(|(name, sink)| scope.spawn(move || ask(name, sink))).collect();
             for asked in asked {
-                let found = asked.join().unwrap_or_else(|panic| resume_unwind(panic));
-                found.into_iter().for_each(&mut *self.tell);
+                joined(asked).into_iter().for_each(&mut *self.tell);
             }
         });
     }

@@ -20,8 +20,10 @@ mod sinks;
 mod state_dir;
 mod topics;
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use anyhow::Result;
 use crossbeam_channel::Receiver;
@@ -350,6 +352,11 @@ impl<'a> Origin<'a> {
             }
         })
     }
+}
+
+/// What a thread came to; its panic is that of who waits for it.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Result<Sandbox> {

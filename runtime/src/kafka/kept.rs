@@ -33,6 +33,20 @@ pub(super) struct Asker {
     known: Mutex<BTreeSet<String>>,
 }
 
+impl Asker {
+    fn knows(&self, topic: &str) -> bool {
+        self.topics().contains(topic)
+    }
+
+    fn learn(&self, topic: &str) {
+        self.topics().insert(topic.to_owned());
+    }
+
+    fn topics(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.known.lock().expect("nobody panics while it is looked up")
+    }
+}
+
 impl Deref for Asker {
     type Target = BaseConsumer;
 
@@ -70,14 +84,14 @@ impl Cluster {
         topics: impl IntoIterator<Item = &'t str>,
     ) -> Result<Arc<Asker>, Error> {
         let asker = self.asker()?;
-        let known = || asker.known.lock().expect("nobody panics while it is looked up");
         for topic in topics {
-            if !known().contains(topic) {
-                match self.judged(&asker, self.partitions_by(&asker, topic)) {
-                    Ok(_) => drop(known().insert(topic.to_owned())),
-                    Err(Error::NoTopic { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+            if asker.knows(topic) {
+                continue;
+            }
+            match self.judged(&asker, self.partitions_by(&asker, topic)) {
+                Ok(_) => asker.learn(topic),
+                Err(Error::NoTopic { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(asker)
@@ -87,7 +101,7 @@ impl Cluster {
     pub(super) fn make_known(&self, topic: &str) -> Result<(), Error> {
         let asker = self.asker()?;
         self.judged(&asker, self.until_known(topic, &asker))?;
-        asker.known.lock().expect("nobody panics while it is looked up").insert(topic.to_owned());
+        asker.learn(topic);
         Ok(())
     }
 
