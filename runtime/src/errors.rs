@@ -166,6 +166,17 @@ pub const ALL: &[Explained] = &[
         fix: "Set the offset of the group back to the one in the message (`kafka-consumer-groups --reset-offsets --to-offset`).",
     },
     Explained {
+        code: "E_TRANSACTION_OPEN",
+        means: "A transaction in the topic of positions is not ended, though its time is over by far: nobody can read on behind it. \
+                Brokers of Kafka 4.3 and 4.4.0 lose the end of a transaction where all replicas of a partition are away at once, \
+                such as a single broker that is killed (KAFKA-20734).",
+        then: WAITS,
+        fix: "Run brokers that do not have that error. Where it is there: `kafka-transactions.sh find-hanging` names the partitions \
+              that it is open in, and the last record of its transactional id in `__transaction_state` which way it was decided. \
+              One that was aborted is ended by `kafka-transactions.sh abort`. One that was committed no tool ends that way: an abort \
+              takes its records out of these partitions alone, and they have to be made again from the input.",
+    },
+    Explained {
         code: "E_OTHER_GROUP",
         means: "The position in the sink belongs to another consumer group, and so to another pipeline of the same name.",
         then: STOPS,

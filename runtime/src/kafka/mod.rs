@@ -28,6 +28,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 pub use address::Address;
 use kept::Kept;
 
+use crate::offset::{Offset, TopicPartition};
+
 /// How long a cluster may take to answer a question, such as which partitions a topic has.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -124,6 +126,18 @@ pub enum Error {
         /// What it said.
         text: String,
     },
+    /// A transaction is not ended, long after its time: nobody sees what is behind it.
+    #[error(
+        "E_TRANSACTION_OPEN: {what}: a transaction in partition {at} is open since offset {since}, and is not ended"
+    )]
+    TransactionOpen {
+        /// What was tried.
+        what: String,
+        /// Where it is.
+        at: TopicPartition,
+        /// Of its first record.
+        since: Offset,
+    },
     /// No answer in time, or nobody there.
     #[error("{what}: no answer from {address} ({text})")]
     Unreachable {
@@ -148,6 +162,13 @@ impl Error {
                  that is read, WRITE and DESCRIBE of one that is written, READ of the group"
             }
             Self::TooOld { .. } => "it takes brokers of Kafka 3.0 or newer",
+            Self::TransactionOpen { at, .. } => {
+                let of = format!("--topic {} --partition {}", at.topic, at.partition);
+                return Some(format!(
+                    "see whose it is: `kafka-transactions.sh describe-producers {of}`; end none of Weir's before you \
+                     know which way it was decided"
+                ));
+            }
         };
         Some(what.to_owned())
     }

@@ -11,7 +11,7 @@ use rdkafka::{Offset as Place, TopicPartitionList};
 use super::log::{FETCH_MS, Line, is_passing};
 use super::lone::LoneConsumer;
 use super::{Cluster, Error};
-use crate::offset::Offset;
+use crate::offset::{Offset, TopicPartition};
 
 /// How long to wait for a record at a time.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -76,8 +76,7 @@ impl Tail {
     /// before this is called is among them.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], also where a transaction stays open; [`Error::Refused`]. What was handed on by then
-    /// stays read.
+    /// [`Error::Unreachable`], [`Error::TransactionOpen`], [`Error::Refused`]. What was handed on by then stays read.
     pub fn read_on(&mut self, each: &mut dyn FnMut(Line)) -> Result<(), Error> {
         let (first, end) = self.cluster.bounds(&self.asker, &self.topic, 0)?;
         let from = self.next.unwrap_or(first);
@@ -114,14 +113,14 @@ impl Tail {
                     silences += 1;
                     told_of_end = self.begin_again(next, end)?;
                 }
-                None => return Err(self.silence()),
+                None => return Err(self.silence(end)),
             }
             // The markers of transactions are no records, and take up offsets all the same.
             next = next.max(self.position()?);
             self.next = Some(next);
             #[cfg(all(test, feature = "servers"))]
             if std::mem::take(&mut self.breaks_off) {
-                return Err(self.silence());
+                return Err(self.silence(end));
             }
         }
         Ok(())
@@ -161,8 +160,18 @@ impl Tail {
         format!("reading topic {}", self.topic)
     }
 
-    fn silence(&self) -> Error {
-        let text = "a transaction stays open, or nothing comes".to_owned();
-        Error::Unreachable { what: self.what(), address: self.cluster.address.clone(), text }
+    /// Why nothing comes that is in front of `end`.
+    fn silence(&self, end: Offset) -> Error {
+        let what = self.what();
+        match self.cluster.bounds(&self.reader, &self.topic, 0) {
+            Ok((_, since)) if since < end => {
+                Error::TransactionOpen { what, at: TopicPartition::new(&*self.topic, 0), since }
+            }
+            Ok(_) => {
+                let (address, text) = (self.cluster.address.clone(), "nothing comes".to_owned());
+                Error::Unreachable { what, address, text }
+            }
+            Err(error) => error,
+        }
     }
 }

@@ -361,7 +361,9 @@ fn of_cluster(error: kafka::Error) -> Error {
         }
         kafka::Error::Refused { .. } => Error::Transient(problem),
         kafka::Error::NoTopic { .. } => Error::Transient(problem.hint("somebody deleted it: make it again")),
-        kafka::Error::Unreachable { .. } => Error::Transient(Problem { hint: error.hint(), ..problem }),
+        kafka::Error::TransactionOpen { .. } | kafka::Error::Unreachable { .. } => {
+            Error::Transient(Problem { hint: error.hint(), ..problem })
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use super::*;
 use crate::kafka::peek::{self, From, peek};
 use crate::kafka::topics::Shape;
-use crate::kafka::transactions::Loss;
+use crate::kafka::transactions::{Loss, Outgoing};
 use crate::sink::Part;
 use crate::sink::conformance::{
     LAWS, Owner as Process, Seen, World, at, batch, claim, commit, conflict, delivered, permanent,
@@ -319,6 +319,33 @@ fn nothing_is_concluded_from_a_look_at_the_progress_that_broke_off() {
         all.sort();
         assert_eq!(base.visible(), all);
     }
+}
+
+#[test]
+fn a_transaction_that_nobody_ends_is_told_by_where_it_is_and_once_it_is_ended_it_goes_on() {
+    let base = Base::alone();
+    let mut sink = base.claimed(1);
+    sink.write(batch(0, 3)).unwrap();
+    assert_eq!(sink.commit(&at(), &commit(0, 3)).unwrap(), Committed::Done);
+    let topic = sink.progress.topic().to_owned();
+    let mut stranger = Transactions::new(&cluster());
+    let settings = Settings { id: format!("{topic}.stranger"), ..sink.settings() };
+    stranger.renew(&settings).unwrap();
+    stranger.begin().unwrap();
+    let record = Outgoing { topic: &topic, key: Some(b"its own"), value: None, timestamp_ms: -1 };
+    stranger.send(0, &record, std::iter::empty()).unwrap();
+    stranger.settle().unwrap();
+    let mut look = base.sink().progress;
+    look.break_off();
+    let told = transient(look.read_on().unwrap_err());
+    // The claim, its marker, the commit and its marker come first.
+    let expected = format!(
+        "E_TRANSACTION_OPEN: reading topic {topic}: a transaction in partition {topic}/0 is open since offset 4"
+    );
+    assert!(told.starts_with(&expected), "{told}");
+    stranger.renew(&settings).unwrap();
+    look.read_on().unwrap();
+    assert_eq!(look.get(&at()).unwrap().next, Offset::new(3));
 }
 
 #[test]
