@@ -1,15 +1,12 @@
 //! How long a record takes: from the moment it is handed to a producer until a reader of the sink has its row. Each record
 //! carries its time as its id, by a clock that producer and reader share. Nobody else is measured here.
 
-use std::io::Read as _;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::tick;
 use rdkafka::Message as _;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::producer::{BaseProducer, Producer};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row as _};
 use tokio::runtime::{Builder, Runtime};
@@ -19,7 +16,7 @@ use crate::broker::{Broker, PARTITIONS, send, to};
 use crate::job::{Job, Random};
 use crate::outputs::Kind;
 use crate::pipeline::{Ground, Pipeline};
-use crate::process::{cpu_of_the_ended_s, now, spawn};
+use crate::process::{cpu_of_the_ended_s, now, read_all, spawn, stop};
 use crate::{common, given, prepare};
 
 const PER_SECOND: u64 = 1_000;
@@ -77,9 +74,9 @@ fn run(
     let pipeline = Pipeline::new(ground, name, &[kind], more);
     let (cpu_before, started) = (cpu_of_the_ended_s(), now());
     let mut weir = spawn(&mut pipeline.run());
-    let mut log = weir.stderr.take().expect("piped");
+    let log = weir.stderr.take().expect("piped");
     let all = std::thread::scope(|threads| {
-        threads.spawn(move || log.read_to_string(&mut String::new()));
+        threads.spawn(move || read_all(log));
         let mut reader = Reader::open(kind, name, started);
         let mut source = Source::new(ground, job, started);
         source.send();
@@ -94,12 +91,6 @@ fn run(
     pipeline.clear();
     let counted = all.len() - (seconds * PER_SECOND) as usize;
     (all[counted..].to_vec(), processors)
-}
-
-fn stop(weir: &mut Child) {
-    kill_process(Pid::from_child(weir), Signal::TERM).expect("it is ours");
-    let status = weir.wait().expect("it is ours");
-    assert!(status.success(), "it stops when it is told to: {status}");
 }
 
 /// Who sends the records.

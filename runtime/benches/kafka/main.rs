@@ -8,14 +8,16 @@
 //! A case is `floor`, `native`, `kafka` (three topics), `bare` (these without the headers that say where a row comes from),
 //! `parquet` (on the disk), `hdfs` (Parquet there), `postgres` or `all` (topics, HDFS and PostgreSQL together); without one,
 //! each of them. They take turns, and ratios are taken within a round. `latency [SECONDS]` tells instead how long a record
-//! takes at 1,000 of them a second, `swaps [RECORDS] [ROUNDS]` what it costs to replace the rule meanwhile. `--audit` holds what the first round wrote against `tests/audit`, which takes Python
-//! with pyarrow (as `$PYTHON`, if not `python3`), and psql.
+//! takes at 1,000 of them a second, `swaps [RECORDS] [ROUNDS]` what it costs to replace the rule meanwhile, and `deploys
+//! [RECORDS A SECOND] [PLANS]` how long that takes where the machine is not busy with nothing else. `--audit` holds what the
+//! first round wrote against `tests/audit`, which takes Python with pyarrow (as `$PYTHON`, if not `python3`), and psql.
 #![expect(clippy::print_stdout, reason = "a bench tells what it measured")]
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod broker;
+mod deploys;
 mod job;
 mod latency;
 mod native;
@@ -115,12 +117,21 @@ fn main() {
         [ONE, rest @ ..] => one(rest),
         ["latency", rest @ ..] => latency::measure(rest.first().map_or(30, |s| s.parse().expect("seconds"))),
         ["swaps", rest @ ..] => {
-            let mut numbers = rest.iter().map(|number| number.parse::<u64>().expect("a number"));
-            let records = numbers.next().unwrap_or(4_000_000);
-            swaps::measure(records, numbers.next().map_or(5, |n| n as usize));
+            let [records, rounds] = numbers(rest, [4_000_000, 5]);
+            swaps::measure(records, rounds as usize);
+        }
+        ["deploys", rest @ ..] => {
+            let [per_second, plans] = numbers(rest, [30_000, 100]);
+            deploys::measure(per_second, plans);
         }
         _ => throughput(&Asked::parse(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())),
     }
+}
+
+/// What stands there, or else is meant.
+fn numbers<const N: usize>(there: &[&str], or: [u64; N]) -> [u64; N] {
+    let mut there = there.iter().map(|number| number.parse().expect("a number"));
+    or.map(|meant| there.next().unwrap_or(meant))
 }
 
 /// A run without Weir, in a process of its own.

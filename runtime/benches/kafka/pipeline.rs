@@ -96,6 +96,13 @@ impl<'a> Pipeline<'a> {
         weir
     }
 
+    /// The same, saying when a worker takes up a plan.
+    pub(crate) fn run_and_tell_of_plans(&self) -> Command {
+        let mut weir = self.run();
+        weir.env("WEIR_LOG", "warn,weir=info,weir::pipeline::threads::worker=debug");
+        weir
+    }
+
     /// The program with a command about it.
     pub(crate) fn weir(&self, command: &str) -> Command {
         let mut weir = self.ground.weir();

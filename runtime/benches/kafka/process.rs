@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::tick;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(5);
@@ -69,6 +70,20 @@ pub(crate) fn measure(
 pub(crate) fn spawn(command: &mut Command) -> Child {
     let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     started.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Tells it to stop, and waits until it has.
+pub(crate) fn stop(weir: &mut Child) {
+    kill_process(Pid::from_child(weir), Signal::TERM).expect("it is ours");
+    let status = weir.wait().expect("it is ours");
+    assert!(status.success(), "it stops when it is told to: {status}");
+}
+
+/// All that it says, until it ends.
+pub(crate) fn read_all(mut from: impl std::io::Read) -> String {
+    let mut all = String::new();
+    from.read_to_string(&mut all).expect("it says text");
+    all
 }
 
 /// When the awaited words came, and all of the log.
