@@ -35,7 +35,7 @@ use crate::description::Description;
 use crate::kafka::Cluster;
 use crate::kafka::group::Membership;
 use crate::pipeline::status::Status;
-use crate::pipeline::threads::{self, Handle, Outcome, Parts};
+use crate::pipeline::threads::{self, ALWAYS_VERIFIED, Handle, Outcome, Parts};
 use crate::pipeline::{Settings, trial};
 use crate::plan::files::FileLog;
 use crate::plan::kafka::KafkaLog;
@@ -136,8 +136,8 @@ impl Pipeline {
         let plans = history.plans.clone();
         drop(inner);
         let workers = config.limits.workers.get() as usize;
-        // One for each worker, and one for second looks: each is some milliseconds that records need not wait.
-        let spares = workers + 1;
+        // One for each worker, and one for each second look: each is some milliseconds that records need not wait.
+        let spares = workers + ALWAYS_VERIFIED as usize;
         let rules = PlanRules::new(sandbox, store, plans, names.clone(), log_bytes, spares);
         rules.keep(newest.plan, candidate);
         let description = rules.description(&newest)?;
@@ -371,9 +371,9 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
         cache_dir: options.cache_dir.clone().or_else(|| Some(config.state.join("cache"))),
         compiler: options.compiler.clone(),
         imports,
-        // Per worker one and its judge, and both again while a plan changes, and one that waits for the next plan; that of second
-        // looks at two plans, and that of a shadow, with their judges.
-        max_instances: workers * 5 + 2 * 2 + 2,
+        // Per worker one and its judge, and both again while a plan changes; those that wait for the next plan; a second look's,
+        // and a shadow's, with their judges.
+        max_instances: workers * 4 + workers + ALWAYS_VERIFIED + 2 + 2,
         // Plans of the past had limits of their own, and may be needed for a sink that lags.
         max_memory_bytes: memory.max().unwrap_or_default() as usize,
         interruptible: true,

@@ -36,6 +36,7 @@ use costs::Costs;
 use follower::{Begin, Follower};
 pub use handle::{Desk, Handle, Reply, handle};
 use shadow::{Lane, Shadows};
+pub use worker::ALWAYS_VERIFIED;
 use worker::Workers;
 pub(crate) use worker::keeper;
 

@@ -20,9 +20,9 @@ use crate::sink::state::PlanRef;
 /// Of so many plans a worker keeps an instance.
 const KEPT_PLANS: usize = 2;
 
-/// So many batches of a plan are looked at twice in any case, by the first worker that gets one: what a fresh instance made,
-/// and what a used one made.
-const ALWAYS_VERIFIED: u32 = 2;
+/// So many batches of a plan are looked at twice in any case, by the first worker that gets one: one on a fresh instance, and
+/// one on a used one.
+pub const ALWAYS_VERIFIED: u32 = 2;
 
 /// Of so many plans it is known who looks twice at their first batches: far more than are at work at a time.
 const KEPT_LOOKERS: usize = 64;
@@ -119,8 +119,6 @@ struct Ready {
     keeper: Keeper<'static, Stop>,
     /// How many batches more are looked at twice in any case.
     to_verify: u32,
-    /// The instance that looked at the last of them, for the next.
-    second: Option<Keeper<'static, Stop>>,
     /// How many batches failed and were judged.
     judged: u64,
 }
@@ -223,7 +221,7 @@ impl Plans {
             tracing::debug!(plan = plan.plan, worker = self.worker, pause_us, "a worker takes up a plan");
             let looks = self.lookers.is_looked_at_by(plan.plan, self.worker);
             let to_verify = if looks { ALWAYS_VERIFIED } else { 0 };
-            self.ready.insert(plan.plan, Ready { loaded, keeper, to_verify, second: None, judged: 0 });
+            self.ready.insert(plan.plan, Ready { loaded, keeper, to_verify, judged: 0 });
         }
         Ok(self.ready.get_mut(&plan.plan).expect("just put there"))
     }
@@ -274,13 +272,10 @@ impl Ready {
         routed.map_err(|breach| Stop::new(breach.to_string()))
     }
 
-    /// The same records once more, cut otherwise, through another instance: the same has to come of them.
+    /// The same records once more, cut otherwise, through a fresh instance: the same has to come of them.
     fn verify(&mut self, job: &Job, first: &Routed, go_on: &mut dyn FnMut() -> bool) -> Result<(), Unmade> {
         self.to_verify = self.to_verify.saturating_sub(1);
-        let mut other = self.second.take().unwrap_or_else(|| keeper(&self.loaded));
-        let pieces = purity::in_other_cuts(&mut other, &job.batch, go_on);
-        self.second = Some(other).filter(|_| self.to_verify > 0);
-        let second = match pieces {
+        let second = match purity::in_other_cuts(&mut keeper(&self.loaded), &job.batch, go_on) {
             Ok(pieces) => self.route(job, pieces)?,
             // The first look stands.
             Err(Stopped::GivenUp) => return Ok(()),
