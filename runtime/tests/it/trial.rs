@@ -293,6 +293,24 @@ fn a_plan_that_keeps_state_is_found_out_by_its_second_batch_and_taken_back_and_o
 }
 
 #[test]
+fn a_plan_that_keeps_state_is_found_out_also_where_each_batch_is_of_one_record() {
+    let file = FILE.replace("[limits]\n", "[transform.settings]\nwhen = \"never\"\n\n[limits]\n");
+    let pipeline =
+        Pipeline::of(guests::hostile(), &file.replace("batch_records = 4\n", "batch_records = 1\n"));
+    move_in(&pipeline, "a.jsonl", &["a"]);
+    let mut running = Running::start(&pipeline);
+    wait_for(&pipeline, &mut running, 1);
+    let put = deploy(&pipeline);
+    move_in(&pipeline, "b.jsonl", &["count"; 2]);
+    wait_for(&pipeline, &mut running, 2);
+    let plans = plans(&pipeline);
+    assert_eq!((plans.len(), plans[0].0, plans[1].1), (2, put, put), "{plans:?}");
+    assert!(plans[1].3.contains("E_NONDETERMINISTIC"), "{plans:?}");
+    assert_eq!(running.end(), Some(0));
+    assert_nothing_is_lost(&pipeline, &[1, 2]);
+}
+
+#[test]
 fn a_plan_that_is_a_hundred_times_slower_runs_within_its_budget_is_told_and_goes_when_somebody_says_so() {
     let never = "[transform.settings]\nwhen = \"never\"\n\n[limits]\nin_flight_bytes = \"16 KiB\"\nbatch_bytes = \"4 KiB\"\n";
     let file = FILE.replace("[limits]\n", never).replace("batch_records = 4\n", "batch_records = 100\n");
