@@ -41,6 +41,23 @@ pub(crate) fn median(mut all: Vec<f64>) -> f64 {
     all[all.len() / 2]
 }
 
+/// Prints how many are below each bound, and not below the one before.
+pub(crate) fn histogram(unit: &str, all: &[u64], bounds: &[u64]) {
+    println!("\n| below, {unit} | times |\n|---:|---:|");
+    let mut before = 0;
+    for bound in bounds {
+        println!("| {bound} | {} |", all.iter().filter(|one| (before..*bound).contains(*one)).count());
+        before = *bound;
+    }
+    println!("| more | {} |", all.iter().filter(|one| **one >= before).count());
+}
+
+/// The one below which so many percent are.
+pub(crate) fn percentile(all: &mut [u64], percent: usize) -> u64 {
+    all.sort_unstable();
+    all.get(all.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
+}
+
 /// The customers of the sample, over and over, as JSON objects: one value of its own per record, as a source has it.
 pub(crate) fn customers(n: usize) -> Vec<Vec<u8>> {
     let file = File::open(data("customers.csv")).expect("the sample is there");

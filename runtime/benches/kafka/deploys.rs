@@ -1,4 +1,4 @@
-//! `weir deploy` while records flow, a hundred times a minute, and how long it takes until the new rule is at work.
+//! `weir deploy` while records flow, again and again, and how long it takes until the new rule is at work.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,14 +14,15 @@ use weir::sink::state::Nonce;
 
 use crate::broker::{send, to};
 use crate::common::runs::machine;
+use crate::common::{histogram, percentile};
 use crate::job::Job;
 use crate::outputs::Kind;
 use crate::pipeline::{Ground, Pipeline};
 use crate::prepare;
 use crate::process::{now, read_all, spawn, stop};
 
-/// Between two new plans: a hundred in a minute.
-const EVERY: Duration = Duration::from_millis(600);
+/// Between two new plans here: longer than any takes, so that none is overtaken by the next.
+const EVERY: Duration = Duration::from_secs(3);
 
 /// Between two looks at whether one is due.
 const LOOK: Duration = Duration::from_millis(5);
@@ -45,11 +46,11 @@ pub(crate) fn measure(per_second: u64, plans: u64) {
     ground.broker.create(&ground.topic);
     println!("{plans} plans, at {per_second} records/s; {}", machine());
     let pipeline = Pipeline::new(&ground, &name, &[Kind::Kafka, Kind::Postgres], "");
-    let mut commands = Commands::new(&ground);
+    let mut commands = Commands::new(&ground, EVERY, plans);
     let mut weir = spawn(&mut pipeline.run_and_tell_of_plans());
     let log = weir.stderr.take().expect("piped");
     let (log, begun) = (std::thread::spawn(move || read_all(log)), now());
-    let takes = WARM_UP + EVERY * u32::try_from(plans).expect("not so many") + WARM_UP;
+    let takes = WARM_UP + EVERY * (1 + u32::try_from(plans).expect("not so many"));
     std::thread::scope(|threads| {
         threads.spawn(|| feed(&ground, &job, per_second, takes));
         for _ in tick(LOOK) {
@@ -57,9 +58,7 @@ pub(crate) fn measure(per_second: u64, plans: u64) {
             if elapsed > takes {
                 break;
             }
-            if elapsed + WARM_UP < takes {
-                commands.deploy_when_due(&pipeline, elapsed.saturating_sub(WARM_UP));
-            }
+            commands.deploy_when_due(&pipeline, elapsed.saturating_sub(WARM_UP));
         }
     });
     stop(&mut weir);
@@ -85,6 +84,8 @@ fn feed(ground: &Ground<'_>, job: &Job, per_second: u64, takes: Duration) {
 pub(crate) struct Commands {
     /// Two components, in turn.
     rules: [PathBuf; 2],
+    every: Duration,
+    at_most: u64,
     /// When each began.
     begun: Vec<(u64, Child)>,
 }
@@ -101,7 +102,7 @@ pub(crate) struct Deployed {
 
 impl Commands {
     /// With the rule twice, under two digests: one has a name more in a section that nobody reads.
-    pub(crate) fn new(ground: &Ground<'_>) -> Self {
+    pub(crate) fn new(ground: &Ground<'_>, every: Duration, at_most: u64) -> Self {
         let rule = fs::read(env!("WEIR_CUSTOMERS_WASM")).expect("the build made it");
         let rules = ["one", "other"].map(|name| {
             let path = ground.directory.join(format!("{name}.wasm"));
@@ -109,12 +110,13 @@ impl Commands {
             fs::write(&path, [rule.as_slice(), &section].concat()).expect("the directory is ours");
             path
         });
-        Self { rules, begun: Vec::new() }
+        Self { rules, every, at_most, begun: Vec::new() }
     }
 
     /// Begins another one, if it is time for it. What they take of the processors counts only once somebody waited for them.
     pub(crate) fn deploy_when_due(&mut self, pipeline: &Pipeline<'_>, elapsed: Duration) {
-        if elapsed.as_millis() / EVERY.as_millis() <= self.begun.len() as u128 {
+        let begun = self.begun.len() as u64;
+        if begun == self.at_most || elapsed.as_millis() / self.every.as_millis() <= u128::from(begun) {
             return;
         }
         let mut weir = pipeline.weir("deploy");
@@ -124,10 +126,10 @@ impl Commands {
         self.begun.push((now_ms(), weir.spawn().expect("the program starts")));
     }
 
-    /// What became of them, with what the running process logged.
-    pub(crate) fn ended(self, log: &str) -> Vec<Deployed> {
+    /// What became of each, with what the running process logged.
+    pub(crate) fn ended(self, log: &str) -> Vec<Option<Deployed>> {
         let taken_up = taken_up(log);
-        self.begun.into_iter().filter_map(|(at_ms, weir)| deployed(at_ms, weir, &taken_up)).collect()
+        self.begun.into_iter().map(|(at_ms, weir)| deployed(at_ms, weir, &taken_up)).collect()
     }
 }
 
@@ -154,12 +156,16 @@ fn deployed(at_ms: u64, weir: Child, taken_up: &BTreeMap<u64, u64>) -> Option<De
     Some(Deployed { begun_ms: put_ms.saturating_sub(at_ms), made_ms, committed_ms })
 }
 
-/// Prints how long each step took.
-pub(crate) fn print(deployed: &[Deployed]) {
+/// Prints how long each step took. The ones that are absent were refused.
+pub(crate) fn print(commands: &[Option<Deployed>]) {
+    let deployed: Vec<_> = commands.iter().flatten().collect();
     let mut checked: Vec<_> = deployed.iter().map(|plan| plan.begun_ms).collect();
     let mut made: Vec<_> = deployed.iter().filter_map(|plan| plan.made_ms).collect();
     let mut whole: Vec<_> = deployed.iter().filter_map(|plan| Some(plan.begun_ms + plan.made_ms?)).collect();
     let mut committed: Vec<_> = deployed.iter().filter_map(|plan| plan.committed_ms).collect();
+    let (begun, put) = (commands.len(), deployed.len());
+    println!("\n{begun} commands, {put} plans, {} with a batch before the next plan came", made.len());
+    assert!(!made.is_empty(), "the log tells when a plan is taken up");
     println!("\n| | plans | p50, ms | p90, ms | p99, ms | at most, ms |\n|---|---:|---:|---:|---:|---:|");
     for (what, took) in [
         ("`weir deploy` until the plan is in the log", &mut checked),
@@ -171,21 +177,4 @@ pub(crate) fn print(deployed: &[Deployed]) {
         println!("| {what} | {} | {p50} | {p90} | {p99} | {most} |", took.len());
     }
     histogram("ms", &whole, &BOUNDS_MS);
-}
-
-/// Prints how many are below each bound, and not below the one before.
-pub(crate) fn histogram(unit: &str, all: &[u64], bounds: &[u64]) {
-    println!("\n| below, {unit} | times |\n|---:|---:|");
-    let mut before = 0;
-    for bound in bounds {
-        println!("| {bound} | {} |", all.iter().filter(|one| (before..*bound).contains(*one)).count());
-        before = *bound;
-    }
-    println!("| more | {} |", all.iter().filter(|one| **one >= before).count());
-}
-
-/// The one below which so many percent are.
-pub(crate) fn percentile(all: &mut [u64], percent: usize) -> u64 {
-    all.sort_unstable();
-    all.get(all.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
 }

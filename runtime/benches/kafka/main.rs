@@ -9,7 +9,7 @@
 //! `parquet` (on the disk), `hdfs` (Parquet there), `postgres` or `all` (topics, HDFS and PostgreSQL together); without one,
 //! each of them. They take turns, and ratios are taken within a round. `latency [SECONDS]` tells instead how long a record
 //! takes at 1,000 of them a second, `swaps [RECORDS] [ROUNDS]` what it costs to replace the rule meanwhile, and `deploys
-//! [RECORDS A SECOND] [PLANS]` how long that takes where the machine is not busy with nothing else. `--audit` holds what the
+//! [RECORDS A SECOND] [PLANS]` how long that takes where the machine is not fully loaded. `--audit` holds what the
 //! first round wrote against `tests/audit`, which takes Python with pyarrow (as `$PYTHON`, if not `python3`), and psql.
 #![expect(clippy::print_stdout, reason = "a bench tells what it measured")]
 
@@ -98,7 +98,10 @@ impl Asked {
             !known && !["--json", "--audit"].contains(&arg.as_str()) && arg.parse::<u64>().is_err()
         });
         if let Some(unknown) = unknown {
-            panic!("what is {unknown}? a case is one of {:?} or latency", CASES.each_ref().map(Case::name));
+            panic!(
+                "what is {unknown}? a case is one of {:?}, or it is latency, swaps or deploys",
+                CASES.each_ref().map(Case::name)
+            );
         }
         Self {
             cases: if named.is_empty() { CASES.to_vec() } else { named },

@@ -1,16 +1,21 @@
 //! What it costs to replace the rule while records flow: runs of the same pipeline, with and without a hundred new plans a
 //! minute, taking turns; and how long a worker takes to take the new rule up.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use weir::sink::state::Nonce;
 
-use crate::common::{median, runs::machine};
-use crate::deploys::{Commands, Deployed, histogram, percentile, print};
+use crate::common::{histogram, median, percentile, runs::machine};
+use crate::deploys::{Commands, Deployed, print};
 use crate::job::{Counts, Job};
 use crate::outputs::Kind;
 use crate::pipeline::{Ground, Pipeline};
 use crate::process::{Measured, measure as run};
 use crate::{ASSIGNED, prepare};
+
+/// Between two new plans: a hundred in a minute.
+const EVERY: Duration = Duration::from_millis(600);
 
 /// Of a histogram of pauses, in microseconds.
 const BOUNDS_US: [u64; 7] = [5, 10, 50, 100, 500, 1_000, 10_000];
@@ -25,7 +30,7 @@ pub(crate) fn measure(records: u64, rounds: usize) {
     let (mut deployed, mut pauses_us) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let quiet = one(&ground, records, expected, None);
-        let swapping = one(&ground, records, expected, Some(Commands::new(&ground)));
+        let swapping = one(&ground, records, expected, Some(Commands::new(&ground, EVERY, u64::MAX)));
         let million = records as f64 / 1e6;
         ratios.push(swapping.measured.cpu_s / quiet.measured.cpu_s);
         rates.push(quiet.measured.wall_s / swapping.measured.wall_s);
@@ -59,7 +64,7 @@ fn pauses(log: &str) -> Vec<u64> {
 
 struct Swapped {
     measured: Measured,
-    deployed: Vec<Deployed>,
+    deployed: Vec<Option<Deployed>>,
 }
 
 fn one(ground: &Ground<'_>, records: u64, expected: Counts, mut commands: Option<Commands>) -> Swapped {
