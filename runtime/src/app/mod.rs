@@ -371,9 +371,9 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
         cache_dir: options.cache_dir.clone().or_else(|| Some(config.state.join("cache"))),
         compiler: options.compiler.clone(),
         imports,
-        // Per worker one and its judge, and both again while a plan changes; those that wait for the next plan; a second look's,
-        // and a shadow's, with their judges.
-        max_instances: workers * 4 + workers + ALWAYS_VERIFIED + 2 + 2,
+        // Judges are not counted. Per worker one of each of two plans, and one that is started or looks again; those that wait for
+        // the next plan, and for one that was overtaken a moment ago; a shadow's, and two that only say what they are.
+        max_instances: workers * 3 + (workers + ALWAYS_VERIFIED) * 2 + 3,
         // Plans of the past had limits of their own, and may be needed for a sink that lags.
         max_memory_bytes: memory.max().unwrap_or_default() as usize,
         interruptible: true,

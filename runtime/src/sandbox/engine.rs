@@ -27,7 +27,7 @@ pub struct SandboxOptions {
     pub compiler: Option<PathBuf>,
     /// What a transform may import.
     pub imports: Imports,
-    /// How many instances may live at once, judges not counted: one per worker, and one more for a second look.
+    /// How many instances may live at once, judges not counted.
     pub max_instances: u32,
     /// The most memory that any transform may be given, in bytes.
     pub max_memory_bytes: usize,
