@@ -167,14 +167,17 @@ pub const ALL: &[Explained] = &[
     },
     Explained {
         code: "E_TRANSACTION_OPEN",
-        means: "A transaction in the topic of positions is not ended, though its time is over by far: nobody can read on behind it. \
-                Brokers of Kafka 4.3 and 4.4.0 lose the end of a transaction where all replicas of a partition are away at once, \
-                such as a single broker that is killed (KAFKA-20734).",
+        means: "A transaction in the topic of positions was not ended within 40 s: nobody can read on behind it. Its coordinator may be \
+                away; then it ends by itself. Or its end is lost: brokers of Kafka 4.3 and 4.4.0 do not write it to a partition that has \
+                no leader just then, and never again (KAFKA-20734), such as where a single broker is killed and comes back. Readers of \
+                what is committed then see neither these records nor any behind them in that partition.",
         then: WAITS,
-        fix: "Run brokers that do not have that error. Where it is there: `kafka-transactions.sh find-hanging` names the partitions \
-              that it is open in, and the last record of its transactional id in `__transaction_state` which way it was decided. \
-              One that was aborted is ended by `kafka-transactions.sh abort`. One that was committed no tool ends that way: an abort \
-              takes its records out of these partitions alone, and they have to be made again from the input.",
+        fix: "Look whether all brokers are there. If the end is lost, run brokers without that error first: the next transaction of the \
+              same producer ends the lost one as it ends itself, and so may drop records that were committed. Which way it was decided \
+              tell the partitions in which it was ended: rows of the same commit that are visible in one were committed in all. Only one \
+              that was committed nowhere may be aborted (`kafka-transactions.sh abort --topic T --partition P --start-offset N`). To \
+              abort one that was committed takes its position away: its rows are then written again, and are there twice. Read the \
+              input with a pipeline of another name, to other targets, instead.",
     },
     Explained {
         code: "E_OTHER_GROUP",

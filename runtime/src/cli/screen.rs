@@ -246,10 +246,8 @@ fn ended(error: &anyhow::Error) -> Ended {
         .map(|error| matches!(error, sink::Error::Transient(_)))
         .or_else(|| find(error).map(|error| matches!(error, plan::Error::Io { .. })))
         .or_else(|| {
-            find(error).map(|error| {
-                use kafka::Error::{Denied, TransactionOpen, Unreachable};
-                matches!(error, Unreachable { .. } | Denied { .. } | TransactionOpen { .. })
-            })
+            find(error)
+                .map(|error| matches!(error, kafka::Error::Unreachable { .. } | kafka::Error::Denied { .. }))
         })
         .or_else(|| of_source(find(error)?))
         .or_else(|| find(error).map(|_: &admin::Error| false))

@@ -126,7 +126,7 @@ pub enum Error {
         /// What it said.
         text: String,
     },
-    /// A transaction is not ended, long after its time: nobody sees what is behind it.
+    /// A transaction was not ended while it was waited for: nobody sees what is behind it.
     #[error(
         "E_TRANSACTION_OPEN: {what}: a transaction in partition {at} is open since offset {since}, and is not ended"
     )]
@@ -165,8 +165,8 @@ impl Error {
             Self::TransactionOpen { at, .. } => {
                 let of = format!("--topic {} --partition {}", at.topic, at.partition);
                 return Some(format!(
-                    "see whose it is: `kafka-transactions.sh describe-producers {of}`; end none of Weir's before you \
-                     know which way it was decided"
+                    "it ends by itself once its coordinator is there; if it does not, `kafka-transactions.sh \
+                     describe-producers {of}` tells whose it is: do not abort one of Weir's that was committed elsewhere"
                 ));
             }
         };

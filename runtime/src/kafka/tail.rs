@@ -113,14 +113,14 @@ impl Tail {
                     silences += 1;
                     told_of_end = self.begin_again(next, end)?;
                 }
-                None => return Err(self.silence(end)),
+                None => return Err(self.silence()),
             }
             // The markers of transactions are no records, and take up offsets all the same.
             next = next.max(self.position()?);
             self.next = Some(next);
             #[cfg(all(test, feature = "servers"))]
             if std::mem::take(&mut self.breaks_off) {
-                return Err(self.silence(end));
+                return Err(self.silence());
             }
         }
         Ok(())
@@ -160,18 +160,19 @@ impl Tail {
         format!("reading topic {}", self.topic)
     }
 
-    /// Why nothing comes that is in front of `end`.
-    fn silence(&self, end: Offset) -> Error {
+    /// Why nothing comes.
+    fn silence(&self) -> Error {
         let what = self.what();
-        match self.cluster.bounds(&self.reader, &self.topic, 0) {
-            Ok((_, since)) if since < end => {
+        let ends = [&self.reader, &self.asker].map(|client| self.cluster.bounds(client, &self.topic, 0));
+        match ends {
+            [Ok((_, since)), Ok((_, end))] if since < end => {
                 Error::TransactionOpen { what, at: TopicPartition::new(&*self.topic, 0), since }
             }
-            Ok(_) => {
+            [Ok(_), Ok(_)] => {
                 let (address, text) = (self.cluster.address.clone(), "nothing comes".to_owned());
                 Error::Unreachable { what, address, text }
             }
-            Err(error) => error,
+            [Err(error), _] | [_, Err(error)] => error,
         }
     }
 }
