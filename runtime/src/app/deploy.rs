@@ -287,6 +287,11 @@ impl Deployment {
             .find_map(|(by, plan)| Some((*by, plan.made.as_ref().filter(|_| plan.replaces == Some(number))?)))
     }
 
+    /// Who paused the pipeline, if somebody did: no plan makes anything before it goes on.
+    pub fn paused(&self) -> Option<&By> {
+        self.history.paused.as_ref()
+    }
+
     /// Partitions that are read, and from where on plan `number` makes them, as far as it has been adopted. The replay input
     /// is among them only once it has: mostly nothing comes there.
     ///

@@ -320,6 +320,9 @@ impl Tried {
             None if self.overdue => println!(
                 "shadow {place} beside plan {beside}: its time is over, and no process runs that would have ended it"
             ),
+            None if self.processes == 0 => {
+                println!("shadow {place} beside plan {beside}: no process on this machine tries it yet")
+            }
             None => println!("shadow {place} beside plan {beside}: it goes on"),
         }
         match &self.report {
