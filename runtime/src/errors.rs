@@ -172,12 +172,13 @@ pub const ALL: &[Explained] = &[
                 no leader just then, and never again (KAFKA-20734), such as where a single broker is killed and comes back. Readers of \
                 what is committed then see neither these records nor any behind them in that partition.",
         then: WAITS,
-        fix: "Look whether all brokers are there. If the end is lost, run brokers without that error first: the next transaction of the \
-              same producer ends the lost one as it ends itself, and so may drop records that were committed. Which way it was decided \
-              tell the partitions in which it was ended: rows of the same commit that are visible in one were committed in all. Only one \
-              that was committed nowhere may be aborted (`kafka-transactions.sh abort --topic T --partition P --start-offset N`). To \
-              abort one that was committed takes its position away: its rows are then written again, and are there twice. Read the \
-              input with a pipeline of another name, to other targets, instead.",
+        fix: "Look whether all brokers are there. If the end is lost, stop the pipeline and run brokers without that error. Until then \
+              the next transaction of the same producer ends the lost one as it ends itself: it may drop records that were committed, \
+              or show ones that were given up. Which way it was decided tell the partitions in which it was ended: where rows of the \
+              same commit are visible in one, it was committed. One that was committed nowhere may be aborted, in every partition in \
+              which it is open, `__consumer_offsets` among them (`kafka-transactions.sh describe-producers` for each, then `abort \
+              --topic T --partition P --start-offset N`). To abort one that was committed takes its position away: its rows are then \
+              written again, and are there twice. Read the input with a pipeline of another name, to other targets, instead.",
     },
     Explained {
         code: "E_OTHER_GROUP",

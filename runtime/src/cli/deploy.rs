@@ -294,6 +294,10 @@ impl Deploying<'_> {
                 "  on trial: taken back if it does worse in its first {records} records or {time}"
             ));
         }
+        if let Some(by) = self.deployment.paused() {
+            let (who, file) = (&by.who, self.config.file.display());
+            self.say(&format!("  paused by {who}: it takes effect once it goes on, by `weir resume {file}`"));
+        }
         let followed = match self.nobody_runs_it() {
             true => Followed::default(),
             false => self.follow(number, begun, &stop)?,
@@ -377,10 +381,6 @@ impl Deploying<'_> {
     /// Waits until every partition that is read was taken over, somebody cannot, or it has taken long enough.
     fn follow(&mut self, number: u64, begun: Instant, stop: &Receiver<()>) -> Result<Followed> {
         let mut followed = Followed::default();
-        if let Some(by) = self.deployment.paused() {
-            let (who, file) = (&by.who, self.config.file.display());
-            self.say(&format!("  paused by {who}: it takes effect once it goes on, by `weir resume {file}`"));
-        }
         for turn in 0.. {
             let adopted = match self.deployment.adopted(number) {
                 Ok(adopted) => adopted,

@@ -321,7 +321,7 @@ impl Tried {
                 "shadow {place} beside plan {beside}: its time is over, and no process runs that would have ended it"
             ),
             None if self.processes == 0 => {
-                println!("shadow {place} beside plan {beside}: no process on this machine tries it yet")
+                println!("shadow {place} beside plan {beside}: no process on this machine tries it")
             }
             None => println!("shadow {place} beside plan {beside}: it goes on"),
         }

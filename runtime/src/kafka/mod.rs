@@ -166,7 +166,8 @@ impl Error {
                 let of = format!("--topic {} --partition {}", at.topic, at.partition);
                 return Some(format!(
                     "it ends by itself once its coordinator is there; if it does not, `kafka-transactions.sh \
-                     describe-producers {of}` tells whose it is: do not abort one of Weir's that was committed elsewhere"
+                     describe-producers {of}` tells its producer's id, and `list` whose that is; see E_TRANSACTION_OPEN \
+                     in the list of errors before you abort it"
                 ));
             }
         };

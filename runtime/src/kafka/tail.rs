@@ -113,14 +113,14 @@ impl Tail {
                     silences += 1;
                     told_of_end = self.begin_again(next, end)?;
                 }
-                None => return Err(self.silence()),
+                None => return Err(self.silence(end)),
             }
             // The markers of transactions are no records, and take up offsets all the same.
             next = next.max(self.position()?);
             self.next = Some(next);
             #[cfg(all(test, feature = "servers"))]
             if std::mem::take(&mut self.breaks_off) {
-                return Err(self.silence());
+                return Err(self.silence(end));
             }
         }
         Ok(())
@@ -160,12 +160,13 @@ impl Tail {
         format!("reading topic {}", self.topic)
     }
 
-    /// Why nothing comes.
-    fn silence(&self) -> Error {
+    /// Why nothing comes that is in front of `wanted`, where the topic ended when it was begun to wait. What began behind it is
+    /// only under way.
+    fn silence(&self, wanted: Offset) -> Error {
         let what = self.what();
         let ends = [&self.reader, &self.asker].map(|client| self.cluster.bounds(client, &self.topic, 0));
         match ends {
-            [Ok((_, since)), Ok((_, end))] if since < end => {
+            [Ok((_, since)), Ok((_, end))] if since < wanted.min(end) => {
                 Error::TransactionOpen { what, at: TopicPartition::new(&*self.topic, 0), since }
             }
             [Ok(_), Ok(_)] => {

@@ -242,8 +242,8 @@ fn who_takes_them(config: &PipelineConfig) -> String {
         (Ok(0), SourceConfig::Kafka(_)) => {
             "nothing runs on this machine: the next start takes them, if none runs on another one".to_owned()
         }
-        (Ok(1), _) => "the process that runs takes them".to_owned(),
-        (Ok(n), _) => format!("the {n} processes that run on this machine take them"),
+        (Ok(1), _) => "what runs takes them, one process on this machine".to_owned(),
+        (Ok(n), _) => format!("what runs takes them, {n} processes on this machine"),
         (Err(_), _) => "what runs takes them, or else the next start".to_owned(),
     }
 }
