@@ -1,7 +1,7 @@
 //! The cluster of the bench: topics made, filled, counted and deleted. It is no part of what is measured, but for the
 //! settings of clients.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -133,6 +133,12 @@ pub(crate) fn send(producer: &BaseProducer, topic: &str, partition: i32, value: 
         }
     }
     producer.poll(Duration::ZERO);
+}
+
+/// Waits until record `i` is due, where so many are to go out in a second from `begun` on.
+pub(crate) fn wait_until_due(producer: &BaseProducer, begun: Instant, per_second: u64, i: u64) {
+    let due = Duration::from_micros(i * 1_000_000 / per_second);
+    producer.poll(due.saturating_sub(begun.elapsed()));
 }
 
 /// Whether the peephole shows something.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use weir::admin::now_ms;
 use weir::sink::state::Nonce;
 
-use crate::broker::{send, to};
+use crate::broker::{send, to, wait_until_due};
 use crate::common::runs::machine;
 use crate::common::{histogram, percentile};
 use crate::job::Job;
@@ -71,10 +71,7 @@ pub(crate) fn measure(per_second: u64, plans: u64) {
 fn feed(ground: &Ground<'_>, job: &Job, per_second: u64, takes: Duration) {
     let (producer, begun) = (ground.broker.producer("5"), now());
     job.customers(takes.as_secs() * per_second, |i, customer| {
-        let due = Duration::from_micros(i * 1_000_000 / per_second);
-        if let Some(early) = due.checked_sub(begun.elapsed()) {
-            producer.poll(early);
-        }
+        wait_until_due(&producer, begun, per_second, i);
         send(&producer, &ground.topic, to(i), customer.as_bytes());
     });
     producer.flush(PATIENCE).expect("the cluster takes the records");

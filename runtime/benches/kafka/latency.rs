@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row as _};
 use tokio::runtime::{Builder, Runtime};
 use weir::sink::state::Nonce;
 
-use crate::broker::{Broker, PARTITIONS, send, to};
+use crate::broker::{Broker, PARTITIONS, send, to, wait_until_due};
 use crate::job::{Job, Random};
 use crate::outputs::Kind;
 use crate::pipeline::{Ground, Pipeline};
@@ -119,8 +119,7 @@ impl<'a> Source<'a> {
     fn send_for(mut self, seconds: u64) {
         let begun = now();
         for i in 0..seconds * PER_SECOND {
-            let due = Duration::from_micros(i * 1_000_000 / PER_SECOND);
-            self.producer.poll(due.saturating_sub(begun.elapsed()));
+            wait_until_due(&self.producer, begun, PER_SECOND, i);
             self.send();
         }
         self.producer.flush(PATIENCE).expect("the cluster takes the records");

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::run::{clock, stop_on_signals};
 use super::screen;
 use super::shadow;
-use super::{Ended, pair};
+use super::{Ended, pair, with_the_next_start};
 use crate::admin;
 use crate::admin::ask;
 use crate::app::deploy::{Ask, Changes, Deployment, Looked, Sample, Statements};
@@ -438,16 +438,9 @@ impl Deploying<'_> {
 
     /// Says so, and whether it is known: processes on other machines are not.
     fn nobody_runs_it(&self) -> bool {
-        let processes = ask::processes(&self.config.admin.socket, self.config.name.as_str());
-        if !processes.is_ok_and(|processes| processes.is_empty()) {
-            return false;
-        }
-        let elsewhere = matches!(self.config.source, SourceConfig::Kafka(_));
-        let others = if elsewhere { ", if none runs on another one" } else { "" };
-        self.say(&format!(
-            "  no process of it runs on this machine: it takes effect with the next start{others}"
-        ));
-        !elsewhere
+        let Some(when) = with_the_next_start(self.config) else { return false };
+        self.say(&format!("  no process of it runs on this machine: it takes effect {when}"));
+        matches!(self.config.source, SourceConfig::Files(_))
     }
 
     /// Why a process on this machine cannot run the plan, if one says so.

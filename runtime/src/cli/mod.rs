@@ -32,6 +32,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::admin::ask;
+use crate::config::{PipelineConfig, SourceConfig};
 use crate::sandbox::child;
 
 /// Records from topics and files through rules in a WebAssembly sandbox to topics, files and tables, each exactly once.
@@ -175,6 +177,15 @@ fn this_program() -> Option<std::path::PathBuf> {
         true => Some("/proc/self/exe".into()),
         false => std::env::current_exe().ok(),
     }
+}
+
+/// When what was put takes effect, where no process of the pipeline runs on this machine; `None` where one does, or may.
+fn with_the_next_start(config: &PipelineConfig) -> Option<&'static str> {
+    let processes = ask::processes(&config.admin.socket, config.name.as_str()).ok()?;
+    processes.is_empty().then_some(match config.source {
+        SourceConfig::Files(_) => "with the next start",
+        SourceConfig::Kafka(_) => "with the next start, if none runs on another one",
+    })
 }
 
 /// `NAME=VALUE`, of an argument.

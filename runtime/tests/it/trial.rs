@@ -294,9 +294,8 @@ fn a_plan_that_keeps_state_is_found_out_by_its_second_batch_and_taken_back_and_o
 
 #[test]
 fn a_plan_that_keeps_state_is_found_out_also_where_each_batch_is_of_one_record() {
-    let file = FILE.replace("[limits]\n", "[transform.settings]\nwhen = \"never\"\n\n[limits]\n");
-    let pipeline =
-        Pipeline::of(guests::hostile(), &file.replace("batch_records = 4\n", "batch_records = 1\n"));
+    let file = in_large_batches().replace("[limits]\n", "[limits]\nbatch_records = 1\n");
+    let pipeline = Pipeline::of(guests::hostile(), &file);
     move_in(&pipeline, "a.jsonl", &["a"]);
     let mut running = Running::start(&pipeline);
     wait_for(&pipeline, &mut running, 1);

@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 
 use super::list::none;
 use super::{Filter, dry_run, opened, record_of, tell_without_time};
-use crate::admin::ask;
 use crate::app::letters::{Wanted, letters};
 use crate::app::replay::{self, Copied, Gone, Selected, TooLarge, replay};
-use crate::cli::Ended;
 use crate::cli::screen::{self, count, counted};
-use crate::config::{PipelineConfig, SourceConfig};
+use crate::cli::{Ended, with_the_next_start};
+use crate::config::PipelineConfig;
 use crate::origin::{Envelope, Origin, replay_topic};
 use crate::plan::History;
 use crate::sandbox::escape;
@@ -227,23 +226,10 @@ fn print(config: &PipelineConfig, Copied { copied, there, spent, too_large, gone
         println!("  gone: {}: {}", record_of(&letter.origin), escape(why));
     }
     if *copied > 0 {
-        println!(
-            "  {}; see what becomes of them: weir status {}",
-            who_takes_them(config),
-            config.file.display()
-        );
-    }
-}
-
-fn who_takes_them(config: &PipelineConfig) -> String {
-    let running = ask::processes(&config.admin.socket, config.name.as_str()).map(|found| found.len());
-    match (running, &config.source) {
-        (Ok(0), SourceConfig::Files(_)) => "nothing runs: the next start takes them".to_owned(),
-        (Ok(0), SourceConfig::Kafka(_)) => {
-            "nothing runs on this machine: the next start takes them, if none runs on another one".to_owned()
-        }
-        (Ok(1), _) => "what runs takes them, one process on this machine".to_owned(),
-        (Ok(n), _) => format!("what runs takes them, {n} processes on this machine"),
-        (Err(_), _) => "what runs takes them, or else the next start".to_owned(),
+        let who = match with_the_next_start(config) {
+            Some(when) => format!("no process of it runs on this machine: they go through {when}"),
+            None => "what runs takes them".to_owned(),
+        };
+        println!("  {who}; see what becomes of them: weir status {}", config.file.display());
     }
 }
