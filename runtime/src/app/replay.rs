@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use super::Origin as Source;
 use super::columns::Columns;
+use super::inputs::Replays;
 use super::letters::{dead_targets, used};
 use super::{columns, recall};
 use crate::batch::RecordRef;
@@ -54,6 +55,25 @@ pub enum Selected {
     Letter(Letter),
     /// A record that is in the input only, and at which attempt a row of it was refused.
     InInput(Envelope),
+}
+
+/// The letters that were sent through their pipeline again, as far as that is committed.
+#[derive(Debug)]
+pub struct Sent(BTreeSet<Envelope>);
+
+impl Sent {
+    /// Looks at the replay input, and makes nothing.
+    ///
+    /// # Errors
+    /// What the replay input says.
+    pub fn look(config: &PipelineConfig) -> Result<Self> {
+        Ok(Self(known(config, &Source::of(config)?)?.there))
+    }
+
+    /// Whether the letter is one of them: a record, or a row of it, and the attempt at which that became one.
+    pub fn has(&self, letter: &Envelope) -> bool {
+        self.0.contains(&letter.again())
+    }
 }
 
 /// What became of letters.
@@ -114,6 +134,15 @@ struct Known {
     there: BTreeSet<Envelope>,
     /// Bytes that it takes for a letter, if they are limited.
     most_bytes: Option<usize>,
+}
+
+/// What is known of the replay input without making it.
+fn known(config: &PipelineConfig, source: &Source) -> Result<Known> {
+    let known = match source {
+        Source::Files(_) => directory::look(&Replays::new(config)),
+        Source::Kafka(_, cluster) => topic::look(cluster, config.name.as_str()),
+    };
+    known.context("looking at the replay input")
 }
 
 /// What is to be done with a letter.

@@ -116,7 +116,9 @@ fn print(history: &History) {
     println!("{plans}\n");
     print_shadows(history);
     let mut cuts = screen::table(&["partition", "input", "from offset", "plan"], &[0, 2, 3]);
-    for Adopted { of, cut, .. } in &history.adopted {
+    let mut adopted: Vec<_> = history.adopted.iter().collect();
+    adopted.sort_by_key(|Adopted { of, cut, .. }| (cut.plan.plan, of));
+    for Adopted { of, cut, .. } in adopted {
         let input = input_of(history, of).unwrap_or_default().to_owned();
         cuts.add_row(vec![of.partition.to_string(), input, cut.from.to_string(), cut.plan.plan.to_string()]);
     }

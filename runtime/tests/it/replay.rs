@@ -65,6 +65,21 @@ fn letters(pipeline: &Pipeline) -> Vec<(String, u64)> {
     all
 }
 
+/// Letters that say that they were sent again, one by one, whole, and counted.
+fn sent(pipeline: &Pipeline) -> Vec<String> {
+    let mut letters = lines(pipeline, "ls", &["--list"]);
+    letters.retain(|letter| letter["sent"] == true);
+    let sent: Vec<_> =
+        letters.iter().map(|letter| letter["origin"].as_str().expect("text").to_owned()).collect();
+    for origin in &sent {
+        assert_eq!(lines(pipeline, "show", &[origin])[0]["sent"], true);
+    }
+    let groups = lines(pipeline, "ls", &[])[0]["groups"].as_array().expect("groups").clone();
+    let counted: u64 = groups.iter().filter_map(|group| group["sent"].as_u64()).sum();
+    assert_eq!(counted, sent.len() as u64);
+    sent
+}
+
 #[test]
 fn letters_that_are_replayed_arrive_once_as_the_records_that_they_are_wherever_letters_are_kept() {
     for (place, change) in places() {
@@ -73,9 +88,15 @@ fn letters_that_are_replayed_arrive_once_as_the_records_that_they_are_wherever_l
         assert_eq!(attempts(&pipeline), BTreeMap::from([((0, 0), vec![0]), ((0, 2), vec![0])]), "{place}");
         let (code, _, error) = dlq(&pipeline, "replay", &[]);
         assert_eq!(code, Some(1), "{place}: nobody said yes: {error}");
-        assert!(error.contains("found 3 letters; "), "{error}");
+        assert!(error.contains("found 3 letters\n"), "{error}");
+        assert_eq!(sent(&pipeline), [] as [String; 0], "{place}");
         assert_eq!(replay(&pipeline, &["--offsets", "3..4"]), copied(1, 0, 0), "{place}");
+        let (_, _, error) = dlq(&pipeline, "replay", &[]);
+        assert!(error.contains("found 3 letters; sent before, and left out: 1\n"), "{error}");
+        assert_eq!(sent(&pipeline), ["records/0/3"], "{place}");
         assert_eq!(replay(&pipeline, &[]), copied(2, 1, 0), "{place}");
+        let (code, _, error) = dlq(&pipeline, "replay", &[]);
+        assert_eq!(code, Some(0), "{place}: there is nothing to ask: {error}");
         assert_eq!(replay(&pipeline, &[]), copied(0, 3, 0), "{place}");
         mend(&pipeline);
         assert_eq!(finish(&pipeline, &["--adopt"])["records"], 3, "{place}");

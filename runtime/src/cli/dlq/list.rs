@@ -8,8 +8,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{Filter, codes, opened, tell_without_time, to_json, told};
+use super::{Filter, codes, named, opened, tell_without_time, to_json, told};
 use crate::app::letters::{Wanted, letters};
+use crate::app::replay::Sent;
 use crate::cli::Ended;
 use crate::cli::screen::{self, count};
 use crate::config::PipelineConfig;
@@ -23,7 +24,8 @@ const EXAMPLE: usize = 60;
 /// Count dead letters by stage, reason and plan; or list them
 ///
 /// Letters are named by their records, as TOPIC/PARTITION/OFFSET: `weir dlq show` shows one whole, `weir explain` what else
-/// became of its record. Counts are a table on a terminal; else, and with --list, it is lines with tabs in between.
+/// became of its record. Counts are a table on a terminal; else, and with --list, it is lines with tabs in between. Those that
+/// `weir dlq replay` sent through the pipeline again stay where they are, and are told as sent.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
     weir dlq ls pipeline.toml
@@ -58,6 +60,8 @@ struct Kind {
 
 struct Group {
     n: u64,
+    /// How many of them were sent through the pipeline again.
+    sent: u64,
     first: Coordinates,
     last: Coordinates,
     example: String,
@@ -66,7 +70,7 @@ struct Group {
 pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
     let (config, history) = opened(&args.pipeline)?;
     let wanted = args.filter.wanted();
-    let most = args.n.unwrap_or(u64::MAX);
+    let (sent, most) = (Sent::look(&config)?, args.n.unwrap_or(u64::MAX));
     let (mut groups, mut n, mut without_time, mut written) = (BTreeMap::new(), 0, 0, Ok(()));
     let mut out = BufWriter::new(std::io::stdout().lock());
     if most > 0 {
@@ -74,12 +78,12 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
             n += 1;
             if args.list {
                 let line = match args.json {
-                    true => to_json(&letter, &history).to_string(),
-                    false => line(&letter),
+                    true => to_json(&letter, &history, &sent).to_string(),
+                    false => line(&letter, &sent),
                 };
                 written = writeln!(out, "{line}");
             } else {
-                add(&mut groups, letter);
+                add(&mut groups, letter, &sent);
             }
             written.is_ok() && n < most
         })?;
@@ -96,7 +100,7 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
         (false, false) => print(&groups),
     }
     if n == 0 && most > 0 {
-        eprintln!("{}", none(&config, &history, wanted)?);
+        eprintln!("{}", none(&config, &history, &wanted)?);
     }
     // Where there are more letters than are looked at, it is not known of how many that is true.
     if n < most {
@@ -106,14 +110,14 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
 }
 
 /// That there are none; and where reasons were named, which others there are.
-pub(super) fn none(config: &PipelineConfig, history: &History, wanted: Wanted) -> Result<String> {
+pub(super) fn none(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<String> {
     if wanted.reasons.is_empty() {
         let of = if wanted.asks_for_time() { " of that time" } else { "" };
         return Ok(format!("no dead letters{of} there"));
     }
     let named = wanted.reasons.join(" or ");
     let mut there = BTreeSet::new();
-    letters(config, history, &Wanted { reasons: Vec::new(), ..wanted }, &mut |letter| {
+    letters(config, history, &Wanted { reasons: Vec::new(), ..wanted.clone() }, &mut |letter| {
         there.extend(letter.reasons.into_iter().map(|reason| reason.code));
         true
     })?;
@@ -126,11 +130,13 @@ pub(super) fn none(config: &PipelineConfig, history: &History, wanted: Wanted) -
     }))
 }
 
-fn add(groups: &mut BTreeMap<Kind, Group>, letter: Letter) {
+fn add(groups: &mut BTreeMap<Kind, Group>, letter: Letter, sent: &Sent) {
+    let sent = u64::from(sent.has(&named(&letter)));
     let kind = Kind { stage: letter.stage, codes: codes(&letter), plan: letter.plan };
     match groups.get_mut(&kind) {
         Some(group) => {
             group.n += 1;
+            group.sent += sent;
             if letter.origin < group.first {
                 group.first = letter.origin;
             } else if letter.origin > group.last {
@@ -140,19 +146,20 @@ fn add(groups: &mut BTreeMap<Kind, Group>, letter: Letter) {
         None => {
             let example = letter.reasons.first().map(|reason| told(reason).to_owned()).unwrap_or_default();
             let (first, last) = (letter.origin.clone(), letter.origin);
-            groups.insert(kind, Group { n: 1, first, last, example });
+            groups.insert(kind, Group { n: 1, sent, first, last, example });
         }
     }
 }
 
-fn line(letter: &Letter) -> String {
+fn line(letter: &Letter, sent: &Sent) -> String {
     let reasons = letter.reasons.iter().map(|reason| format!("{} ({})", reason.code, told(reason)));
     let reasons = escape(&reasons.collect::<Vec<_>>().join(", "));
     let place = match &letter.refused {
         Some(_) => format!("{} of {}", letter.index, letter.sink),
         None => String::new(),
     };
-    format!("{}\t{}\t{place}\t{}\t{reasons}", letter.origin, letter.stage, letter.plan)
+    let sent = if sent.has(&named(letter)) { "sent" } else { "" };
+    format!("{}\t{}\t{place}\t{}\t{sent}\t{reasons}", letter.origin, letter.stage, letter.plan)
 }
 
 fn groups_to_json(groups: &BTreeMap<Kind, Group>, n: u64) -> serde_json::Value {
@@ -162,6 +169,7 @@ fn groups_to_json(groups: &BTreeMap<Kind, Group>, n: u64) -> serde_json::Value {
             "reasons": kind.codes.split(", ").collect::<Vec<_>>(),
             "plan": kind.plan,
             "letters": group.n,
+            "sent": group.sent,
             "first": group.first.to_string(),
             "last": group.last.to_string(),
             "example": group.example,
@@ -171,18 +179,20 @@ fn groups_to_json(groups: &BTreeMap<Kind, Group>, n: u64) -> serde_json::Value {
 }
 
 fn print(groups: &BTreeMap<Kind, Group>) {
+    let is_terminal = std::io::stdout().is_terminal();
     let row = |(kind, group): (&Kind, &Group)| {
-        let n = if std::io::stdout().is_terminal() { count(group.n) } else { group.n.to_string() };
+        let number = |n: u64| if is_terminal { count(n) } else { n.to_string() };
         let example = escape(&group.example.chars().take(EXAMPLE).collect::<String>());
         let (first, last) = (group.first.to_string(), group.last.to_string());
-        [kind.stage.to_string(), escape(&kind.codes), kind.plan.to_string(), n, first, last, example]
+        let (n, sent) = (number(group.n), number(group.sent));
+        [kind.stage.to_string(), escape(&kind.codes), kind.plan.to_string(), n, sent, first, last, example]
     };
-    if !std::io::stdout().is_terminal() {
+    if !is_terminal {
         groups.iter().for_each(|group| println!("{}", row(group).join("\t")));
         return;
     }
-    let head = ["stage", "reason", "plan", "letters", "first", "last", "such as"];
-    let mut table = screen::table(&head, &[2, 3]);
+    let head = ["stage", "reason", "plan", "letters", "sent", "first", "last", "such as"];
+    let mut table = screen::table(&head, &[2, 3, 4]);
     for group in groups {
         table.add_row(row(group).to_vec());
     }

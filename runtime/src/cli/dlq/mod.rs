@@ -17,8 +17,9 @@ use super::peek::entry;
 use super::screen::counted;
 use crate::app;
 use crate::app::letters::Wanted;
+use crate::app::replay::Sent;
 use crate::config::PipelineConfig;
-use crate::origin::Origin;
+use crate::origin::{Envelope, Origin};
 use crate::plan::History;
 use crate::sink::back::{Coordinates, Letter, Reason, Sought, Stage};
 
@@ -147,8 +148,14 @@ fn codes(letter: &Letter) -> String {
     letter.reasons.iter().map(|reason| &*reason.code).collect::<Vec<_>>().join(", ")
 }
 
+/// What names a letter: its record or row, and the attempt at which that became one.
+fn named(letter: &Letter) -> Envelope {
+    let Coordinates { at, offset } = letter.origin.clone();
+    Envelope { origin: Origin { at, offset, attempt: letter.attempt }, meant: letter.meant.clone() }
+}
+
 /// A letter with all there is of it.
-fn to_json(letter: &Letter, history: &History) -> Value {
+fn to_json(letter: &Letter, history: &History, sent: &Sent) -> Value {
     let plan = history.plans.get(&letter.plan);
     let header = |(name, value): &(String, Option<Vec<u8>>)| {
         let mut header = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -163,6 +170,7 @@ fn to_json(letter: &Letter, history: &History) -> Value {
     say("partition", json!(letter.origin.at.partition));
     say("offset", json!(letter.origin.offset));
     say("attempt", json!(letter.attempt));
+    say("sent", json!(sent.has(&named(letter))));
     say("index", json!(letter.index));
     say("stage", json!(letter.stage.name()));
     say("reasons", letter.reasons.iter().map(reason_to_json).collect());

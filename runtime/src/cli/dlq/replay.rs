@@ -10,13 +10,13 @@ use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 use super::list::none;
-use super::{Filter, dry_run, opened, record_of, tell_without_time};
+use super::{Filter, dry_run, named, opened, record_of, tell_without_time};
 use crate::app::letters::{Wanted, letters};
-use crate::app::replay::{self, Copied, Gone, Selected, TooLarge, replay};
+use crate::app::replay::{self, Copied, Gone, Selected, Sent, TooLarge, replay};
 use crate::cli::screen::{self, count, counted};
 use crate::cli::{Ended, with_the_next_start};
 use crate::config::PipelineConfig;
-use crate::origin::{Envelope, Origin, replay_topic};
+use crate::origin::{Envelope, replay_topic};
 use crate::plan::History;
 use crate::sandbox::escape;
 use crate::sink::back::{Letter, Stage};
@@ -110,14 +110,16 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
         return Ok(ended);
     }
     if !args.yes {
-        let (n, without_time) = how_many(&config, &history, &wanted)?;
-        if n == 0 {
-            eprintln!("{}", none(&config, &history, wanted)?);
-            tell_without_time(without_time);
+        let Found { n, sent, without_time } = find(&config, &history, &wanted)?;
+        match (n, sent) {
+            (0, _) => eprintln!("{}", none(&config, &history, &wanted)?),
+            (_, 0) => eprintln!("found {}", counted(n, "letter")),
+            _ => eprintln!("found {}; sent before, and left out: {}", counted(n, "letter"), count(sent)),
+        }
+        tell_without_time(without_time);
+        if n == sent {
             return Ok(Ended::Done);
         }
-        eprintln!("found {}; what was sent before is left out", counted(n, "letter"));
-        tell_without_time(without_time);
         if !screen::is_wanted("send them through the pipeline again?", args.json)? {
             return Ok(Ended::No);
         }
@@ -134,14 +136,23 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
     Ok(if copied.too_large.is_empty() && copied.gone.is_empty() { Ended::Done } else { Ended::No })
 }
 
-/// How many letters there are, and how many were left out since their records have no time.
-fn how_many(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<(u64, u64)> {
-    let mut n = 0;
-    let without_time = letters(config, history, wanted, &mut |_| {
+/// Letters that are asked for.
+struct Found {
+    n: u64,
+    /// Those of them that were sent before.
+    sent: u64,
+    /// How many others were left out since their records have no time.
+    without_time: u64,
+}
+
+fn find(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<Found> {
+    let (known, mut n, mut sent) = (Sent::look(config)?, 0, 0);
+    let without_time = letters(config, history, wanted, &mut |letter| {
         n += 1;
+        sent += u64::from(known.has(&named(&letter)));
         true
     })?;
-    Ok((n, without_time))
+    Ok(Found { n, sent, without_time })
 }
 
 /// Letters are read while others are copied, and never all in memory. What came of it, and how many were left out since their
@@ -175,11 +186,12 @@ fn read_ahead<T>(
 }
 
 fn selected(letter: Letter) -> Selected {
-    let Letter { origin, attempt, meant, key, value, headers, timestamp_ms, .. } = letter;
-    let origin = Origin { at: origin.at, offset: origin.offset, attempt };
+    let named = named(&letter);
     if letter.stage == Stage::Sink {
-        return Selected::InInput(Envelope { origin, meant });
+        return Selected::InInput(named);
     }
+    let Envelope { origin, meant } = named;
+    let Letter { key, value, headers, timestamp_ms, .. } = letter;
     let timestamp_ms = timestamp_ms.unwrap_or(-1);
     Selected::Letter(replay::Letter { origin, meant, key, value, headers, timestamp_ms })
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{moment, opened, origin, to_json};
+use super::{moment, named, opened, origin, to_json};
 use crate::app::letters::{Wanted, letters};
+use crate::app::replay::Sent;
 use crate::cli::Ended;
 use crate::plan::History;
 use crate::sandbox::escape;
@@ -43,12 +44,12 @@ pub(super) fn show(args: &ShowArgs) -> Result<Ended> {
         sought: Sought::of(&args.letter),
         ..Wanted::default()
     };
-    let mut n = 0;
+    let (sent, mut n) = (Sent::look(&config)?, 0);
     letters(&config, &history, &wanted, &mut |letter| {
         n += 1;
         match args.json {
-            true => println!("{}", to_json(&letter, &history)),
-            false => print(&letter, &history, n > 1),
+            true => println!("{}", to_json(&letter, &history, &sent)),
+            false => print(&letter, &history, &sent, n > 1),
         }
         true
     })?;
@@ -59,7 +60,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<Ended> {
     Ok(Ended::No)
 }
 
-fn print(letter: &Letter, history: &History, is_next: bool) {
+fn print(letter: &Letter, history: &History, sent: &Sent, is_next: bool) {
     if is_next {
         println!();
     }
@@ -75,6 +76,9 @@ fn print(letter: &Letter, history: &History, is_next: bool) {
         say("reason", &format!("{}{field}: {}{detail}", reason.code, reason.message));
     }
     say("plan", &plan);
+    if sent.has(&named(letter)) {
+        say("sent", "through the pipeline again: `weir explain` tells what came of it");
+    }
     say("sink", &format!("{}, {}", letter.sink, letter.place));
     if let Some(refused) = &letter.refused {
         say(
