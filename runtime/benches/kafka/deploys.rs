@@ -33,6 +33,9 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// For records to be sent.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// From here on a command is told by itself, in milliseconds.
+const SLOW_MS: u64 = 500;
+
 /// Of a histogram, in milliseconds.
 const BOUNDS_MS: [u64; 7] = [100, 150, 200, 300, 400, 500, 1_000];
 
@@ -174,4 +177,12 @@ pub(crate) fn print(commands: &[Option<Deployed>]) {
         println!("| {what} | {} | {p50} | {p90} | {p99} | {most} |", took.len());
     }
     histogram("ms", &whole, &BOUNDS_MS);
+    // The first of each component compiles it.
+    for (place, plan) in commands.iter().enumerate() {
+        if let Some(Deployed { begun_ms, made_ms: Some(made_ms), .. }) = plan
+            && begun_ms + made_ms >= SLOW_MS
+        {
+            println!("command {}: {begun_ms} ms until the log, {made_ms} ms from there", place + 1);
+        }
+    }
 }
