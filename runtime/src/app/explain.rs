@@ -35,6 +35,8 @@ pub struct Explained {
     pub read_from: Result<String, String>,
     /// What becomes of it under that plan, or why that is not known.
     pub fate: Result<&'static str, String>,
+    /// When it came again, as far as rows tell of it: one that was dropped then left none.
+    pub later: Vec<Attempt>,
     /// What each sink has.
     pub sinks: Vec<AtSink>,
     /// Differences that are no sink's own.
@@ -46,6 +48,17 @@ impl Explained {
     pub fn is_as_it_should_be(&self) -> bool {
         self.differences.is_empty() && self.sinks.iter().all(|sink| sink.differences.is_empty())
     }
+}
+
+/// A record that came again.
+#[derive(Debug)]
+pub struct Attempt {
+    /// 1 where it did so for the first time.
+    pub attempt: u16,
+    /// The plan that had it.
+    pub plan: u64,
+    /// What becomes of it under that plan, or why that is not known.
+    pub fate: Result<&'static str, String>,
 }
 
 /// What a sink has of a record.
@@ -112,6 +125,7 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
         plan: None,
         read_from: Err("it was not looked for: no sink has it yet".to_owned()),
         fate: Err("no sink has it yet".to_owned()),
+        later: Vec::new(),
         sinks: Vec::new(),
         differences: Vec::new(),
     };
@@ -180,12 +194,28 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
         }
         explained.sinks.push(at_sink);
     }
+    explained.later = later(&mut reruns, &explained.sinks);
     let known = history.plans.get(&plan.plan).cloned();
     if known.as_ref().is_some_and(|known| known.digest != plan.digest) {
         explained.differences.push(format!("the plan log has another transform as plan {}", plan.plan));
     }
     explained.plan = Some((plan, known));
     Ok(explained)
+}
+
+/// What became of the record each time it came again.
+fn later(reruns: &mut Reruns<'_>, sinks: &[AtSink]) -> Vec<Attempt> {
+    let rows = sinks.iter().flat_map(|sink| &sink.rows).filter(|(.., stood)| stood.attempt > 0);
+    let all: BTreeSet<(u16, u64)> = rows.map(|(.., stood)| (stood.attempt, stood.plan)).collect();
+    let mut fate_by = |plan| match reruns.history.plans.get(&plan) {
+        Some(what) => {
+            let made = &reruns.of(&PlanRef { plan, digest: what.digest.clone() }).made;
+            made.as_ref().map(fate).map_err(Clone::clone)
+        }
+        None => Err(format!("plan {plan} is not in the plan log")),
+    };
+    let attempt = |(attempt, plan)| Attempt { attempt, plan, fate: fate_by(plan) };
+    all.into_iter().map(attempt).collect()
 }
 
 /// Which plans may have made rows of a sink since the record came again: those that its rows name, and those that send rows

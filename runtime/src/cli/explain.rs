@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Ended;
 use super::progress::Line;
 use crate::app::Options;
-use crate::app::explain::{AtSink, Explained, explain as look};
+use crate::app::explain::{AtSink, Attempt, Explained, explain as look};
 use crate::config::PipelineConfig;
 use crate::digest;
 use crate::plan::Plan;
@@ -111,6 +111,14 @@ fn to_json(explained: &Explained) -> Value {
             "unknown": sink.unknown,
         })
     };
+    let attempt = |Attempt { attempt, plan, fate }: &Attempt| {
+        json!({
+            "attempt": attempt,
+            "plan": plan,
+            "fate": fate.as_ref().ok(),
+            "not_known": fate.as_ref().err(),
+        })
+    };
     let plan = explained.plan.as_ref();
     json!({
         "record": explained.origin.to_string(),
@@ -118,6 +126,7 @@ fn to_json(explained: &Explained) -> Value {
         "read_from": explained.read_from.as_ref().ok(),
         "fate": explained.fate.as_ref().ok(),
         "not_known": explained.read_from.as_ref().err().or(explained.fate.as_ref().err()),
+        "later": explained.later.iter().map(attempt).collect::<Vec<_>>(),
         "sinks": explained.sinks.iter().map(sink).collect::<Vec<_>>(),
         "differences": explained.differences,
         "as_it_should_be": explained.is_as_it_should_be(),
@@ -140,6 +149,10 @@ fn print(explained: &Explained) {
             say("fate", &format!("not known: {why}"));
         }
         (Err(why), _) => say("fate", &format!("not known: {why}")),
+    }
+    for Attempt { attempt, plan, fate } in &explained.later {
+        let fate = fate.as_ref().map_or_else(|why| format!("not known: {why}"), |fate| (*fate).to_owned());
+        say("again", &format!("attempt {attempt}, plan {plan}: {fate}"));
     }
     explained.differences.iter().for_each(|what| say("WRONG", what));
     explained.sinks.iter().for_each(print_sink);

@@ -112,6 +112,10 @@ fn letters_that_are_replayed_arrive_once_as_the_records_that_they_are_wherever_l
         assert_eq!(explained.status.code(), Some(0), "{place}: {}", stderr(&explained));
         let explained = said(&explained);
         assert_eq!(explained["fate"], "rejected", "{place}");
+        let later: Vec<_> = explained["later"].as_array().expect("attempts").iter().collect();
+        let [later] = *later else { panic!("{place}: it came again once: {explained}") };
+        assert_eq!((&later["attempt"], &later["fate"]), (&1.into(), &"routed".into()), "{place}");
+        assert_ne!(later["plan"], explained["plan"]["plan"], "{place}");
         let rows = explained["sinks"].as_array().expect("sinks").iter();
         let rows = rows.flat_map(|sink| sink["rows"].as_array().expect("rows"));
         let of_ok: Vec<_> = rows.filter(|row| row["route"] == "ok").map(|row| &row["attempt"]).collect();
