@@ -35,22 +35,30 @@ impl Watch {
         let file = begun.file.clone();
         let mut seen = looks(&file);
         let thread = thread::Builder::new().name("watch".to_owned()).spawn(move || {
-            let (mut taken, mut last, mut left) = (seen.clone(), None, Vec::new());
+            let (mut taken, mut refused) = (seen.clone(), false);
+            let (mut last, mut left) = (None, Vec::new());
             while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 let now = looks(&file);
                 let stands_still = now == seen;
                 seen = now;
                 if stands_still && seen != taken {
                     let before = std::mem::replace(&mut taken, seen.clone());
-                    let said = deploy(&file, &options).unwrap_or_else(|error| {
-                        let (text, hint, ended) = screen::told(&error);
-                        // Somebody else was faster, or does not answer: that passes.
-                        if ended == Ended::Outside || error.is::<Overtaken>() {
-                            taken = before;
+                    let deployed = deploy(&file, &options);
+                    let was_refused = std::mem::replace(&mut refused, deployed.is_err());
+                    let said = match deployed {
+                        Ok(None) => was_refused
+                            .then(|| "nothing is left to take over: the file says what runs".to_owned()),
+                        Ok(said) => said,
+                        Err(error) => {
+                            let (text, hint, ended) = screen::told(&error);
+                            // Somebody else was faster, or does not answer: that passes.
+                            if ended == Ended::Outside || error.is::<Overtaken>() {
+                                taken = before;
+                            }
+                            let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+                            Some(format!("not taken over: {text}{hint}"))
                         }
-                        let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
-                        Some(format!("not taken over: {text}{hint}"))
-                    });
+                    };
                     if said.is_some() && said != last {
                         said.iter().for_each(|line| progress::tell(line));
                     }

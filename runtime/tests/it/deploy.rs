@@ -459,6 +459,10 @@ fn a_watched_file_that_is_not_valid_is_told_and_what_ran_goes_on_until_it_is_men
         }
     }
     assert!(pipeline.rows("ok").iter().all(|row| row["weir_plan"] == first));
+    pipeline.write(&(FILE.to_owned() + ADMIN));
+    while !log().contains("the file says what runs") {
+        running.assert_alive();
+    }
     pipeline.write(&mended);
     until(&pipeline, &mut running, |process| process["status"]["plan"]["plan"].as_u64() > Some(first));
     let (_, what) = newest(&pipeline);
