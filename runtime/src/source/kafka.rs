@@ -44,6 +44,10 @@ pub struct KafkaSettings {
 /// How often it says how far what it reads goes.
 const SAY_ENDS: Duration = Duration::from_secs(1);
 
+/// What is to be read is begun no sooner than this after the last: to begin with one, the client looks at all that it reads. So a
+/// topic of ten thousand partitions, which sinks claim one after the other, is begun in hundreds of steps and not in thousands.
+const BEGIN: Duration = Duration::from_millis(50);
+
 /// What says where each of some partitions of a topic begins in a sink that has no state of it: the same for every sink and
 /// every process, for good, because it is written down before it is said. It is told the topic's id.
 pub type Starts = Box<dyn FnMut(&[TopicPartition], &Arc<str>) -> Result<Vec<Start>, Error> + Send>;
@@ -73,6 +77,7 @@ pub struct KafkaSource {
     asked: BTreeSet<TopicPartition>,
     /// How many of them are begun at once: fewer after they could not be begun together.
     together: usize,
+    begun: Option<Instant>,
     /// Whose turn it was last.
     turn: Option<TopicPartition>,
     /// Asked back by the group, and not let go of yet.
@@ -175,6 +180,7 @@ impl KafkaSource {
             ours: BTreeMap::new(),
             asked: BTreeSet::new(),
             together: usize::MAX,
+            begun: None,
             turn: None,
             going: BTreeSet::new(),
             filled: None,
@@ -395,7 +401,12 @@ impl KafkaSource {
     }
 
     /// Begins to read what is to be read, as much of it together as can be.
+    #[expect(clippy::disallowed_methods, reason = "when to begin is no decision about a record")]
     fn begin(&mut self) {
+        let is_early = self.begun.is_some_and(|at| at.elapsed() < BEGIN);
+        if self.asked.is_empty() || is_early && self.asked.len() < self.together {
+            return;
+        }
         let mut asked = Vec::new();
         while asked.len() < self.together
             && let Some(at) = self.asked.pop_first()
@@ -408,6 +419,7 @@ impl KafkaSource {
         if all.is_empty() {
             return;
         }
+        self.begun = Some(Instant::now());
         match self.member.bounds(&all) {
             // One that nobody leads must not keep the others.
             Err(error) if all.len() > 1 => {
