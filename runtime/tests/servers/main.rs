@@ -28,7 +28,7 @@ use weir::kafka::{Cluster, Error};
 use weir_services::{Interrupt, kafka_client, until};
 
 /// Far more than anything here takes.
-const LONG: Duration = Duration::from_secs(180);
+const LONG: Duration = Duration::from_secs(300);
 
 /// Where a server is, as `weir-services` says it.
 fn given(name: &str) -> String {

@@ -164,7 +164,8 @@ impl Kind for Broker {
     }
 
     fn command(&self, place: &Place) -> Result<Command> {
-        let mut command = self.java(place, "512m")?;
+        // Ten thousand partitions take more than half a gigabyte: short of it, it collects garbage until its session is over.
+        let mut command = self.java(place, "1536m")?;
         command.args(["kafka.Kafka", "server.properties"]);
         Ok(command)
     }
