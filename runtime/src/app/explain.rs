@@ -35,7 +35,7 @@ pub struct Explained {
     pub read_from: Result<String, String>,
     /// What becomes of it under that plan, or why that is not known.
     pub fate: Result<&'static str, String>,
-    /// When it came again, as far as rows tell of it: one that was dropped then left none.
+    /// When it came again, as far as rows tell of it, written or refused: one that was dropped then left none.
     pub later: Vec<Attempt>,
     /// What each sink has.
     pub sinks: Vec<AtSink>,
@@ -205,8 +205,21 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
 
 /// What became of the record each time it came again.
 fn later(reruns: &mut Reruns<'_>, sinks: &[AtSink]) -> Vec<Attempt> {
-    let rows = sinks.iter().flat_map(|sink| &sink.rows).filter(|(.., stood)| stood.attempt > 0);
-    let all: BTreeSet<(u16, u64)> = rows.map(|(.., stood)| (stood.attempt, stood.plan)).collect();
+    let of_sink = |sink: &AtSink| -> Vec<(u16, u64)> {
+        let rows = sink.rows.iter().map(|(.., stood)| (stood.attempt, stood.plan));
+        rows.chain(sink.refused.iter().map(|letter| (letter.attempt, letter.plan))).collect()
+    };
+    let mut all: BTreeSet<(u16, u64)> = sinks.iter().flat_map(of_sink).collect();
+    all.retain(|(attempt, _)| *attempt > 0);
+    let is_letter =
+        |of, row: &&(Arc<str>, Arc<str>, Stood)| *row.1 == *DEAD_LETTERS && (row.2.attempt, row.2.plan) == of;
+    let rows = || sinks.iter().flat_map(|sink| &sink.rows);
+    // It came again for a row that the plan does not make, or with what is not known of it here: its letter says what became of it.
+    let stood = |of| {
+        let (.., stood) = rows().find(|row| is_letter(of, row))?;
+        let trap = stood.row.as_ref().and_then(|row| row.get("trap"));
+        Some(if trap.is_some_and(|trap| !trap.is_null()) { "failed" } else { "rejected" })
+    };
     let mut fate_by = |plan| match reruns.history.plans.get(&plan) {
         Some(what) => {
             let made = &reruns.of(&PlanRef { plan, digest: what.digest.clone() }).made;
@@ -214,7 +227,10 @@ fn later(reruns: &mut Reruns<'_>, sinks: &[AtSink]) -> Vec<Attempt> {
         }
         None => Err(format!("plan {plan} is not in the plan log")),
     };
-    let attempt = |(attempt, plan)| Attempt { attempt, plan, fate: fate_by(plan) };
+    let attempt = |(attempt, plan)| {
+        let fate = stood((attempt, plan)).map_or_else(|| fate_by(plan), Ok);
+        Attempt { attempt, plan, fate }
+    };
     all.into_iter().map(attempt).collect()
 }
 

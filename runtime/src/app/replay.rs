@@ -8,7 +8,7 @@ mod topic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::Origin as Source;
 use super::columns::Columns;
@@ -65,9 +65,20 @@ impl Sent {
     /// Looks at the replay input, and makes nothing.
     ///
     /// # Errors
-    /// What the replay input says.
-    pub fn look(config: &PipelineConfig) -> Result<Self> {
-        Ok(Self(known(config, &Source::of(config)?)?.there))
+    /// What the replay input says, and if a table cannot say of which attempt a letter is: then one that failed again could not be
+    /// told from one that was sent.
+    pub fn look(config: &PipelineConfig, history: &History) -> Result<Self> {
+        let Lacking { of_letters, of_refused } = lacking(config, history, true)?;
+        let lacks: Vec<_> = of_letters.into_iter().chain(of_refused).collect();
+        ensure!(lacks.is_empty(), "a table cannot say which attempt a letter is of: {}", lacks.join("; "));
+        let there = match Source::of(config)? {
+            Source::Files(_) => directory::look(&Replays::new(config)).map(|known| known.there),
+            Source::Kafka(_, cluster) => {
+                let sent = topic::sent(&cluster, config.name.as_str());
+                sent.map(Option::unwrap_or_default).map_err(Into::into)
+            }
+        };
+        Ok(Self(there.context("looking at the replay input")?))
     }
 
     /// Whether the letter is one of them: a record, or a row of it, and the attempt at which that became one.

@@ -99,7 +99,13 @@ fn to_json(explained: &Explained) -> Value {
     let sink = |sink: &AtSink| {
         let refused = sink.refused.iter().map(|letter| {
             let reasons: Vec<_> = letter.reasons.iter().map(|reason| &reason.message).collect();
-            json!({ "index": letter.index, "place": letter.place, "reasons": reasons })
+            json!({
+                "index": letter.index,
+                "plan": letter.plan,
+                "attempt": letter.attempt,
+                "place": letter.place,
+                "reasons": reasons,
+            })
         });
         json!({
             "sink": &*sink.sink,
@@ -197,21 +203,27 @@ fn print_sink(sink: &AtSink) {
             Some(row) => Value::Object(row.clone()).to_string(),
             None => "a tombstone".to_owned(),
         };
-        let again = match stood.attempt {
-            0 => String::new(),
-            attempt => format!(", attempt {attempt} by plan {}", stood.plan),
-        };
+        let again = again(stood.attempt, stood.plan);
         say("  row", &format!("{} in {target} ({}{again}): {row}", stood.index, stood.place));
     }
     for letter in &sink.refused {
         let why = letter.reasons.iter().map(|reason| &*reason.message).collect::<Vec<_>>().join("; ");
-        say("  refused", &format!("row {} ({}): {why}", letter.index, letter.place));
+        let again = again(letter.attempt, letter.plan);
+        say("  refused", &format!("row {} ({}{again}): {why}", letter.index, letter.place));
     }
     if sink.plan.is_some() && sink.rows.is_empty() && sink.refused.is_empty() && sink.unknown.is_empty() {
         say("  rows", "none");
     }
     sink.unknown.iter().for_each(|what| say("  unknown", what));
     sink.differences.iter().for_each(|what| say("  WRONG", what));
+}
+
+/// Of what came again, when that was.
+fn again(attempt: u16, plan: u64) -> String {
+    match attempt {
+        0 => String::new(),
+        attempt => format!(", attempt {attempt} by plan {plan}"),
+    }
 }
 
 fn say(name: &str, what: &str) {

@@ -45,7 +45,7 @@ pub(super) fn to_json(history: &History) -> serde_json::Value {
         let (changes, shadow) = (changes(history, plan), tried_before(history, *number));
         json!({ "plan": number, "what": plan, "changes": changes, "shadow": shadow })
     });
-    let cuts = history.adopted.iter().map(|Adopted { of, cut, .. }| {
+    let cuts = cuts(history).into_iter().map(|Adopted { of, cut, .. }| {
         let input = input_of(history, of);
         json!({ "partition": of.partition, "input": input, "from": cut.from, "plan": cut.plan.plan, "digest": cut.plan.digest })
     });
@@ -62,6 +62,13 @@ pub(super) fn to_json(history: &History) -> serde_json::Value {
         "shadows": shadows.collect::<Vec<_>>(),
         "done": done.collect::<Vec<_>>(),
     })
+}
+
+/// From where on each partition has which plan, by plan.
+fn cuts(history: &History) -> Vec<&Adopted> {
+    let mut all: Vec<_> = history.adopted.iter().collect();
+    all.sort_by_key(|Adopted { of, cut, .. }| (cut.plan.plan, of));
+    all
 }
 
 /// What a plan changed against the one that it took the place of, or would; nothing for the first.
@@ -116,9 +123,7 @@ fn print(history: &History) {
     println!("{plans}\n");
     print_shadows(history);
     let mut cuts = screen::table(&["partition", "input", "from offset", "plan"], &[0, 2, 3]);
-    let mut adopted: Vec<_> = history.adopted.iter().collect();
-    adopted.sort_by_key(|Adopted { of, cut, .. }| (cut.plan.plan, of));
-    for Adopted { of, cut, .. } in adopted {
+    for Adopted { of, cut, .. } in self::cuts(history) {
         let input = input_of(history, of).unwrap_or_default().to_owned();
         cuts.add_row(vec![of.partition.to_string(), input, cut.from.to_string(), cut.plan.plan.to_string()]);
     }

@@ -83,7 +83,7 @@ fn print(answers: &[Answer]) {
     println!("{}\n{}\n", fates::table(&records), fates::equation(&records));
     if records.elsewhere > 0 {
         let n = count(records.elsewhere);
-        println!("{n} times a sink was given nothing of a record: it came again for a row of another one\n");
+        println!("left out, since the record came again for a row of another sink: {n}\n");
     }
     print_sinks(answers);
 }

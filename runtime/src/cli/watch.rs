@@ -46,8 +46,9 @@ impl Watch {
                     let deployed = deploy(&file, &options);
                     let was_refused = std::mem::replace(&mut refused, deployed.is_err());
                     let said = match deployed {
-                        Ok(None) => was_refused
-                            .then(|| "nothing is left to take over: the file says what runs".to_owned()),
+                        Ok(None) => was_refused.then(|| {
+                            "the file can be taken over again, and asks for no other plan".to_owned()
+                        }),
                         Ok(said) => said,
                         Err(error) => {
                             let (text, hint, ended) = screen::told(&error);

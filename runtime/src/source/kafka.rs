@@ -44,9 +44,9 @@ pub struct KafkaSettings {
 /// How often it says how far what it reads goes.
 const SAY_ENDS: Duration = Duration::from_secs(1);
 
-/// What is to be read is begun no sooner than this after the last: to begin with one, the client looks at all that it reads. So a
-/// topic of ten thousand partitions, which sinks claim one after the other, is begun in hundreds of steps and not in thousands.
-const BEGIN: Duration = Duration::from_millis(50);
+/// For what is to be read to gather since partitions were begun last: for each step the client goes through all that it reads, and
+/// sinks may claim the partitions of a topic, thousands of them, one after the other.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// What says where each of some partitions of a topic begins in a sink that has no state of it: the same for every sink and
 /// every process, for good, because it is written down before it is said. It is told the topic's id.
@@ -403,7 +403,7 @@ impl KafkaSource {
     /// Begins to read what is to be read, as much of it together as can be.
     #[expect(clippy::disallowed_methods, reason = "when to begin is no decision about a record")]
     fn begin(&mut self) {
-        let is_early = self.begun.is_some_and(|at| at.elapsed() < BEGIN);
+        let is_early = self.begun.is_some_and(|at| at.elapsed() < GATHER);
         if self.asked.is_empty() || is_early && self.asked.len() < self.together {
             return;
         }
@@ -411,7 +411,9 @@ impl KafkaSource {
         while asked.len() < self.together
             && let Some(at) = self.asked.pop_first()
         {
-            if let Some(State::Asked(wanted)) = self.ours.get(&at) {
+            if let Some(State::Asked(wanted)) = self.ours.get(&at)
+                && !self.going.contains(&at)
+            {
                 asked.push((at, wanted.clone()));
             }
         }
@@ -419,7 +421,6 @@ impl KafkaSource {
         if all.is_empty() {
             return;
         }
-        self.begun = Some(Instant::now());
         match self.member.bounds(&all) {
             // One that nobody leads must not keep the others.
             Err(error) if all.len() > 1 => {
@@ -436,6 +437,7 @@ impl KafkaSource {
                 self.begin_within(asked, bounds);
             }
         }
+        self.begun = Some(Instant::now());
     }
 
     /// Begins partitions, of each of which it is known from where to where it has records.

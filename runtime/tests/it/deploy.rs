@@ -460,7 +460,7 @@ fn a_watched_file_that_is_not_valid_is_told_and_what_ran_goes_on_until_it_is_men
     }
     assert!(pipeline.rows("ok").iter().all(|row| row["weir_plan"] == first));
     pipeline.write(&(FILE.to_owned() + ADMIN));
-    while !log().contains("the file says what runs") {
+    while !log().contains("asks for no other plan") {
         running.assert_alive();
     }
     pipeline.write(&mended);

@@ -66,6 +66,15 @@ impl Pipeline {
         said
     }
 
+    /// What `weir explain` says of the record of a refused row.
+    fn explain(&self, reject: &str) -> (Option<i32>, Value) {
+        let record = reject.split('|').take(3).collect::<Vec<_>>().join("/");
+        let mut weir = self.on_kafka.weir();
+        weir.args(["explain", "--json"]).arg(self.on_kafka.path("pipeline.toml")).arg(record);
+        let output = weir.output().expect("the program starts");
+        (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
+    }
+
     fn rejects(&self) -> Vec<String> {
         self.ask(
             "SELECT weir_topic, weir_partition, weir_offset, weir_index, target, sqlstate, weir_attempt FROM weir_reject \
@@ -153,12 +162,13 @@ fn a_row_that_was_refused_arrives_once_in_its_table_and_nothing_else_changes_any
     assert_eq!(pipeline.all(), expected);
 
     // The record is as it should be: one row is there since it came again.
-    let one: Vec<_> = rejects[0].split('|').take(3).collect();
-    let mut weir = pipeline.on_kafka.weir();
-    weir.args(["explain", "--json"]).arg(pipeline.on_kafka.path("pipeline.toml")).arg(one.join("/"));
-    let output = weir.output().expect("the program starts");
-    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!((output.status.code(), &said["fate"]), (Some(0), &"routed".into()), "{said}");
+    let (code, said) = pipeline.explain(&rejects[0]);
+    assert_eq!((code, &said["fate"]), (Some(0), &"routed".into()), "{said}");
+    assert_eq!(
+        (&said["later"][0]["attempt"], &said["later"][0]["fate"]),
+        (&1.into(), &"routed".into()),
+        "{said}"
+    );
 }
 
 #[test]
@@ -197,6 +207,12 @@ fn where_the_rule_makes_no_such_row_any_more_its_record_is_a_letter_that_is_stil
     let dead = before.dead + n;
     let without = All { dead, ..before };
     assert_eq!(pipeline.all(), without);
+    let (_, said) = pipeline.explain(&pipeline.rejects()[0]);
+    assert_eq!(
+        (&said["later"][0]["attempt"], &said["later"][0]["fate"]),
+        (&1.into(), &"rejected".into()),
+        "{said}"
+    );
 
     pipeline.change(r#"usa = ["base.copy","#, BOUND);
     let (code, said) = pipeline.on_kafka.replay(&["--yes", "--reason", "row-not-made"]);

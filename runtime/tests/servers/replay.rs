@@ -149,6 +149,15 @@ impl Pipeline {
         weir
     }
 
+    /// How many letters say that they were sent again.
+    fn sent(&self) -> u64 {
+        let output = self.weir().args(["dlq", "ls", "--json"]).arg(self.path("pipeline.toml")).output();
+        let output = output.expect("the program starts");
+        let told: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        let groups = told["groups"].as_array().expect("groups").iter();
+        groups.map(|group| group["sent"].as_u64().expect("it is known")).sum()
+    }
+
     fn copy(&self, letters: Vec<Letter>) -> Copied {
         let config = PipelineConfig::load(&self.path("pipeline.toml")).expect("it can be read");
         let letters = letters.into_iter().map(|letter| Ok(Selected::Letter(letter)));
@@ -247,9 +256,12 @@ fn letters_that_are_replayed_arrive_once_in_every_sink_as_the_records_that_they_
         "--offsets",
         &format!("{one}..{}", letters[0].origin.offset.get() + 1),
     ];
+    assert_eq!(pipeline.sent(), 0, "there is no replay input yet");
     assert_eq!(pipeline.replay(&only), said(1, 0));
+    assert_eq!(pipeline.sent(), 1);
     assert_eq!(pipeline.replay(&["--yes"]), said(BAD - 1, 1));
     assert_eq!(pipeline.replay(&["--yes"]), said(0, BAD));
+    assert_eq!(pipeline.sent(), BAD as u64);
     pipeline.mend();
     pipeline.run(&["--adopt"]);
     // Also whoever starts again finds nothing new.

@@ -80,11 +80,15 @@ impl Input for Topic {
 /// What is known of the topic without making it. Somebody else may be copying to it; and what was committed a moment ago may not
 /// be seen yet.
 pub(super) fn look(cluster: &Cluster, pipeline: &str) -> Result<Known> {
-    let topic = replay_topic(pipeline);
-    match there(cluster, &topic) {
-        Ok(there) => Ok(Known { there, most_bytes: Some(cluster.most_bytes(&topic)?) }),
-        Err(Error::NoTopic { .. }) => Ok(Known::default()),
-        Err(error) => Err(error.into()),
+    let Some(there) = sent(cluster, pipeline)? else { return Ok(Known::default()) };
+    Ok(Known { there, most_bytes: Some(cluster.most_bytes(&replay_topic(pipeline))?) })
+}
+
+/// Which letters are in the topic, as [`look`] would see it; absent where there is no topic.
+pub(super) fn sent(cluster: &Cluster, pipeline: &str) -> Result<Option<BTreeSet<Envelope>>, Error> {
+    match there(cluster, &replay_topic(pipeline)) {
+        Err(Error::NoTopic { .. }) => Ok(None),
+        found => found.map(Some),
     }
 }
 

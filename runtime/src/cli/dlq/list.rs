@@ -8,11 +8,11 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{Filter, codes, named, opened, tell_without_time, to_json, told};
+use super::{Filter, codes, is_sent, look_for_sent, opened, tell_without_time, to_json, told};
 use crate::app::letters::{Wanted, letters};
 use crate::app::replay::Sent;
 use crate::cli::Ended;
-use crate::cli::screen::{self, count};
+use crate::cli::screen::{self, count, counted};
 use crate::config::PipelineConfig;
 use crate::plan::History;
 use crate::sandbox::escape;
@@ -25,14 +25,16 @@ const EXAMPLE: usize = 60;
 ///
 /// Letters are named by their records, as TOPIC/PARTITION/OFFSET: `weir dlq show` shows one whole, `weir explain` what else
 /// became of its record. Counts are a table on a terminal; else, and with --list, it is lines with tabs in between. Those that
-/// `weir dlq replay` sent through the pipeline again stay where they are, and are told as sent.
+/// `weir dlq replay` sent through the pipeline again stay where they are, and are marked as sent.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
     weir dlq ls pipeline.toml
     weir dlq ls pipeline.toml --stage transform --reason age-not-integer --list -n 20
     weir dlq ls pipeline.toml --since 2026-11-01T00:00:00Z --json
 
-With --list --json a line is a letter with all there is of it.")]
+With --list a line is a letter: its record, its stage, of a refused row its number and sink, the plan, how often the record had come \
+again by then, `sent` if it was sent through the pipeline again since, and the reasons. With --json it has all there is of it. \
+In a pipe a line of counts is: stage, reasons, plan, letters, how many of them were sent again, first, last, and an example.")]
 pub(super) struct LsArgs {
     /// The pipeline file
     #[arg(value_name = "PIPELINE")]
@@ -60,8 +62,8 @@ struct Kind {
 
 struct Group {
     n: u64,
-    /// How many of them were sent through the pipeline again.
-    sent: u64,
+    /// How many of them were sent through the pipeline again, if that is known.
+    sent: Option<u64>,
     first: Coordinates,
     last: Coordinates,
     example: String,
@@ -70,7 +72,9 @@ struct Group {
 pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
     let (config, history) = opened(&args.pipeline)?;
     let wanted = args.filter.wanted();
-    let (sent, most) = (Sent::look(&config)?, args.n.unwrap_or(u64::MAX));
+    let most = args.n.unwrap_or(u64::MAX);
+    let sent = look_for_sent(&config, &history);
+    let sent = sent.as_ref();
     let (mut groups, mut n, mut without_time, mut written) = (BTreeMap::new(), 0, 0, Ok(()));
     let mut out = BufWriter::new(std::io::stdout().lock());
     if most > 0 {
@@ -78,12 +82,12 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
             n += 1;
             if args.list {
                 let line = match args.json {
-                    true => to_json(&letter, &history, &sent).to_string(),
-                    false => line(&letter, &sent),
+                    true => to_json(&letter, &history, sent).to_string(),
+                    false => line(&letter, sent),
                 };
                 written = writeln!(out, "{line}");
             } else {
-                add(&mut groups, letter, &sent);
+                add(&mut groups, letter, sent);
             }
             written.is_ok() && n < most
         })?;
@@ -98,6 +102,9 @@ pub(super) fn ls(args: &LsArgs) -> Result<Ended> {
         (true, _) => {}
         (false, true) => println!("{}", groups_to_json(&groups, n)),
         (false, false) => print(&groups),
+    }
+    if n == most && n > 0 && !args.list {
+        eprintln!("the first {} are counted; there may be more", counted(n, "letter"));
     }
     if n == 0 && most > 0 {
         eprintln!("{}", none(&config, &history, &wanted)?);
@@ -130,13 +137,13 @@ pub(super) fn none(config: &PipelineConfig, history: &History, wanted: &Wanted) 
     }))
 }
 
-fn add(groups: &mut BTreeMap<Kind, Group>, letter: Letter, sent: &Sent) {
-    let sent = u64::from(sent.has(&named(&letter)));
+fn add(groups: &mut BTreeMap<Kind, Group>, letter: Letter, sent: Option<&Sent>) {
+    let sent = is_sent(sent, &letter).map(u64::from);
     let kind = Kind { stage: letter.stage, codes: codes(&letter), plan: letter.plan };
     match groups.get_mut(&kind) {
         Some(group) => {
             group.n += 1;
-            group.sent += sent;
+            group.sent = group.sent.zip(sent).map(|(all, one)| all + one);
             if letter.origin < group.first {
                 group.first = letter.origin;
             } else if letter.origin > group.last {
@@ -151,15 +158,16 @@ fn add(groups: &mut BTreeMap<Kind, Group>, letter: Letter, sent: &Sent) {
     }
 }
 
-fn line(letter: &Letter, sent: &Sent) -> String {
+fn line(letter: &Letter, sent: Option<&Sent>) -> String {
     let reasons = letter.reasons.iter().map(|reason| format!("{} ({})", reason.code, told(reason)));
     let reasons = escape(&reasons.collect::<Vec<_>>().join(", "));
     let place = match &letter.refused {
         Some(_) => format!("{} of {}", letter.index, letter.sink),
         None => String::new(),
     };
-    let sent = if sent.has(&named(letter)) { "sent" } else { "" };
-    format!("{}\t{}\t{place}\t{}\t{sent}\t{reasons}", letter.origin, letter.stage, letter.plan)
+    let sent = if is_sent(sent, letter) == Some(true) { "sent" } else { "" };
+    let Letter { origin, stage, plan, attempt, .. } = letter;
+    format!("{origin}\t{stage}\t{place}\t{plan}\t{attempt}\t{sent}\t{reasons}")
 }
 
 fn groups_to_json(groups: &BTreeMap<Kind, Group>, n: u64) -> serde_json::Value {
@@ -184,7 +192,7 @@ fn print(groups: &BTreeMap<Kind, Group>) {
         let number = |n: u64| if is_terminal { count(n) } else { n.to_string() };
         let example = escape(&group.example.chars().take(EXAMPLE).collect::<String>());
         let (first, last) = (group.first.to_string(), group.last.to_string());
-        let (n, sent) = (number(group.n), number(group.sent));
+        let (n, sent) = (number(group.n), group.sent.map_or_else(String::new, number));
         [kind.stage.to_string(), escape(&kind.codes), kind.plan.to_string(), n, sent, first, last, example]
     };
     if !is_terminal {

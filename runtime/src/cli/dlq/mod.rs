@@ -21,6 +21,7 @@ use crate::app::replay::Sent;
 use crate::config::PipelineConfig;
 use crate::origin::{Envelope, Origin};
 use crate::plan::History;
+use crate::sandbox::escape;
 use crate::sink::back::{Coordinates, Letter, Reason, Sought, Stage};
 
 /// Dead letters: records that could not be read, were rejected or failed, and rows that a sink refused
@@ -154,8 +155,22 @@ fn named(letter: &Letter) -> Envelope {
     Envelope { origin: Origin { at, offset, attempt: letter.attempt }, meant: letter.meant.clone() }
 }
 
+/// Which letters were sent through the pipeline again, or else it is told why that is not known.
+fn look_for_sent(config: &PipelineConfig, history: &History) -> Option<Sent> {
+    let sent = Sent::look(config, history);
+    sent.inspect_err(|error| {
+        eprintln!("which letters were sent again is not known: {}", escape(&format!("{error:#}")))
+    })
+    .ok()
+}
+
+/// Whether a letter was, if that is known.
+fn is_sent(sent: Option<&Sent>, letter: &Letter) -> Option<bool> {
+    sent.map(|sent| sent.has(&named(letter)))
+}
+
 /// A letter with all there is of it.
-fn to_json(letter: &Letter, history: &History, sent: &Sent) -> Value {
+fn to_json(letter: &Letter, history: &History, sent: Option<&Sent>) -> Value {
     let plan = history.plans.get(&letter.plan);
     let header = |(name, value): &(String, Option<Vec<u8>>)| {
         let mut header = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -170,7 +185,7 @@ fn to_json(letter: &Letter, history: &History, sent: &Sent) -> Value {
     say("partition", json!(letter.origin.at.partition));
     say("offset", json!(letter.origin.offset));
     say("attempt", json!(letter.attempt));
-    say("sent", json!(sent.has(&named(letter))));
+    say("sent", json!(is_sent(sent, letter)));
     say("index", json!(letter.index));
     say("stage", json!(letter.stage.name()));
     say("reasons", letter.reasons.iter().map(reason_to_json).collect());

@@ -37,7 +37,7 @@ const AHEAD: usize = 1_000;
 /// that runs now, that has to be the row that was refused.
 ///
 /// Mend the rule first, with `weir deploy`, or the table; --dry-run shows what would become of the letters by then, with the changes that would
-/// be deployed. Without --yes it says how many letters there are, and asks.
+/// be deployed. Without --yes it says how many letters there are, and asks if one of them can be sent.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
     weir dlq replay pipeline.toml --reason age-not-integer --dry-run
@@ -45,15 +45,16 @@ const AHEAD: usize = 1_000;
     weir dlq replay pipeline.toml --reason age-not-integer
     weir dlq replay pipeline.toml --plan 0 --topic customers-raw --offsets 100..200 --yes
 
-Exit codes: 0 they are copied, or were, or with --dry-run shown; 1 not wanted, or some are larger than the topic
-takes, or the input does not have their records any more: they are named, and all others are copied; 2 the command or the
-file is wrong; 3 something could not be reached.
+Exit codes: 0 they are copied, or were, or with --dry-run shown; 1 not wanted, or some are larger than the topic takes, or \
+the input does not have their records any more: they are named, and all others are copied; 2 the command or the file is \
+wrong; 3 something could not be reached.
+
 What a source could not read as a record is sent where --stage source asks for it.
 
---dry-run copies nothing, and asks no sink whether it would take the rows. A line is a letter, the attempt at which it became
-one, its fate and more of that, with tabs in between; then comes how many have which fate. A fate is: routed, dropped,
-rejected, failed; stops, where the pipeline would not get past it; sent before, spent, too large or gone, where it would not be
-copied. With --json a line is an object for a letter, and the last one for all of them.")]
+--dry-run copies nothing, and asks no sink whether it would take the rows. A line is a letter, the attempt at which it \
+became one, its fate and more of that, with tabs in between; then comes how many have which fate. A fate is: routed, \
+dropped, rejected, failed; stops, where the pipeline would not get past it; sent before, spent, too large or gone, where it \
+would not be copied. With --json a line is an object for a letter, and the last one for all of them.")]
 pub(super) struct ReplayArgs {
     /// The pipeline file
     #[arg(value_name = "PIPELINE")]
@@ -110,14 +111,17 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ended> {
         return Ok(ended);
     }
     if !args.yes {
-        let Found { n, sent, without_time } = find(&config, &history, &wanted)?;
-        match (n, sent) {
-            (0, _) => eprintln!("{}", none(&config, &history, &wanted)?),
-            (_, 0) => eprintln!("found {}", counted(n, "letter")),
-            _ => eprintln!("found {}; sent before, and left out: {}", counted(n, "letter"), count(sent)),
+        let Found { n, sent, spent, without_time } = find(&config, &history, &wanted)?;
+        match n {
+            0 => eprintln!("{}", none(&config, &history, &wanted)?),
+            n => eprintln!("found {}", counted(n, "letter")),
         }
+        tell_left_out(&config, sent, spent, |line| eprintln!("{line}"));
         tell_without_time(without_time);
-        if n == sent {
+        if n == sent + spent {
+            if args.json {
+                println!("{}", to_json(&Copied { there: sent, spent, ..Copied::default() }));
+            }
             return Ok(Ended::Done);
         }
         if !screen::is_wanted("send them through the pipeline again?", args.json)? {
@@ -141,18 +145,25 @@ struct Found {
     n: u64,
     /// Those of them that were sent before.
     sent: u64,
+    /// Those that failed as often as `dead_letter.max_attempts` says.
+    spent: u64,
     /// How many others were left out since their records have no time.
     without_time: u64,
 }
 
 fn find(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<Found> {
-    let (known, mut n, mut sent) = (Sent::look(config)?, 0, 0);
+    let known = Sent::look(config, history)?;
+    let (mut n, mut sent, mut spent) = (0, 0, 0);
     let without_time = letters(config, history, wanted, &mut |letter| {
         n += 1;
-        sent += u64::from(known.has(&named(&letter)));
+        if letter.attempt >= config.dead_letter.max_attempts.get() {
+            spent += 1;
+        } else if known.has(&named(&letter)) {
+            sent += 1;
+        }
         true
     })?;
-    Ok(Found { n, sent, without_time })
+    Ok(Found { n, sent, spent, without_time })
 }
 
 /// Letters are read while others are copied, and never all in memory. What came of it, and how many were left out since their
@@ -196,6 +207,17 @@ fn selected(letter: Letter) -> Selected {
     Selected::Letter(replay::Letter { origin, meant, key, value, headers, timestamp_ms })
 }
 
+/// Letters that are left where they are.
+fn tell_left_out(config: &PipelineConfig, sent: u64, spent: u64, tell: impl Fn(String)) {
+    if sent > 0 {
+        tell(format!("  sent already, and left out: {}", count(sent)));
+    }
+    if spent > 0 {
+        let most = config.dead_letter.max_attempts;
+        tell(format!("  failed {most} times (dead_letter.max_attempts), and left out: {}", count(spent)));
+    }
+}
+
 fn to_json(Copied { copied, there, spent, too_large, gone }: &Copied) -> Value {
     let large = |TooLarge { origin, bytes, most }: &TooLarge| json!({ "letter": record_of(origin).to_string(), "attempt": origin.attempt - 1, "bytes": bytes, "most": most });
     let too_large: Vec<_> = too_large.iter().map(large).collect();
@@ -213,16 +235,7 @@ fn to_json(Copied { copied, there, spent, too_large, gone }: &Copied) -> Value {
 
 fn print(config: &PipelineConfig, Copied { copied, there, spent, too_large, gone }: &Copied) {
     println!("to go through {} again: {}", config.name, counted(*copied, "letter"));
-    if *there > 0 {
-        println!("  {} were sent before", count(*there));
-    }
-    if *spent > 0 {
-        println!(
-            "  {} have failed {} times, and are left where they are (dead_letter.max_attempts)",
-            count(*spent),
-            config.dead_letter.max_attempts
-        );
-    }
+    tell_left_out(config, *there, *spent, |line| println!("{line}"));
     for TooLarge { origin, bytes, most } in too_large {
         let (letter, bytes, most) = (record_of(origin), count(*bytes as u64), count(*most as u64));
         println!("  too large: {letter} takes {bytes} bytes, and the topic takes {most} at once");

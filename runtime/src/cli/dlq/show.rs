@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{moment, named, opened, origin, to_json};
+use super::{is_sent, look_for_sent, moment, opened, origin, to_json};
 use crate::app::letters::{Wanted, letters};
 use crate::app::replay::Sent;
 use crate::cli::Ended;
@@ -44,12 +44,13 @@ pub(super) fn show(args: &ShowArgs) -> Result<Ended> {
         sought: Sought::of(&args.letter),
         ..Wanted::default()
     };
-    let (sent, mut n) = (Sent::look(&config)?, 0);
+    let (sent, mut n) = (look_for_sent(&config, &history), 0);
+    let sent = sent.as_ref();
     letters(&config, &history, &wanted, &mut |letter| {
         n += 1;
         match args.json {
-            true => println!("{}", to_json(&letter, &history, &sent)),
-            false => print(&letter, &history, &sent, n > 1),
+            true => println!("{}", to_json(&letter, &history, sent)),
+            false => print(&letter, &history, sent, n > 1),
         }
         true
     })?;
@@ -60,7 +61,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<Ended> {
     Ok(Ended::No)
 }
 
-fn print(letter: &Letter, history: &History, sent: &Sent, is_next: bool) {
+fn print(letter: &Letter, history: &History, sent: Option<&Sent>, is_next: bool) {
     if is_next {
         println!();
     }
@@ -76,8 +77,11 @@ fn print(letter: &Letter, history: &History, sent: &Sent, is_next: bool) {
         say("reason", &format!("{}{field}: {}{detail}", reason.code, reason.message));
     }
     say("plan", &plan);
-    if sent.has(&named(letter)) {
-        say("sent", "through the pipeline again: `weir explain` tells what came of it");
+    if letter.attempt > 0 {
+        say("attempt", &format!("{}: its record had come again so often", letter.attempt));
+    }
+    if is_sent(sent, letter) == Some(true) {
+        say("sent", "through the pipeline again; what it left, `weir explain` shows");
     }
     say("sink", &format!("{}, {}", letter.sink, letter.place));
     if let Some(refused) = &letter.refused {
