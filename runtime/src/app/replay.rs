@@ -8,7 +8,7 @@ mod topic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Origin as Source;
 use super::columns::Columns;
@@ -65,12 +65,8 @@ impl Sent {
     /// Looks at the replay input, and makes nothing.
     ///
     /// # Errors
-    /// What the replay input says, and if a table cannot say of which attempt a letter is: then one that failed again could not be
-    /// told from one that was sent.
-    pub fn look(config: &PipelineConfig, history: &History) -> Result<Self> {
-        let Lacking { of_letters, of_refused } = lacking(config, history, true)?;
-        let lacks: Vec<_> = of_letters.into_iter().chain(of_refused).collect();
-        ensure!(lacks.is_empty(), "a table cannot say which attempt a letter is of: {}", lacks.join("; "));
+    /// What the replay input says.
+    pub fn look(config: &PipelineConfig) -> Result<Self> {
         let there = match Source::of(config)? {
             Source::Files(_) => directory::look(&Replays::new(config)).map(|known| known.there),
             Source::Kafka(_, cluster) => {
@@ -81,7 +77,8 @@ impl Sent {
         Ok(Self(there.context("looking at the replay input")?))
     }
 
-    /// Whether the letter is one of them: a record, or a row of it, and the attempt at which that became one.
+    /// Whether the letter is one of them: a record, or a row of it, and the attempt at which that became one. Of a letter in a table
+    /// that is [`lacking`], that cannot be known.
     pub fn has(&self, letter: &Envelope) -> bool {
         self.0.contains(&letter.again())
     }
@@ -145,15 +142,6 @@ struct Known {
     there: BTreeSet<Envelope>,
     /// Bytes that it takes for a letter, if they are limited.
     most_bytes: Option<usize>,
-}
-
-/// What is known of the replay input without making it.
-fn known(config: &PipelineConfig, source: &Source) -> Result<Known> {
-    let known = match source {
-        Source::Files(_) => directory::look(&Replays::new(config)),
-        Source::Kafka(_, cluster) => topic::look(cluster, config.name.as_str()),
-    };
-    known.context("looking at the replay input")
 }
 
 /// What is to be done with a letter.

@@ -197,6 +197,17 @@ fn where_a_table_cannot_say_which_attempt_a_letter_is_of_it_is_left_open_which_w
 }
 
 #[test]
+fn where_a_table_of_refused_rows_cannot_say_their_attempts_those_are_left_out_and_the_other_letters_are_asked_about()
+ {
+    let pipeline = ran(&["reject"], |_| with_tables(""));
+    ask(&pipeline, "ALTER TABLE weir_reject DROP COLUMN weir_attempt");
+    let (code, _, error) = dlq(&pipeline, "replay", &[]);
+    assert_eq!(code, Some(1), "nobody said yes: {error}");
+    assert!(error.contains("rows that a sink refused are left out: "), "{error}");
+    assert!(error.contains("found 1 letter\n"), "{error}");
+}
+
+#[test]
 fn what_a_dry_run_says_is_what_comes_of_it() {
     let records = ["reject", "panic", "a", "err", "lose", "drop", "twice", "raw", "bad-offsets", "reject"];
     let pipeline = ran(&records, |file| file);

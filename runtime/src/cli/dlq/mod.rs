@@ -8,7 +8,7 @@ mod show;
 use std::path::Path;
 use std::str::FromStr as _;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ use super::peek::entry;
 use super::screen::counted;
 use crate::app;
 use crate::app::letters::Wanted;
-use crate::app::replay::Sent;
+use crate::app::replay::{Lacking, Sent, lacking};
 use crate::config::PipelineConfig;
 use crate::origin::{Envelope, Origin};
 use crate::plan::History;
@@ -155,9 +155,14 @@ fn named(letter: &Letter) -> Envelope {
     Envelope { origin: Origin { at, offset, attempt: letter.attempt }, meant: letter.meant.clone() }
 }
 
-/// Which letters were sent through the pipeline again, or else it is told why that is not known.
+/// Which letters were sent through the pipeline again, or else it is told why that is not known: where a table does not say which
+/// attempt a letter is of, one that failed again looks like one that was sent.
 fn look_for_sent(config: &PipelineConfig, history: &History) -> Option<Sent> {
-    let sent = Sent::look(config, history);
+    let sent = lacking(config, history, true).and_then(|Lacking { of_letters, of_refused }| {
+        let lacks = [of_letters, of_refused].concat();
+        ensure!(lacks.is_empty(), "a table cannot say which attempt a letter is of: {}", lacks.join("; "));
+        Sent::look(config)
+    });
     sent.inspect_err(|error| {
         eprintln!("which letters were sent again is not known: {}", escape(&format!("{error:#}")))
     })

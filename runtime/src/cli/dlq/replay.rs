@@ -152,7 +152,7 @@ struct Found {
 }
 
 fn find(config: &PipelineConfig, history: &History, wanted: &Wanted) -> Result<Found> {
-    let known = Sent::look(config, history)?;
+    let known = Sent::look(config)?;
     let (mut n, mut sent, mut spent) = (0, 0, 0);
     let without_time = letters(config, history, wanted, &mut |letter| {
         n += 1;
