@@ -205,21 +205,14 @@ pub fn explain(config: &PipelineConfig, options: &Options, origin: &Coordinates)
 
 /// What became of the record each time it came again.
 fn later(reruns: &mut Reruns<'_>, sinks: &[AtSink]) -> Vec<Attempt> {
-    let of_sink = |sink: &AtSink| -> Vec<(u16, u64)> {
-        let rows = sink.rows.iter().map(|(.., stood)| (stood.attempt, stood.plan));
-        rows.chain(sink.refused.iter().map(|letter| (letter.attempt, letter.plan))).collect()
-    };
-    let mut all: BTreeSet<(u16, u64)> = sinks.iter().flat_map(of_sink).collect();
-    all.retain(|(attempt, _)| *attempt > 0);
-    let is_letter =
-        |of, row: &&(Arc<str>, Arc<str>, Stood)| *row.1 == *DEAD_LETTERS && (row.2.attempt, row.2.plan) == of;
-    let rows = || sinks.iter().flat_map(|sink| &sink.rows);
-    // It came again for a row that the plan does not make, or with what is not known of it here: its letter says what became of it.
-    let stood = |of| {
-        let (.., stood) = rows().find(|row| is_letter(of, row))?;
-        let trap = stood.row.as_ref().and_then(|row| row.get("trap"));
-        Some(if trap.is_some_and(|trap| !trap.is_null()) { "failed" } else { "rejected" })
-    };
+    let rows = || sinks.iter().flat_map(|sink| &sink.rows).map(|(_, route, stood)| (route, stood));
+    let written = rows().map(|(_, stood)| (stood.attempt, stood.plan));
+    let refused = sinks.iter().flat_map(|sink| &sink.refused).map(|letter| (letter.attempt, letter.plan));
+    let all: BTreeSet<(u16, u64)> = written.chain(refused).filter(|(attempt, _)| *attempt > 0).collect();
+    // A record that came again for a row which the plan does not make is rejected, whatever it makes of the record otherwise.
+    let letters = rows().filter(|(route, _)| ***route == *DEAD_LETTERS);
+    let letters: BTreeMap<_, _> =
+        letters.map(|(_, stood)| ((stood.attempt, stood.plan), fate_of_letter(stood))).collect();
     let mut fate_by = |plan| match reruns.history.plans.get(&plan) {
         Some(what) => {
             let made = &reruns.of(&PlanRef { plan, digest: what.digest.clone() }).made;
@@ -228,10 +221,15 @@ fn later(reruns: &mut Reruns<'_>, sinks: &[AtSink]) -> Vec<Attempt> {
         None => Err(format!("plan {plan} is not in the plan log")),
     };
     let attempt = |(attempt, plan)| {
-        let fate = stood((attempt, plan)).map_or_else(|| fate_by(plan), Ok);
+        let fate = letters.get(&(attempt, plan)).map_or_else(|| fate_by(plan), |fate| Ok(*fate));
         Attempt { attempt, plan, fate }
     };
     all.into_iter().map(attempt).collect()
+}
+
+fn fate_of_letter(letter: &Stood) -> &'static str {
+    let trap = letter.row.as_ref().and_then(|row| row.get("trap"));
+    if trap.is_some_and(|trap| !trap.is_null()) { "failed" } else { "rejected" }
 }
 
 /// Which plans may have made rows of a sink since the record came again: those that its rows name, and those that send rows

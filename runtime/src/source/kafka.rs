@@ -77,6 +77,7 @@ pub struct KafkaSource {
     asked: BTreeSet<TopicPartition>,
     /// How many of them are begun at once: fewer after they could not be begun together.
     together: usize,
+    /// When some were begun last.
     begun: Option<Instant>,
     /// Whose turn it was last.
     turn: Option<TopicPartition>,
@@ -403,8 +404,8 @@ impl KafkaSource {
     /// Begins to read what is to be read, as much of it together as can be.
     #[expect(clippy::disallowed_methods, reason = "when to begin is no decision about a record")]
     fn begin(&mut self) {
-        let is_early = self.begun.is_some_and(|at| at.elapsed() < GATHER);
-        if self.asked.is_empty() || is_early && self.asked.len() < self.together {
+        let is_early = || self.begun.is_some_and(|at| at.elapsed() < GATHER);
+        if self.asked.is_empty() || self.asked.len() < self.together && is_early() {
             return;
         }
         let mut asked = Vec::new();
