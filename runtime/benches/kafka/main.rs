@@ -180,7 +180,7 @@ pub(crate) fn prepare<'a>(directory: &'a Path, job: &Job, records: u64) -> Groun
     let topic = broker.fill(job, records);
     let ground = Ground { directory, broker, topic };
     fs::write(ground.cities(), job.cities_csv()).expect("the directory is ours");
-    ground.warm_up();
+    ground.warm_up(Path::new(env!("WEIR_CUSTOMERS_WASM")));
     ground
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn measure(records: u64, rounds: usize) {
     let (mut deployed, mut pauses_us) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let quiet = one(&ground, records, expected, None);
-        let swapping = one(&ground, records, expected, Some(Commands::new(&ground, EVERY, u64::MAX)));
+        let swapping = one(&ground, records, expected, Some(Commands::new(&ground, EVERY, u64::MAX, false)));
         let million = records as f64 / 1e6;
         ratios.push(swapping.measured.cpu_s / quiet.measured.cpu_s);
         rates.push(quiet.measured.wall_s / swapping.measured.wall_s);
@@ -43,7 +43,7 @@ pub(crate) fn measure(records: u64, rounds: usize) {
     println!("| CPU s per million, median | {:.2} | {:.2} |", median(quiet), median(swapping));
     println!("| CPU, times that without, median | 1 | {:.3} |", median(ratios));
     println!("| records/s, times that without, median | 1 | {:.3} |", median(rates));
-    print(&deployed);
+    print(&deployed.iter().map(Option::as_ref).collect::<Vec<_>>());
     println!(
         "\n{} times a worker took a plan up: p50 {} us, p99 {} us",
         pauses_us.len(),

@@ -7,11 +7,13 @@ mod shadow;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::num::NonZeroU64;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, bail};
 
@@ -23,7 +25,7 @@ use super::doctor;
 use super::letters::used;
 use super::plans::Candidate;
 use super::sinks::sinks_of;
-use super::{Kept, Options, Origin, joined, plans, recall, sandbox};
+use super::{Kept, Options, Origin, cache_dir, joined, plans, recall, sandbox};
 use crate::admin;
 use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, TargetRef};
 use crate::description::Description;
@@ -31,7 +33,7 @@ use crate::origin::replay_topic;
 use crate::plan::store::Store;
 use crate::plan::{Adopted, By, History, InputPartition, Made, Plan, PlanLog};
 use crate::route::DEAD_LETTERS;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, SandboxOptions, compile_ahead};
 use crate::sink::state::{Cut, PlanRef};
 
 pub use migration::Statements;
@@ -57,6 +59,12 @@ impl Changes {
             && self.settings.is_empty()
             && self.tables.is_empty()
             && self.limits.is_empty()
+    }
+
+    /// The component that has to be loaded, where it may be one that never was.
+    fn new_component<'a>(&'a self, config: &'a PipelineConfig) -> Option<&'a Path> {
+        let of_the_file = self.is_empty().then_some(&config.transform.component);
+        self.component.as_ref().or(of_the_file).map(PathBuf::as_path)
     }
 }
 
@@ -152,9 +160,13 @@ impl Deployment {
     /// # Errors
     /// [`NeverRan`], [`crate::config::Error`], and what the sandbox and the plan log say.
     pub fn prepare(config: &PipelineConfig, options: &Options, changes: &Changes) -> Result<Self> {
+        let compiles = changes.new_component(config).map(|new| begin_to_compile(config, options, new));
         let base = Base::open(config, options)?;
         let (newest, running) = base.newest()?;
         let declared = running.declared.clone();
+        if let Some(compiles) = compiles {
+            compiles.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
         if changes.is_empty() {
             return base.deployment(config.clone(), None);
         }
@@ -311,6 +323,19 @@ impl Deployment {
         }
         Ok(all)
     }
+}
+
+/// Compiles while the plan log is waited for. Nobody else waits for it: an error elsewhere is told at once.
+fn begin_to_compile(config: &PipelineConfig, options: &Options, component: &Path) -> JoinHandle<()> {
+    let (cache_dir, compiler) = (Some(cache_dir(config, options)), options.compiler.clone());
+    let options = SandboxOptions { cache_dir, compiler, ..SandboxOptions::default() };
+    let component = component.to_owned();
+    thread::spawn(move || {
+        // One that cannot be read is told by who loads it.
+        if let Ok(bytes) = fs::read(component) {
+            compile_ahead(&options, &bytes);
+        }
+    })
 }
 
 /// What is known before it is known what is wanted.

@@ -359,6 +359,10 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
+fn cache_dir(config: &PipelineConfig, options: &Options) -> PathBuf {
+    options.cache_dir.clone().unwrap_or_else(|| config.state.join("cache"))
+}
+
 fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Result<Sandbox> {
     let past = history.plans.values().map(|plan| plan.limits.memory_bytes);
     let memory = past.chain([config.limits.memory.bytes()]);
@@ -368,7 +372,7 @@ fn sandbox(config: &PipelineConfig, options: &Options, history: &History) -> Res
     };
     let workers = config.limits.workers.get();
     Ok(Sandbox::new(SandboxOptions {
-        cache_dir: options.cache_dir.clone().or_else(|| Some(config.state.join("cache"))),
+        cache_dir: Some(cache_dir(config, options)),
         compiler: options.compiler.clone(),
         imports,
         // Judges are not counted. Per worker one of each of two plans, and one that is started or looks again; those that wait for

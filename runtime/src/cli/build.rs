@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Ended;
+use super::{Ended, sandbox};
 use crate::description::RouteContent;
 use crate::project::cargo::TARGET;
 use crate::project::{self, Announce, Built};
@@ -30,7 +30,7 @@ pub(super) struct BuildArgs {
 }
 
 pub(super) fn build(args: &BuildArgs) -> Result<Ended> {
-    match project::build(&args.dir, args.output.as_deref(), &mut announce) {
+    match project::build(&args.dir, args.output.as_deref(), &sandbox()?, &mut announce) {
         Ok(built) if args.json => println!("{}", as_json(&built)),
         Ok(built) => print!("{}", told(&built)),
         Err(e) if e.is_of_project() => {

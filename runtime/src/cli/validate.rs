@@ -12,7 +12,6 @@ use serde_json::json;
 use super::{Ended, pair};
 use crate::app::meant_component;
 use crate::config::nearest;
-use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::source::format::Format;
 use crate::validate::{Error, Request, Sample, Validation, validate as look};
 
@@ -58,7 +57,8 @@ pub(super) struct ValidateArgs {
 
 pub(super) fn validate(args: &ValidateArgs) -> Result<Ended> {
     let found = component(&args.component).and_then(|component| {
-        let found = look(&sandbox()?, args.request(&component)?)?;
+        let sandbox = super::sandbox().map_err(|e| Error::Unreadable(e.to_string()))?;
+        let found = look(&sandbox, args.request(&component)?)?;
         Ok((component.len(), found))
     });
     let (bytes, found) = match found {
@@ -112,16 +112,6 @@ fn sample(path: &Path, format: Option<Format>) -> Result<Sample, Error> {
         }),
         _ => Sample::files(path, format),
     }
-}
-
-fn sandbox() -> Result<Sandbox, Error> {
-    let options = SandboxOptions {
-        cache_dir: super::cache_dir(),
-        compiler: super::this_program(),
-        max_instances: 8,
-        ..SandboxOptions::default()
-    };
-    Sandbox::new(options).map_err(|e| Error::Unreadable(e.to_string()))
 }
 
 fn to_json(found: &Validation) -> serde_json::Value {

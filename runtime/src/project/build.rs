@@ -10,9 +10,7 @@ use serde::Deserialize;
 use super::cargo::{self, TARGET};
 use super::manifest::{self, ManifestError};
 use crate::description::Description;
-use crate::sandbox::{
-    EngineError, InstanceLimits, LoadError, Sandbox, SandboxOptions, StartError, Transform,
-};
+use crate::sandbox::{InstanceLimits, LoadError, Sandbox, StartError, Transform};
 
 /// A component that was built, loaded and asked what it is.
 #[derive(Debug)]
@@ -62,9 +60,6 @@ pub enum BuildError {
         /// Whose build it was.
         package: String,
     },
-    /// The sandbox could not be set up.
-    #[error(transparent)]
-    Sandbox(#[from] EngineError),
     /// The sandbox does not accept it.
     #[error("it compiled, but is no transform: {0}; {hint}", hint = hint(.0))]
     Load(#[from] LoadError),
@@ -99,20 +94,22 @@ fn hint(error: &LoadError) -> &'static str {
 }
 
 /// Builds the project in `dir` with cargo, in the release profile, checks the component and puts it at `output`, or
-/// at `NAME.wasm` in `dir`. What cargo says goes to stderr as it comes. The target is added where it is missing.
+/// at `NAME.wasm` in `dir`. What cargo says goes to stderr as it comes. The target is added where it is missing. Where the
+/// sandbox keeps compiled code, that of the component is there from then on, for whoever runs it.
 ///
 /// # Errors
 /// See [`BuildError`]; after any of them `output` is what it was before.
 pub fn build(
     dir: &Path,
     output: Option<&Path>,
+    sandbox: &Sandbox,
     announce: &mut dyn FnMut(Announce),
 ) -> Result<Built, BuildError> {
     let package = manifest::package(dir)?;
     prepare(dir, announce)?;
     let made = compile(dir, package.clone())?;
     let bytes = std::fs::read(&made).map_err(|e| at("reading", &made, e))?;
-    let transform = Sandbox::new(SandboxOptions::default())?.load(&bytes)?;
+    let transform = sandbox.load(&bytes)?;
     let description = transform.describe(&[], &InstanceLimits::default())?;
     let path = output.map_or_else(|| dir.join(format!("{package}.wasm")), Path::to_owned);
     put(&path, &bytes).map_err(|e| at("writing", &path, e))?;

@@ -47,6 +47,11 @@ impl Cache {
         format!("{}.cwasm", hex(&Sha256::digest(of)))
     }
 
+    /// Whether something is kept as `name`, whoever wrote it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.dir.join(name).exists()
+    }
+
     /// The code kept as `name`. `None` if there is none, or if this installation did not write it.
     pub(super) fn get(&self, name: &str) -> Option<Compiled> {
         let mut code = fs::read(self.dir.join(name)).ok()?;

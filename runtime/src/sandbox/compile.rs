@@ -11,7 +11,7 @@ use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, I
 use super::bindings::{INTERFACE, TransformComponentPre, wit};
 use super::cache::{Cache, hex};
 use super::child;
-use super::engine::{Sandbox, Use};
+use super::engine::{self, Sandbox, SandboxOptions, Use};
 use super::load_error::{LoadError, one_line, shown};
 use super::precheck;
 use super::transform::Transform;
@@ -19,6 +19,26 @@ use super::wasi::{self, Host, Import};
 
 /// The largest component that is accepted, in bytes.
 pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
+
+/// Compiles a component into the cache, where it is not there yet, for whoever [loads](Sandbox::load) it next: for the time
+/// before it is known what else a sandbox needs. What is wrong with it is told by who loads it.
+pub fn compile_ahead(options: &SandboxOptions, bytes: &[u8]) {
+    let (Some(cache), Ok(engine)) =
+        (options.cache_dir.as_deref().and_then(Cache::open), engine::compiler(Use::Work))
+    else {
+        return;
+    };
+    let name = Cache::name(&engine, &digest(bytes));
+    if cache.has(&name)
+        || look_at(bytes).is_err()
+        || precheck::check(bytes, options.max_memory_bytes).is_err()
+    {
+        return;
+    }
+    if let Ok(code) = compile(options, &engine, Use::Work, bytes) {
+        cache.put(&name, &code.0);
+    }
+}
 
 impl Sandbox {
     /// Makes a transform of the bytes of a component.
@@ -31,7 +51,7 @@ impl Sandbox {
     pub fn load(&self, bytes: &[u8]) -> Result<Transform, LoadError> {
         look_at(bytes)?;
         precheck::check(bytes, self.shared.options.max_memory_bytes)?;
-        let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
+        let digest = digest(bytes);
         let (imports, pre) = self.link(bytes, &digest, Use::Work)?;
         Ok(Transform::new(self.clone(), digest.into(), imports, pre, bytes.into()))
     }
@@ -55,8 +75,10 @@ impl Sandbox {
 
     fn component(&self, bytes: &[u8], digest: &str, of: Use) -> Result<Component, LoadError> {
         let engine = self.engine(of);
+        let options = &self.shared.options;
         let Some(cache) = &self.shared.cache else {
-            return made_here(engine, &self.compile(bytes, of)?).map_err(|e| LoadError::compile(&e, bytes));
+            return made_here(engine, &compile(options, engine, of, bytes)?)
+                .map_err(|e| LoadError::compile(&e, bytes));
         };
         let name = Cache::name(engine, digest);
         if let Some(code) = cache.get(&name) {
@@ -65,17 +87,21 @@ impl Sandbox {
                 Err(e) => tracing::debug!(error = e, "compiling again"),
             }
         }
-        let code = self.compile(bytes, of)?;
+        let code = compile(options, engine, of, bytes)?;
         let component = made_here(engine, &code).map_err(|e| LoadError::compile(&e, bytes))?;
         cache.put(&name, &code.0);
         Ok(component)
     }
+}
 
-    fn compile(&self, bytes: &[u8], of: Use) -> Result<Compiled, LoadError> {
-        match &self.shared.options.compiler {
-            Some(program) => child::compile(program, of, bytes).map(Compiled),
-            None => code(self.engine(of), bytes).map_err(|e| refused(e, bytes)),
-        }
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+fn compile(options: &SandboxOptions, engine: &Engine, of: Use, bytes: &[u8]) -> Result<Compiled, LoadError> {
+    match &options.compiler {
+        Some(program) => child::compile(program, of, bytes).map(Compiled),
+        None => code(engine, bytes).map_err(|e| refused(e, bytes)),
     }
 }
 

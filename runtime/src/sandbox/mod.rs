@@ -24,7 +24,7 @@ mod transform;
 pub mod verdict;
 pub mod wasi;
 
-pub use compile::MAX_COMPONENT_BYTES;
+pub use compile::{MAX_COMPONENT_BYTES, compile_ahead};
 pub use engine::{EngineError, Imports, Sandbox, SandboxOptions};
 pub use instance::{Init, Instance, InstanceLimits, StartError};
 pub use load_error::LoadError;

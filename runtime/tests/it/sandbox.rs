@@ -1,6 +1,8 @@
 //! A transform that does its worst, in the sandbox: each misdeed has its own clear error, and harms no other
 //! record.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use weir::offset::{Offset, TopicPartition};
 use weir::rule::{CallError, Rule};
 use weir::sandbox::verdict::{Judged, Keeper, Stopped};
 use weir::sandbox::{
-    Imports, Init, Instance, InstanceLimits, Sandbox, SandboxOptions, StartError, Transform,
+    Imports, Init, Instance, InstanceLimits, Sandbox, SandboxOptions, StartError, Transform, compile_ahead,
 };
 
 use crate::guests;
@@ -299,18 +301,46 @@ fn compiled_code_is_kept_and_a_changed_file_is_compiled_again() {
     let options = SandboxOptions { cache_dir: Some(dir.path().join("cache")), ..SandboxOptions::default() };
     let sandbox = Sandbox::new(options).unwrap();
     let load = || sandbox.load(guests::hostile()).unwrap().describe(&[], &self::limits()).unwrap();
-    let code = || {
-        let files = std::fs::read_dir(dir.path().join("cache")).unwrap().map(|entry| entry.unwrap().path());
-        let mut code = files.filter(|path| path.extension().is_some_and(|e| e == "cwasm"));
-        (code.next().expect("one file"), code.next())
-    };
     let described = load();
-    let (file, None) = code() else { panic!("one file") };
-    let good = std::fs::read(&file).unwrap();
+    let [file] = &kept_code(dir.path())[..] else { panic!("one file") };
+    let good = std::fs::read(file).unwrap();
     let mut changed = good.clone();
     changed[good.len() / 2] ^= 1;
-    std::fs::write(&file, &changed).unwrap();
+    std::fs::write(file, &changed).unwrap();
     assert_eq!(load(), described);
-    assert!(std::fs::read(&file).unwrap() != changed, "it was compiled and written again");
+    assert!(std::fs::read(file).unwrap() != changed, "it was compiled and written again");
     assert_eq!(load(), described);
+}
+
+#[test]
+fn what_was_compiled_ahead_is_what_a_sandbox_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |memory| SandboxOptions {
+        cache_dir: Some(dir.path().join("cache")),
+        max_memory_bytes: memory,
+        ..SandboxOptions::default()
+    };
+    compile_ahead(&options(256 << 20), guests::hostile());
+    let ahead = kept_code(dir.path());
+    assert_eq!(ahead.len(), 1);
+    let made = || std::fs::metadata(&ahead[0]).unwrap().ino();
+    let before = made();
+    Sandbox::new(options(64 << 20)).unwrap().load(guests::hostile()).unwrap();
+    compile_ahead(&options(256 << 20), guests::hostile());
+    assert_eq!((kept_code(dir.path()), made()), (ahead.clone(), before), "nobody compiled again");
+}
+
+#[test]
+fn nothing_is_kept_of_what_cannot_be_compiled_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SandboxOptions { cache_dir: Some(dir.path().join("cache")), ..SandboxOptions::default() };
+    compile_ahead(&options, b"no component");
+    compile_ahead(&options, &guests::hostile()[..1_000]);
+    assert!(kept_code(dir.path()).is_empty());
+}
+
+/// The files of code in a cache below a directory.
+fn kept_code(directory: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(directory.join("cache")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "cwasm")).collect()
 }
