@@ -27,7 +27,7 @@ const EVERY: Duration = Duration::from_secs(3);
 /// Between two looks at whether one is due.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Of records before the first: servers that have just been started compile what they are made of themselves.
+/// Of records before the first: the virtual machine of a broker that has just been started still compiles the broker.
 const WARM_UP: Duration = Duration::from_secs(20);
 
 /// For records to be sent.
@@ -66,20 +66,20 @@ pub(crate) fn measure(per_second: u64, plans: u64) {
     });
     stop(&mut weir);
     let ended = commands.ended(&log.join().expect("a reader does not panic"));
+    pipeline.clear();
+    ground.broker.delete(&format!("{name}."));
     let (new, known): (Vec<_>, Vec<_>) = ended.chunks(2).map(|two| (two.first(), two.get(1))).unzip();
     for (what, commands) in [("is compiled first", new), ("was compiled before", known)] {
         println!("\nwith a component that {what}:");
         print(&commands.into_iter().flatten().map(Option::as_ref).collect::<Vec<_>>());
     }
-    pipeline.clear();
-    ground.broker.delete(&format!("{name}."));
 }
 
 /// Sends so many customers a second, for so long.
 fn feed(ground: &Ground<'_>, job: &Job, per_second: u64, takes: Duration) {
     let (producer, begun) = (ground.broker.producer("5"), now());
     job.customers(takes.as_secs() * per_second, |i, customer| {
-        wait_until_due(&producer, begun, per_second, i);
+        wait_until_due(begun, per_second, i);
         send(&producer, &ground.topic, to(i), customer.as_bytes());
     });
     producer.flush(PATIENCE).expect("the cluster takes the records");
@@ -115,11 +115,14 @@ impl Commands {
         commands
     }
 
-    /// The rule for command `n`: it has a name more in a section that nobody reads.
+    /// The rule for command `n`: it has a name more in a section that nobody reads. A file that is there may be being read.
     fn rule(&self, n: u64) -> PathBuf {
         let name =
             if self.new && n.is_multiple_of(2) { format!("new-{n}") } else { format!("known-{}", n % 2) };
         let path = self.directory.join(format!("{name}.wasm"));
+        if path.exists() {
+            return path;
+        }
         let length = name.len() as u8;
         let section = [&[0, length + 1, length][..], name.as_bytes()].concat();
         let rule = fs::read(env!("WEIR_CUSTOMERS_WASM")).expect("the build made it");
@@ -178,6 +181,10 @@ pub(crate) fn print(commands: &[Option<&Deployed>]) {
     let mut whole: Vec<_> = deployed.iter().filter_map(|plan| Some(plan.begun_ms + plan.made_ms?)).collect();
     let mut committed: Vec<_> = deployed.iter().filter_map(|plan| plan.committed_ms).collect();
     let (begun, put) = (commands.len(), deployed.len());
+    if put == 0 {
+        println!("\n{begun} commands, no plan");
+        return;
+    }
     println!("\n{begun} commands, {put} plans, {} with a batch before the next plan came", made.len());
     assert!(!made.is_empty(), "the log tells when a plan is taken up");
     println!("\n| | plans | p50, ms | p90, ms | p99, ms | at most, ms |\n|---|---:|---:|---:|---:|---:|");
@@ -191,7 +198,7 @@ pub(crate) fn print(commands: &[Option<&Deployed>]) {
         println!("| {what} | {} | {p50} | {p90} | {p99} | {most} |", took.len());
     }
     histogram("ms", &whole, &BOUNDS_MS);
-    println!("\nof {SLOW_MS} ms and more:");
+    println!("\nof these, {SLOW_MS} ms and more:");
     for (place, plan) in commands.iter().enumerate() {
         let Some(Deployed { begun_ms, made_ms, .. }) = plan else { continue };
         if begun_ms + made_ms.unwrap_or(0) >= SLOW_MS {

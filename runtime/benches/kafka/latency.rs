@@ -119,7 +119,7 @@ impl<'a> Source<'a> {
     fn send_for(mut self, seconds: u64) {
         let begun = now();
         for i in 0..seconds * PER_SECOND {
-            wait_until_due(&self.producer, begun, PER_SECOND, i);
+            wait_until_due(begun, PER_SECOND, i);
             self.send();
         }
         self.producer.flush(PATIENCE).expect("the cluster takes the records");

@@ -33,7 +33,7 @@ use crate::origin::replay_topic;
 use crate::plan::store::Store;
 use crate::plan::{Adopted, By, History, InputPartition, Made, Plan, PlanLog};
 use crate::route::DEAD_LETTERS;
-use crate::sandbox::{Sandbox, SandboxOptions, compile_ahead};
+use crate::sandbox::{LoadError, Sandbox, compile_ahead};
 use crate::sink::state::{Cut, PlanRef};
 
 pub use migration::Statements;
@@ -61,10 +61,10 @@ impl Changes {
             && self.limits.is_empty()
     }
 
-    /// The component that has to be loaded, where it may be one that never was.
+    /// The component that is loaded for it and may never have been.
     fn new_component<'a>(&'a self, config: &'a PipelineConfig) -> Option<&'a Path> {
-        let of_the_file = self.is_empty().then_some(&config.transform.component);
-        self.component.as_ref().or(of_the_file).map(PathBuf::as_path)
+        let of_the_file = self.is_empty().then_some(&*config.transform.component);
+        self.component.as_deref().or(of_the_file)
     }
 }
 
@@ -155,21 +155,20 @@ pub struct NoSuchPlan(String);
 
 impl Deployment {
     /// Loads and checks what runs with these changes, or what the file says where there are none. Nothing is written but
-    /// into the store of this machine.
+    /// into the store and the cache of this machine.
     ///
     /// # Errors
     /// [`NeverRan`], [`crate::config::Error`], and what the sandbox and the plan log say.
     pub fn prepare(config: &PipelineConfig, options: &Options, changes: &Changes) -> Result<Self> {
-        let compiles = changes.new_component(config).map(|new| begin_to_compile(config, options, new));
-        let base = Base::open(config, options)?;
+        let compiles = changes.new_component(config).map(|new| Compiles::begin(config, options, new));
+        let mut base = Base::open(config, options)?;
+        base.compiles = compiles;
         let (newest, running) = base.newest()?;
         let declared = running.declared.clone();
-        if let Some(compiles) = compiles {
-            compiles.join().unwrap_or_else(|panic| resume_unwind(panic));
-        }
         if changes.is_empty() {
             return base.deployment(config.clone(), None);
         }
+        base.wait_for_compiler()?;
         let mut wanted = base.config_of(newest, changes)?;
         changes.apply(&mut wanted)?;
         base.deployment(wanted, Some(declared))
@@ -325,17 +324,29 @@ impl Deployment {
     }
 }
 
-/// Compiles while the plan log is waited for. Nobody else waits for it: an error elsewhere is told at once.
-fn begin_to_compile(config: &PipelineConfig, options: &Options, component: &Path) -> JoinHandle<()> {
-    let (cache_dir, compiler) = (Some(cache_dir(config, options)), options.compiler.clone());
-    let options = SandboxOptions { cache_dir, compiler, ..SandboxOptions::default() };
-    let component = component.to_owned();
-    thread::spawn(move || {
-        // One that cannot be read is told by who loads it.
-        if let Ok(bytes) = fs::read(component) {
-            compile_ahead(&options, &bytes);
-        }
-    })
+/// Compiles a component while the plan log is waited for. Whoever finds out meanwhile that it is not needed does not wait.
+struct Compiles {
+    component: PathBuf,
+    thread: JoinHandle<Result<(), LoadError>>,
+}
+
+impl Compiles {
+    fn begin(config: &PipelineConfig, options: &Options, component: &Path) -> Self {
+        let (cache_dir, compiler) = (cache_dir(config, options), options.compiler.clone());
+        let component = component.to_owned();
+        let path = component.clone();
+        let thread = thread::spawn(move || match fs::read(path) {
+            Ok(bytes) => compile_ahead(&cache_dir, compiler.as_deref(), &bytes),
+            // It is told when it is loaded.
+            Err(_) => Ok(()),
+        });
+        Self { component, thread }
+    }
+
+    fn wait(self) -> Result<()> {
+        let compiled = self.thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        compiled.with_context(|| plans::loading(&self.component))
+    }
 }
 
 /// What is known before it is known what is wanted.
@@ -346,6 +357,8 @@ struct Base<'a> {
     store: Arc<dyn Store>,
     history: History,
     sandbox: Sandbox,
+    /// The component that is about to be loaded, until somebody waited for it.
+    compiles: Option<Compiles>,
 }
 
 impl<'a> Base<'a> {
@@ -353,7 +366,11 @@ impl<'a> Base<'a> {
         let kept = Origin::of(config)?.log_that_is_there(config)?;
         let Kept { log, history, store } = kept.ok_or_else(|| NeverRan::of(config))?;
         let sandbox = sandbox(config, options, &history)?;
-        Ok(Self { config, options, log, store, history, sandbox })
+        Ok(Self { config, options, log, store, history, sandbox, compiles: None })
+    }
+
+    fn wait_for_compiler(&mut self) -> Result<()> {
+        self.compiles.take().map_or(Ok(()), Compiles::wait)
     }
 
     fn newest(&self) -> Result<(u64, &Plan)> {
@@ -362,10 +379,11 @@ impl<'a> Base<'a> {
 
     /// Loads and checks what a file says; `declared` is what is said of the file that it was taken from, if that is
     /// another.
-    fn deployment(self, config: PipelineConfig, declared: Option<String>) -> Result<Deployment> {
+    fn deployment(mut self, config: PipelineConfig, declared: Option<String>) -> Result<Deployment> {
         sinks_of(&config, &self.history)?;
         self.has_room(&config)?;
         self.has_read_targets(&config)?;
+        self.wait_for_compiler()?;
         let candidate = Candidate::load(&config, &self.sandbox)?;
         let declared = declared.unwrap_or_else(|| candidate.plan().declared.clone());
         let Self { options, log, store, history, .. } = self;
@@ -444,8 +462,7 @@ impl<'a> Base<'a> {
 
     fn describe(&self, component: &Path) -> Result<Description> {
         let bytes = plans::read("component", component)?;
-        let loading = || format!("loading the component {}", component.display());
-        let transform = self.sandbox.load(&bytes).with_context(loading)?;
+        let transform = self.sandbox.load(&bytes).with_context(|| plans::loading(component))?;
         Ok(transform.describe(&[], &plans::may_use(self.config))?)
     }
 
@@ -507,5 +524,39 @@ fn who() -> String {
     match std::env::var("USER") {
         Ok(name) => format!("{name} (uid {uid})"),
         Err(_) => format!("uid {uid}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        pipeline = { name = "orders", state = "state" }
+        source.files = { path = "orders.csv", topic = "orders" }
+        transform = { component = "rule.wasm" }
+        routes = { all = "lake.all" }
+        dead_letter = { to = "lake.dead_letters" }
+        sinks.lake.files = { path = "out" }
+    "#;
+
+    #[test]
+    fn a_component_that_may_be_new_is_compiled_ahead_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pipeline.toml");
+        fs::write(&file, FILE).unwrap();
+        let config = PipelineConfig::load(&file).unwrap();
+        let of_the_file = Some(dir.path().join("rule.wasm"));
+        let new = |changes: Changes| changes.new_component(&config).map(Path::to_owned);
+        assert_eq!(new(Changes::default()), of_the_file);
+        let other = || Some(PathBuf::from("other.wasm"));
+        assert_eq!(new(Changes { component: other(), ..Changes::default() }), other());
+        let settings = vec![("strict".to_owned(), "true".to_owned())];
+        assert_eq!(
+            new(Changes { component: other(), settings: settings.clone(), ..Changes::default() }),
+            other()
+        );
+        // What runs was compiled before it ran.
+        assert_eq!(new(Changes { settings, ..Changes::default() }), None);
     }
 }

@@ -47,9 +47,7 @@ impl Candidate {
     pub(super) fn load(config: &PipelineConfig, sandbox: &Sandbox) -> Result<Self> {
         named::transform(config)?;
         let component = read("component", &config.transform.component)?;
-        let transform = sandbox
-            .load(&component)
-            .with_context(|| format!("loading the component {}", config.transform.component.display()))?;
+        let transform = sandbox.load(&component).with_context(|| loading(&config.transform.component))?;
         let may_use = may_use(config);
         let mut description = transform.describe(&[], &may_use)?;
         check_settings(config, &description)?;
@@ -184,6 +182,11 @@ impl Candidate {
         let newest = history.newest().filter(|(_, plan)| self.is_said_by(plan));
         newest.map(|(n, plan)| PlanRef { plan: n, digest: plan.digest.clone() })
     }
+}
+
+/// What is done when it fails.
+pub(super) fn loading(component: &Path) -> String {
+    format!("loading the component {}", component.display())
 }
 
 pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ended, sandbox};
+use super::{Ended, sandbox_options};
 use crate::description::RouteContent;
 use crate::project::cargo::TARGET;
 use crate::project::{self, Announce, Built};
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 ///
 /// A Rust project is built with cargo in its release profile; the target wasm32-wasip2 is added to the toolchain
 /// where it is missing. The component is loaded in the sandbox and asked what it is before it takes the place of
-/// the last one.
+/// the last one. What the sandbox compiled for that is kept, so that the other commands of this user do not
+/// compile it again.
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
     /// The project's directory
@@ -30,7 +31,7 @@ pub(super) struct BuildArgs {
 }
 
 pub(super) fn build(args: &BuildArgs) -> Result<Ended> {
-    match project::build(&args.dir, args.output.as_deref(), &sandbox()?, &mut announce) {
+    match project::build(&args.dir, args.output.as_deref(), sandbox_options(), &mut announce) {
         Ok(built) if args.json => println!("{}", as_json(&built)),
         Ok(built) => print!("{}", told(&built)),
         Err(e) if e.is_of_project() => {

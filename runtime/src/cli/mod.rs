@@ -34,7 +34,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::admin::ask;
 use crate::config::{PipelineConfig, SourceConfig};
-use crate::sandbox::{EngineError, Sandbox, SandboxOptions, child};
+use crate::sandbox::{SandboxOptions, child};
 
 /// Records from topics and files through rules in a WebAssembly sandbox to topics, files and tables, each exactly once.
 ///
@@ -198,13 +198,13 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// For a command that runs a transform itself, and no pipeline. What it compiles is kept.
-fn sandbox() -> Result<Sandbox, EngineError> {
-    Sandbox::new(SandboxOptions {
+fn sandbox_options() -> SandboxOptions {
+    SandboxOptions {
         cache_dir: cache_dir(),
         compiler: this_program(),
         max_instances: 8,
         ..SandboxOptions::default()
-    })
+    }
 }
 
 /// Where this user's programs keep what they can make again: `$XDG_CACHE_HOME/weir`, else `~/.cache/weir`.

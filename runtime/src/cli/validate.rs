@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{Ended, pair};
 use crate::app::meant_component;
 use crate::config::nearest;
+use crate::sandbox::Sandbox;
 use crate::source::format::Format;
 use crate::validate::{Error, Request, Sample, Validation, validate as look};
 
@@ -57,7 +58,7 @@ pub(super) struct ValidateArgs {
 
 pub(super) fn validate(args: &ValidateArgs) -> Result<Ended> {
     let found = component(&args.component).and_then(|component| {
-        let sandbox = super::sandbox().map_err(|e| Error::Unreadable(e.to_string()))?;
+        let sandbox = Sandbox::new(super::sandbox_options()).map_err(|e| Error::Unreadable(e.to_string()))?;
         let found = look(&sandbox, args.request(&component)?)?;
         Ok((component.len(), found))
     });

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use super::cargo::{self, TARGET};
 use super::manifest::{self, ManifestError};
 use crate::description::Description;
-use crate::sandbox::{InstanceLimits, LoadError, Sandbox, StartError, Transform};
+use crate::sandbox::{
+    EngineError, InstanceLimits, LoadError, Sandbox, SandboxOptions, StartError, Transform,
+};
 
 /// A component that was built, loaded and asked what it is.
 #[derive(Debug)]
@@ -60,6 +62,9 @@ pub enum BuildError {
         /// Whose build it was.
         package: String,
     },
+    /// The sandbox could not be set up.
+    #[error(transparent)]
+    Sandbox(#[from] EngineError),
     /// The sandbox does not accept it.
     #[error("it compiled, but is no transform: {0}; {hint}", hint = hint(.0))]
     Load(#[from] LoadError),
@@ -81,7 +86,12 @@ pub enum BuildError {
 impl BuildError {
     /// Whether the project is at fault, not the command, the toolchain or the machine.
     pub fn is_of_project(&self) -> bool {
-        matches!(self, Self::Compile { .. } | Self::NoArtifact { .. } | Self::Load(_) | Self::Describe(_))
+        match self {
+            // Where the machine has no memory left for the compiler, another time it may have.
+            Self::Load(error) => error.is_final(),
+            Self::Compile { .. } | Self::NoArtifact { .. } | Self::Describe(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -95,21 +105,21 @@ fn hint(error: &LoadError) -> &'static str {
 
 /// Builds the project in `dir` with cargo, in the release profile, checks the component and puts it at `output`, or
 /// at `NAME.wasm` in `dir`. What cargo says goes to stderr as it comes. The target is added where it is missing. Where the
-/// sandbox keeps compiled code, that of the component is there from then on, for whoever runs it.
+/// sandbox keeps compiled code, that of the component is among it from then on.
 ///
 /// # Errors
 /// See [`BuildError`]; after any of them `output` is what it was before.
 pub fn build(
     dir: &Path,
     output: Option<&Path>,
-    sandbox: &Sandbox,
+    sandbox: SandboxOptions,
     announce: &mut dyn FnMut(Announce),
 ) -> Result<Built, BuildError> {
     let package = manifest::package(dir)?;
     prepare(dir, announce)?;
     let made = compile(dir, package.clone())?;
     let bytes = std::fs::read(&made).map_err(|e| at("reading", &made, e))?;
-    let transform = sandbox.load(&bytes)?;
+    let transform = Sandbox::new(sandbox)?.load(&bytes)?;
     let description = transform.describe(&[], &InstanceLimits::default())?;
     let path = output.map_or_else(|| dir.join(format!("{package}.wasm")), Path::to_owned);
     put(&path, &bytes).map_err(|e| at("writing", &path, e))?;

@@ -29,13 +29,13 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// Opens or makes the directory, for this user alone. One that cannot be used is only a warning: all there is
-    /// to lose is time.
-    pub(super) fn open(dir: &Path) -> Option<Self> {
-        let opened = private_dir(dir).and_then(|()| key(dir));
-        let warn = |e: &io::Error| tracing::warn!(dir = %dir.display(), error = %e, "no compile cache");
-        let key = opened.inspect_err(warn).ok()?;
-        Some(Self { dir: dir.to_owned(), key })
+    /// Opens or makes the directory, for this user alone.
+    ///
+    /// # Errors
+    /// If it cannot be used; all there is to lose is time.
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        private_dir(dir)?;
+        Ok(Self { dir: dir.to_owned(), key: key(dir)? })
     }
 
     /// The name under which the code of a component is kept: it changes with the component, and with the version
@@ -184,16 +184,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         fs::set_permissions(cache.dir.join("key"), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(Cache::open(dir.path()).is_none());
+        assert!(Cache::open(dir.path()).is_err());
         fs::remove_file(cache.dir.join("key")).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(Cache::open(dir.path()).is_none());
+        assert!(Cache::open(dir.path()).is_err());
     }
 
     #[test]
-    fn a_place_that_cannot_be_a_directory_is_only_a_warning() {
+    fn a_place_that_cannot_be_a_directory_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), b"").unwrap();
-        assert!(Cache::open(&dir.path().join("file/below")).is_none());
+        assert!(Cache::open(&dir.path().join("file/below")).is_err());
     }
 }

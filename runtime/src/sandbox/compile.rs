@@ -2,6 +2,7 @@
 //! the guest runs here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
@@ -11,7 +12,7 @@ use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, I
 use super::bindings::{INTERFACE, TransformComponentPre, wit};
 use super::cache::{Cache, hex};
 use super::child;
-use super::engine::{self, Sandbox, SandboxOptions, Use};
+use super::engine::{self, Sandbox, Use};
 use super::load_error::{LoadError, one_line, shown};
 use super::precheck;
 use super::transform::Transform;
@@ -20,24 +21,23 @@ use super::wasi::{self, Host, Import};
 /// The largest component that is accepted, in bytes.
 pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
 
-/// Compiles a component into the cache, where it is not there yet, for whoever [loads](Sandbox::load) it next: for the time
-/// before it is known what else a sandbox needs. What is wrong with it is told by who loads it.
-pub fn compile_ahead(options: &SandboxOptions, bytes: &[u8]) {
-    let (Some(cache), Ok(engine)) =
-        (options.cache_dir.as_deref().and_then(Cache::open), engine::compiler(Use::Work))
-    else {
-        return;
+/// Compiles a component into a cache, unless it is there, for whoever [loads](Sandbox::load) it next: for the time before it is
+/// known what else a sandbox needs. `compiler` is that of [`super::SandboxOptions`]. Without a cache that can be used, nothing is done.
+///
+/// # Errors
+/// Those of [`Sandbox::load`] for what nobody could load. That something is not among them says little.
+pub fn compile_ahead(cache_dir: &Path, compiler: Option<&Path>, bytes: &[u8]) -> Result<(), LoadError> {
+    look_at(bytes)?;
+    // How much memory a sandbox will have is not known yet.
+    precheck::check(bytes, usize::MAX)?;
+    let (Ok(cache), Ok(engine)) = (Cache::open(cache_dir), engine::compiler(Use::Work)) else {
+        return Ok(());
     };
     let name = Cache::name(&engine, &digest(bytes));
-    if cache.has(&name)
-        || look_at(bytes).is_err()
-        || precheck::check(bytes, options.max_memory_bytes).is_err()
-    {
-        return;
+    if !cache.has(&name) {
+        cache.put(&name, &compile(compiler, &engine, Use::Work, bytes)?.0);
     }
-    if let Ok(code) = compile(options, &engine, Use::Work, bytes) {
-        cache.put(&name, &code.0);
-    }
+    Ok(())
 }
 
 impl Sandbox {
@@ -75,9 +75,9 @@ impl Sandbox {
 
     fn component(&self, bytes: &[u8], digest: &str, of: Use) -> Result<Component, LoadError> {
         let engine = self.engine(of);
-        let options = &self.shared.options;
+        let compiler = self.shared.options.compiler.as_deref();
         let Some(cache) = &self.shared.cache else {
-            return made_here(engine, &compile(options, engine, of, bytes)?)
+            return made_here(engine, &compile(compiler, engine, of, bytes)?)
                 .map_err(|e| LoadError::compile(&e, bytes));
         };
         let name = Cache::name(engine, digest);
@@ -87,7 +87,7 @@ impl Sandbox {
                 Err(e) => tracing::debug!(error = e, "compiling again"),
             }
         }
-        let code = compile(options, engine, of, bytes)?;
+        let code = compile(compiler, engine, of, bytes)?;
         let component = made_here(engine, &code).map_err(|e| LoadError::compile(&e, bytes))?;
         cache.put(&name, &code.0);
         Ok(component)
@@ -98,8 +98,8 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
-fn compile(options: &SandboxOptions, engine: &Engine, of: Use, bytes: &[u8]) -> Result<Compiled, LoadError> {
-    match &options.compiler {
+fn compile(compiler: Option<&Path>, engine: &Engine, of: Use, bytes: &[u8]) -> Result<Compiled, LoadError> {
+    match compiler {
         Some(program) => child::compile(program, of, bytes).map(Compiled),
         None => code(engine, bytes).map_err(|e| refused(e, bytes)),
     }

@@ -92,7 +92,11 @@ impl Sandbox {
         let engines = [engine.weak(), judge.weak()];
         let ticker = options.interruptible.then(|| Ticker::start(engines)).transpose();
         let ticker = ticker.map_err(|e| EngineError(e.to_string()))?;
-        let cache = options.cache_dir.as_deref().and_then(Cache::open);
+        let cache = options.cache_dir.as_deref().and_then(|dir| {
+            let warn =
+                |e: &std::io::Error| tracing::warn!(dir = %dir.display(), error = %e, "no compile cache");
+            Cache::open(dir).inspect_err(warn).ok()
+        });
         Ok(Self { shared: Arc::new(Shared { engine, judge, options, cache, _ticker: ticker }) })
     }
 

@@ -315,27 +315,32 @@ fn compiled_code_is_kept_and_a_changed_file_is_compiled_again() {
 #[test]
 fn what_was_compiled_ahead_is_what_a_sandbox_loads() {
     let dir = tempfile::tempdir().unwrap();
-    let options = |memory| SandboxOptions {
-        cache_dir: Some(dir.path().join("cache")),
-        max_memory_bytes: memory,
-        ..SandboxOptions::default()
-    };
-    compile_ahead(&options(256 << 20), guests::hostile());
-    let ahead = kept_code(dir.path());
-    assert_eq!(ahead.len(), 1);
-    let made = || std::fs::metadata(&ahead[0]).unwrap().ino();
+    let cache = dir.path().join("cache");
+    let ahead = || compile_ahead(&cache, None, guests::hostile()).unwrap();
+    ahead();
+    let kept = kept_code(dir.path());
+    assert_eq!(kept.len(), 1);
+    let made = || std::fs::metadata(&kept[0]).unwrap().ino();
     let before = made();
-    Sandbox::new(options(64 << 20)).unwrap().load(guests::hostile()).unwrap();
-    compile_ahead(&options(256 << 20), guests::hostile());
-    assert_eq!((kept_code(dir.path()), made()), (ahead.clone(), before), "nobody compiled again");
+    let options = SandboxOptions { cache_dir: Some(cache.clone()), ..SandboxOptions::default() };
+    Sandbox::new(options).unwrap().load(guests::hostile()).unwrap();
+    ahead();
+    assert_eq!((kept_code(dir.path()), made()), (kept.clone(), before), "nobody compiled again");
 }
 
 #[test]
-fn nothing_is_kept_of_what_cannot_be_compiled_ahead() {
+fn what_nobody_could_load_is_told_when_it_is_compiled_ahead_and_not_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let options = SandboxOptions { cache_dir: Some(dir.path().join("cache")), ..SandboxOptions::default() };
-    compile_ahead(&options, b"no component");
-    compile_ahead(&options, &guests::hostile()[..1_000]);
+    let cache = dir.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
+    let too_much = format!("(component (core module {}))", "(memory 0)".repeat(65));
+    let asked =
+        |bytes: &[u8]| compile_ahead(&cache, Some("/bin/false".as_ref()), bytes).unwrap_err().to_string();
+    assert_eq!(asked(b"no component"), "this is text, not a WebAssembly component");
+    assert!(asked(&wat::parse_str(too_much).unwrap()).contains("65 memories"), "no compiler is asked");
+    let refused =
+        compile_ahead(&cache, None, &wat::parse_str("(component (core module (func i32.const 0)))").unwrap());
+    assert!(refused.is_err());
     assert!(kept_code(dir.path()).is_empty());
 }
 
