@@ -5,7 +5,7 @@ mod migration;
 mod sample;
 mod shadow;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroU64;
@@ -25,7 +25,7 @@ use super::doctor;
 use super::letters::used;
 use super::plans::Candidate;
 use super::sinks::sinks_of;
-use super::{Kept, Options, Origin, cache_dir, joined, plans, recall, sandbox};
+use super::{Kept, Options, Origin, cache_dir, joined, named, plans, recall, sandbox};
 use crate::admin;
 use crate::config::{ByteSize, Complaint, Period, PipelineConfig, TableConfig, TargetRef};
 use crate::description::Description;
@@ -162,13 +162,12 @@ impl Deployment {
     pub fn prepare(config: &PipelineConfig, options: &Options, changes: &Changes) -> Result<Self> {
         let compiles = changes.new_component(config).map(|new| Compiles::begin(config, options, new));
         let mut base = Base::open(config, options)?;
-        base.compiles = compiles;
+        base.compiles = Cell::new(compiles);
         let (newest, running) = base.newest()?;
         let declared = running.declared.clone();
         if changes.is_empty() {
             return base.deployment(config.clone(), None);
         }
-        base.wait_for_compiler()?;
         let mut wanted = base.config_of(newest, changes)?;
         changes.apply(&mut wanted)?;
         base.deployment(wanted, Some(declared))
@@ -324,7 +323,8 @@ impl Deployment {
     }
 }
 
-/// Compiles a component while the plan log is waited for. Whoever finds out meanwhile that it is not needed does not wait.
+/// Compiles a component while other things are waited for, the plan log above all. Whoever finds out meanwhile that it is not
+/// needed does not wait for it.
 struct Compiles {
     component: PathBuf,
     thread: JoinHandle<Result<(), LoadError>>,
@@ -333,12 +333,13 @@ struct Compiles {
 impl Compiles {
     fn begin(config: &PipelineConfig, options: &Options, component: &Path) -> Self {
         let (cache_dir, compiler) = (cache_dir(config, options), options.compiler.clone());
-        let component = component.to_owned();
-        let path = component.clone();
+        // Of a pipeline that never ran nothing is made, its state directory least of all.
+        let may_write = options.cache_dir.is_some() || config.state.exists();
+        let (component, path) = (component.to_owned(), component.to_owned());
         let thread = thread::spawn(move || match fs::read(path) {
-            Ok(bytes) => compile_ahead(&cache_dir, compiler.as_deref(), &bytes),
-            // It is told when it is loaded.
-            Err(_) => Ok(()),
+            Ok(bytes) if may_write => compile_ahead(&cache_dir, compiler.as_deref(), &bytes),
+            // One that cannot be read is told by who loads it.
+            _ => Ok(()),
         });
         Self { component, thread }
     }
@@ -358,7 +359,7 @@ struct Base<'a> {
     history: History,
     sandbox: Sandbox,
     /// The component that is about to be loaded, until somebody waited for it.
-    compiles: Option<Compiles>,
+    compiles: Cell<Option<Compiles>>,
 }
 
 impl<'a> Base<'a> {
@@ -366,10 +367,10 @@ impl<'a> Base<'a> {
         let kept = Origin::of(config)?.log_that_is_there(config)?;
         let Kept { log, history, store } = kept.ok_or_else(|| NeverRan::of(config))?;
         let sandbox = sandbox(config, options, &history)?;
-        Ok(Self { config, options, log, store, history, sandbox, compiles: None })
+        Ok(Self { config, options, log, store, history, sandbox, compiles: Cell::default() })
     }
 
-    fn wait_for_compiler(&mut self) -> Result<()> {
+    fn wait_for_compiler(&self) -> Result<()> {
         self.compiles.take().map_or(Ok(()), Compiles::wait)
     }
 
@@ -379,10 +380,12 @@ impl<'a> Base<'a> {
 
     /// Loads and checks what a file says; `declared` is what is said of the file that it was taken from, if that is
     /// another.
-    fn deployment(mut self, config: PipelineConfig, declared: Option<String>) -> Result<Deployment> {
+    fn deployment(self, config: PipelineConfig, declared: Option<String>) -> Result<Deployment> {
         sinks_of(&config, &self.history)?;
         self.has_room(&config)?;
         self.has_read_targets(&config)?;
+        // What is not there is told at once, and not when something is compiled.
+        named::transform(&config)?;
         self.wait_for_compiler()?;
         let candidate = Candidate::load(&config, &self.sandbox)?;
         let declared = declared.unwrap_or_else(|| candidate.plan().declared.clone());
@@ -431,7 +434,9 @@ impl<'a> Base<'a> {
         };
         config.transform.tables = plan.tables.iter().map(table).collect::<Result<_>>()?;
         if let Some(other) = &changes.component {
-            let (old, new) = (self.describe(&component)?, self.describe(other)?);
+            let old = self.describe(&component)?;
+            self.wait_for_compiler()?;
+            let new = self.describe(other)?;
             let given = |key: &String, value: &String| {
                 let as_the_old =
                     old.settings.iter().any(|s| s.key == *key && s.default.as_ref() == Some(value));

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 ///
 /// A Rust project is built with cargo in its release profile; the target wasm32-wasip2 is added to the toolchain
 /// where it is missing. The component is loaded in the sandbox and asked what it is before it takes the place of
-/// the last one. What the sandbox compiled for that is kept, so that the other commands of this user do not
-/// compile it again.
+/// the last one. What the sandbox compiled for that, within the limits of every component, is kept: the other
+/// commands of this user do not compile it again.
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
     /// The project's directory

@@ -86,12 +86,7 @@ pub enum BuildError {
 impl BuildError {
     /// Whether the project is at fault, not the command, the toolchain or the machine.
     pub fn is_of_project(&self) -> bool {
-        match self {
-            // Where the machine has no memory left for the compiler, another time it may have.
-            Self::Load(error) => error.is_final(),
-            Self::Compile { .. } | Self::NoArtifact { .. } | Self::Describe(_) => true,
-            _ => false,
-        }
+        matches!(self, Self::Compile { .. } | Self::NoArtifact { .. } | Self::Load(_) | Self::Describe(_))
     }
 }
 

@@ -121,7 +121,7 @@ pub(super) const KILLED: &str = "60 s of processor time, or the system had no me
 
 impl LoadError {
     /// Whether the same component would end in the same way the next time.
-    pub(crate) fn is_final(&self) -> bool {
+    pub(super) fn is_final(&self) -> bool {
         match self {
             Self::CompileLimit { what } => *what != KILLED,
             Self::Compiler { .. } => false,

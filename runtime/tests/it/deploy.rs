@@ -1,9 +1,13 @@
 //! The rule of a pipeline is replaced while it runs, or not: what is asked, refused, written down, and made by which plan.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
+use weir::app::Options;
+use weir::app::deploy::{Changes, Deployment};
+use weir::config::PipelineConfig;
 
 use crate::admin::{Running, status};
 use crate::guests;
@@ -115,6 +119,43 @@ fn what_is_refused_or_not_wanted_changes_nothing() {
     }
     assert_eq!(newest(&pipeline).0, first);
     assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn a_component_that_is_deployed_is_compiled_once_whether_it_can_be_or_not() {
+    let pipeline = Pipeline::of(guests::hostile(), FILE);
+    pipeline.input(&["one".to_owned()]);
+    assert_eq!(pipeline.run(&[]).status.code(), Some(0));
+    let (compiler, asked) = (pipeline.path("compiler"), pipeline.path("asked"));
+    let (told, weir) = (asked.display(), env!("CARGO_BIN_EXE_weir"));
+    fs::write(&compiler, format!("#!/bin/sh\necho >> '{told}'\nexec '{weir}' \"$@\"\n")).expect("writable");
+    fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let options = Options {
+        cache_dir: Some(pipeline.path("compiled")),
+        compiler: Some(compiler),
+        ..Options::default()
+    };
+    let config = PipelineConfig::load(&pipeline.path("pipeline.toml")).expect("it is right");
+    let times = |changes: &Changes| {
+        fs::write(&asked, "").expect("writable");
+        let prepared = Deployment::prepare(&config, &options, changes);
+        (prepared.map(drop).map_err(|e| format!("{e:#}")), fs::read(&asked).expect("it is there").len())
+    };
+    // What runs is compiled for this cache, so that only the other one is counted.
+    let limits = vec![("deadline".to_owned(), "400 ms".to_owned())];
+    assert_eq!(times(&Changes { limits, ..Changes::default() }), (Ok(()), 1));
+    let component = |bytes: &[u8]| {
+        let path = pipeline.path("other.wasm");
+        fs::write(&path, bytes).expect("writable");
+        times(&Changes { component: Some(path), ..Changes::default() })
+    };
+    let other = [guests::hostile(), &[0, 2, 1, b'x']].concat();
+    assert_eq!(component(&other), (Ok(()), 1));
+    assert_eq!(component(&other), (Ok(()), 0));
+    let broken = wat::parse_str("(component (core module (func i32.const 0)))").expect("text");
+    let (refused, times) = component(&broken);
+    assert!(refused.as_ref().is_err_and(|e| e.contains("loading the component")), "{refused:?}");
+    assert_eq!(times, 1);
 }
 
 #[test]

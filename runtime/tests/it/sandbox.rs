@@ -332,7 +332,6 @@ fn what_was_compiled_ahead_is_what_a_sandbox_loads() {
 fn what_nobody_could_load_is_told_when_it_is_compiled_ahead_and_not_kept() {
     let dir = tempfile::tempdir().unwrap();
     let cache = dir.path().join("cache");
-    std::fs::create_dir(&cache).unwrap();
     let too_much = format!("(component (core module {}))", "(memory 0)".repeat(65));
     let asked =
         |bytes: &[u8]| compile_ahead(&cache, Some("/bin/false".as_ref()), bytes).unwrap_err().to_string();
