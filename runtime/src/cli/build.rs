@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ended, sandbox_options};
+use super::{Ended, sandbox_options, screen};
 use crate::description::RouteContent;
 use crate::project::cargo::TARGET;
 use crate::project::{self, Announce, Built};
@@ -35,9 +35,10 @@ pub(super) fn build(args: &BuildArgs) -> Result<Ended> {
         Ok(built) if args.json => println!("{}", as_json(&built)),
         Ok(built) => print!("{}", told(&built)),
         Err(e) if e.is_of_project() => {
-            eprintln!("error: {e}");
+            let (text, ..) = screen::told(&e.into());
+            eprintln!("error: {text}");
             if args.json {
-                println!("{}", json!({ "built": false, "error": e.to_string() }));
+                println!("{}", json!({ "built": false, "error": text }));
             }
             return Ok(Ended::No);
         }

@@ -91,6 +91,16 @@ fn a_new_project_builds_and_is_right_about_its_sample() {
     let tested = tests.arg("test").current_dir(&dir).env("CARGO_TARGET_DIR", target_dir()).output().unwrap();
     assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stdout));
 
+    let source = std::fs::read_to_string(dir.join("src/lib.rs")).unwrap();
+    let describe = "fn describe(_: &Settings) -> Result<Description, String> {";
+    let panics = source.replace(describe, &format!("{describe} panic!(\"no words today\");"));
+    assert_ne!(panics, source);
+    std::fs::write(dir.join("src/lib.rs"), panics).unwrap();
+    let (code, stderr) = refusal(&["build"], &dir);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("it compiled, but does not describe itself"), "{stderr}");
+    assert!(stderr.contains("no words today"), "its last words: {stderr}");
+
     std::fs::write(dir.join("src/lib.rs"), "fn broken(").unwrap();
     let (code, stderr) = refusal(&["build"], &dir);
     assert_eq!(code, Some(1), "{stderr}");

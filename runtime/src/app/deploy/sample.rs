@@ -46,6 +46,8 @@ pub struct Sample {
     pub passed_over: u64,
     /// Why the first of them was.
     pub passed_over_because: Option<String>,
+    /// A file that is so large that its end was not reached in time: its records are not the last ones.
+    pub not_to_the_end_of: Option<String>,
     /// Under the plan that runs; absent where that cannot be loaded here.
     pub was: Option<Fates>,
     /// Why it cannot be.
@@ -105,6 +107,7 @@ impl Deployment {
             read,
             passed_over: last.passed_over,
             passed_over_because: last.why,
+            not_to_the_end_of: last.not_to_its_end,
             unknown,
             records: trial.comparison.records,
             refused: trial.refused(number),

@@ -36,6 +36,8 @@ pub(in crate::app) struct Last {
     pub(in crate::app) passed_over: u64,
     /// Why the first of those was not.
     pub(in crate::app) why: Option<String>,
+    /// A file that was not read to its end in the time: its records are not the last ones.
+    pub(in crate::app) not_to_its_end: Option<String>,
 }
 
 /// The last `n` records over all partitions, or fewer where there are not so many, or they are large.
@@ -116,8 +118,12 @@ fn of_files(files: &FilesSource, history: &History, n: usize) -> Last {
             break;
         }
         let at = TopicPartition::new(files.topic.as_str(), entry.partition);
-        match (Tail { most: left, most_bytes: bytes, begun }.of(&inputs, entry, &at)) {
-            Ok(batches) => {
+        let tail = Tail { most: left, most_bytes: bytes, begun };
+        match open(&inputs, entry).and_then(|reader| tail.of(reader, &at)) {
+            Ok((batches, is_at_end)) => {
+                if !is_at_end {
+                    last.not_to_its_end.get_or_insert_with(|| entry.path.clone());
+                }
                 left -= batches.iter().map(Batch::n_records).sum::<usize>();
                 bytes = bytes.saturating_sub(batches.iter().map(size).sum());
                 last.batches.extend(batches);
@@ -175,11 +181,10 @@ struct Tail {
 }
 
 impl Tail {
-    /// The last records of a file, or of what could be read of it in the time.
-    fn of(&self, inputs: &Inputs, entry: &FileEntry, at: &TopicPartition) -> Result<Vec<Batch>> {
-        let mut reader = open(inputs, entry)?;
+    /// The last records of a file, or of what could be read of it in the time; and whether that was all of it.
+    fn of(&self, mut reader: RecordReader, at: &TopicPartition) -> Result<(Vec<Batch>, bool)> {
         let (mut held, mut records, mut bytes) = (VecDeque::new(), 0, 0);
-        loop {
+        let is_at_end = loop {
             let mut builder = BatchBuilder::new(at.clone(), reader.next());
             let filled = reader.fill(&mut builder, AT_ONCE.0, AT_ONCE.1)?;
             let end = builder.next();
@@ -195,16 +200,17 @@ impl Tail {
                 bytes -= size(first);
                 held.pop_front();
             }
-            if matches!(filled, Filled::End) || self.begun.elapsed() >= MOST_TIME {
-                break;
+            let is_at_end = matches!(filled, Filled::End);
+            if is_at_end || self.begun.elapsed() >= MOST_TIME {
+                break is_at_end;
             }
-        }
+        };
         let first = held.pop_front().and_then(|first| {
             // Every offset of a file is a record.
             let from = first.range().start.plus(records.saturating_sub(self.most));
             first.split(from).1
         });
-        Ok(first.into_iter().chain(held).collect())
+        Ok((first.into_iter().chain(held).collect(), is_at_end))
     }
 }
 
@@ -234,6 +240,23 @@ fn is_the_same(inputs: &Inputs, entry: &FileEntry, file: &File) -> Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::format::Format;
+
+    #[test]
+    fn whoever_has_no_time_for_all_of_a_file_knows_that_these_are_not_its_last_records() {
+        let lines = "{}\n".repeat(1_000).into_bytes();
+        let of = |begun| {
+            let input = Box::new(std::io::Cursor::new(lines.clone()));
+            let reader = RecordReader::open(input, "a.jsonl", &Reading::new(Format::JsonLines)).unwrap();
+            let tail = Tail { most: 10, most_bytes: MOST_BYTES, begun };
+            let (batches, is_at_end) = tail.of(reader, &TopicPartition::new("a", 0)).unwrap();
+            let offsets: Vec<_> = batches.iter().map(|batch| batch.range().end.get()).collect();
+            (offsets.last().copied(), batches.iter().map(Batch::n_records).sum::<usize>(), is_at_end)
+        };
+        assert_eq!(of(now()), (Some(1_000), 10, true));
+        let long_ago = now().checked_sub(MOST_TIME).unwrap();
+        assert_eq!(of(long_ago), (Some(AT_ONCE.0 as i64), 10, false));
+    }
 
     #[test]
     fn partitions_give_alike_and_those_that_have_little_give_what_they_have() {

@@ -23,7 +23,14 @@ pub(super) fn print(sample: &Sample, beside: u64) {
     if *read == 0 {
         return println!("not tried before: the input has no records now");
     }
-    println!("tried on the last {} of the input", counted(*read, "record"));
+    let read_records = counted(*read, "record");
+    match &sample.not_to_the_end_of {
+        None => println!("tried on the last {read_records} of the input"),
+        Some(path) => println!(
+            "tried on {read_records} of the input, not its last: the end of {} was not reached in time",
+            escape(path)
+        ),
+    }
     if records < read {
         println!("  {} of them came to no comparison", count(read - records));
     }
