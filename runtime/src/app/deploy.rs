@@ -161,8 +161,8 @@ impl Deployment {
     /// [`NeverRan`], [`crate::config::Error`], and what the sandbox and the plan log say.
     pub fn prepare(config: &PipelineConfig, options: &Options, changes: &Changes) -> Result<Self> {
         let compiles = changes.new_component(config).map(|new| Compiles::begin(config, options, new));
-        let mut base = Base::open(config, options)?;
-        base.compiles = Cell::new(compiles);
+        let base = Base::open(config, options)?;
+        base.compiles.set(compiles);
         let (newest, running) = base.newest()?;
         let declared = running.declared.clone();
         if changes.is_empty() {

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use super::run::{clock, stop_on_signals};
 use super::screen;
 use super::shadow;
-use super::{Ended, pair, with_the_next_start};
+use super::{Ended, options, pair, with_the_next_start};
 use crate::admin;
 use crate::admin::ask;
+use crate::app::Difference;
 use crate::app::deploy::{Ask, Changes, Deployment, Looked, Sample, Statements};
-use crate::app::{Difference, Options};
 use crate::config::{Period, PipelineConfig, SourceConfig};
 use crate::pipeline::status::State;
 use crate::sandbox::escape;
@@ -205,10 +205,6 @@ pub(super) fn promote(pipeline: &Path, how: &How, no_trial: bool) -> Result<Ende
     let (_, deployment) = Deployment::promotion(&config, &options())?;
     let on_trial = !no_trial && config.deploy.limits().is_some();
     Deploying { config: &config, deployment, how, on_trial, migrate: false, sample: 0 }.run()
-}
-
-fn options() -> Options {
-    Options { cache_dir: super::cache_dir(), compiler: super::this_program(), ..Options::default() }
 }
 
 struct Deploying<'a> {

@@ -46,8 +46,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Ended> {
         }
         other => other?.in_haste(),
     };
-    let options =
-        Options { cache_dir: super::cache_dir(), compiler: super::this_program(), ..Options::default() };
+    let options = super::options();
     match args.ddl {
         true => print_statements(&doctor::statements(&config, &options)?, args.json),
         false => return Ok(examine(&config, &options, args)),

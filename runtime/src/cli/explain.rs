@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::Ended;
 use super::progress::Line;
-use crate::app::Options;
 use crate::app::explain::{AtSink, Attempt, Explained, explain as look};
 use crate::config::PipelineConfig;
 use crate::digest;
@@ -71,11 +70,9 @@ impl ExplainArgs {
 
 pub(super) fn explain(args: &ExplainArgs) -> Result<Ended> {
     let config = PipelineConfig::load(&args.pipeline)?.in_haste();
-    let options =
-        Options { cache_dir: super::cache_dir(), compiler: super::this_program(), ..Options::default() };
     let (origin, line) = (args.origin()?, Line::new(args.json));
     line.say(&format!("looking for {origin} in the sinks and at the source"));
-    let explained = look(&config, &options, &origin)?;
+    let explained = look(&config, &super::options(), &origin)?;
     drop(line);
     match args.json {
         true => println!("{}", to_json(&explained)),

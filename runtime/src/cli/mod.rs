@@ -33,6 +33,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::admin::ask;
+use crate::app::Options;
 use crate::config::{PipelineConfig, SourceConfig};
 use crate::sandbox::{SandboxOptions, child};
 
@@ -195,6 +196,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
         "" => Err("there is no name before the `=`".to_owned()),
         name => Ok((name.to_owned(), value.to_owned())),
     }
+}
+
+/// For a command that looks at a pipeline, or changes it, and does not run it.
+fn options() -> Options {
+    Options { cache_dir: cache_dir(), compiler: this_program(), ..Options::default() }
 }
 
 /// For a command that runs a transform itself, and no pipeline. What it compiles is kept.

@@ -4,19 +4,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower};
 
 use super::bindings::{INTERFACE, TransformComponentPre, wit};
-use super::cache::{Cache, hex};
+use super::cache::Cache;
 use super::child;
 use super::engine::{self, Sandbox, Use};
 use super::load_error::{LoadError, one_line, shown};
 use super::precheck;
 use super::transform::Transform;
 use super::wasi::{self, Host, Import};
+use crate::digest;
 
 /// The largest component that is accepted, in bytes.
 pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
@@ -33,7 +33,7 @@ pub fn compile_ahead(cache_dir: &Path, compiler: Option<&Path>, bytes: &[u8]) ->
     let (Ok(cache), Ok(engine)) = (Cache::open(cache_dir), engine::compiler(Use::Work)) else {
         return Ok(());
     };
-    let name = Cache::name(&engine, &digest(bytes));
+    let name = Cache::name(&engine, &digest::of(bytes));
     if !cache.has(&name) {
         cache.put(&name, &compile(compiler, &engine, Use::Work, bytes)?.0);
     }
@@ -51,7 +51,7 @@ impl Sandbox {
     pub fn load(&self, bytes: &[u8]) -> Result<Transform, LoadError> {
         look_at(bytes)?;
         precheck::check(bytes, self.shared.options.max_memory_bytes)?;
-        let digest = digest(bytes);
+        let digest = digest::of(bytes);
         let (imports, pre) = self.link(bytes, &digest, Use::Work)?;
         Ok(Transform::new(self.clone(), digest.into(), imports, pre, bytes.into()))
     }
@@ -92,10 +92,6 @@ impl Sandbox {
         cache.put(&name, &code.0);
         Ok(component)
     }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
 fn compile(compiler: Option<&Path>, engine: &Engine, of: Use, bytes: &[u8]) -> Result<Compiled, LoadError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use weir::sandbox::{Init, InstanceLimits, LoadError, Sandbox, SandboxOptions};
 
 use crate::guests;
+use crate::sandbox::kept_code;
 
 fn load(bytes: &[u8]) -> LoadError {
     let options = SandboxOptions { max_instances: 1, ..SandboxOptions::default() };
@@ -62,10 +63,10 @@ fn damaged_bytes_never_panic() {
 #[test]
 fn row_35_precompiled_code_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let options = SandboxOptions { cache_dir: Some(dir.path().join("c")), ..SandboxOptions::default() };
+    let cache = dir.path().join("c");
+    let options = SandboxOptions { cache_dir: Some(cache.clone()), ..SandboxOptions::default() };
     Sandbox::new(options).unwrap().load(guests::hostile()).unwrap();
-    let files = std::fs::read_dir(dir.path().join("c")).unwrap().map(|entry| entry.unwrap().path());
-    let code = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "cwasm")).unwrap();
+    let (code, _) = &kept_code(&cache)[0];
     says(&std::fs::read(code).unwrap(), "precompiled code is not accepted");
 }
 

@@ -1,6 +1,5 @@
 //! A project as a new user makes it: it builds, its own tests pass, and its rule is right about its own sample.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -12,6 +11,8 @@ use weir::offset::TopicPartition;
 use weir::rule::Rule as _;
 use weir::sandbox::{Init, InstanceLimits, Sandbox, SandboxOptions};
 use weir::source::format::{Format, Options, RecordReader};
+
+use crate::sandbox::kept_code;
 
 /// All projects of the tests are built in one place, so that the SDK is compiled once.
 fn target_dir() -> PathBuf {
@@ -55,13 +56,6 @@ fn fates(component: &Path, sample: &Batch) -> [Vec<u32>; 3] {
     [orders.rows.to_vec(), rest.rows.to_vec(), output.rejects.iter().map(|reject| reject.row).collect()]
 }
 
-/// Compiled code of those that ran in a project, each with what changes when it is made again.
-fn kept_code(dir: &Path) -> Vec<(PathBuf, u64)> {
-    let files = std::fs::read_dir(dir.join(".cache/weir")).unwrap().map(|entry| entry.unwrap().path());
-    let code = files.filter(|path| path.extension().is_some_and(|e| e == "cwasm"));
-    code.map(|path| (path.clone(), std::fs::metadata(&path).unwrap().ino())).collect()
-}
-
 #[test]
 fn a_new_project_builds_and_is_right_about_its_sample() {
     let parent = tempfile::tempdir().unwrap();
@@ -71,12 +65,13 @@ fn a_new_project_builds_and_is_right_about_its_sample() {
 
     let built = json(&weir(&["build", "--json"], &dir));
     assert_eq!((&built["name"], &built["version"]), (&"my-orders".into(), &"0.1.0".into()));
-    let kept = kept_code(&dir);
-    assert_eq!(kept.len(), 1, "what it compiled is kept");
+    let kept = || kept_code(&dir.join(".cache/weir"));
+    let built_code = kept();
+    assert_eq!(built_code.len(), 1, "what it compiled is kept");
     let validated = json(&weir(&["validate", "my-orders.wasm", "--sample", "sample.csv", "--json"], &dir));
     assert_eq!(
-        (&validated["transform"]["name"], kept_code(&dir)),
-        (&"my-orders".into(), kept),
+        (&validated["transform"]["name"], kept()),
+        (&"my-orders".into(), built_code),
         "nothing is compiled again"
     );
     let component = dir.join("my-orders.wasm");

@@ -10,12 +10,11 @@ use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::{reason_to_json, record_of, told};
-use crate::app::Options;
 use crate::app::deploy::Changes;
 use crate::app::replay::Selected;
 use crate::app::replay::dry_run::{Becomes, DryRun, Foreseen, Rows};
 use crate::cli::screen::{self, count};
-use crate::cli::{Ended, cache_dir, pair, this_program};
+use crate::cli::{Ended, options, pair};
 use crate::config::PipelineConfig;
 use crate::sandbox::escape;
 use crate::sink::back::Reason;
@@ -44,14 +43,13 @@ impl By {
     }
 
     pub(super) fn open(&self, config: &PipelineConfig) -> Result<DryRun> {
-        let options = Options { cache_dir: cache_dir(), compiler: this_program(), ..Options::default() };
         let changes = Changes {
             component: self.component.clone(),
             settings: self.settings.clone(),
             tables: self.tables.iter().map(|(name, file)| (name.clone(), file.into())).collect(),
             limits: Vec::new(),
         };
-        DryRun::open(config, &options, &changes)
+        DryRun::open(config, &options(), &changes)
     }
 }
 
